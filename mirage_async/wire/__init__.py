@@ -1,0 +1,7 @@
+"""Codecs: one provider's HTTP as pure functions. No I/O, no clock, no aiohttp."""
+
+from mirage_async.wire._checks import passed_id
+from mirage_async.wire._errors import is_well_formed_error
+from mirage_async.wire._message import Call, Form, Piece, Reply, Report, Submitted
+
+__all__ = ["Call", "Form", "Piece", "Reply", "Report", "Submitted", "is_well_formed_error", "passed_id"]

@@ -1,0 +1,93 @@
+"""JSON both ways, and the one place where a decoder's complaint becomes our own error.
+
+Answers are opened one level at a time with every field left undecoded, so that megabytes of base64 go straight
+from the answer into bytes, and one odd field never costs the others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import msgspec
+
+from mirage_async.exceptions import ResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ["Fields", "decode", "each", "encode", "inner", "opened", "plain"]
+
+T = TypeVar("T")
+
+Fields: TypeAlias = dict[str, msgspec.Raw]
+
+_NULL = msgspec.Raw(b"null")
+_PLAIN_LIMIT = 1 << 18  # bytes of one field; what is longer is picture data under a name we do not know
+
+
+def decode(body: bytes | msgspec.Raw, type_: type[T], *, provider: str | None = None) -> T:
+    """Decode JSON into `type_`.
+
+    Raises:
+        ResponseError: it is not JSON, or JSON of another shape. The message says so and repeats nothing of it.
+    """
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    # Raised outside the handler: the decoder's own text can repeat the value, and it would travel along as context.
+    message = "the answer is not the JSON its document describes"
+    raise ResponseError(message, provider=provider)
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """Encode a request; fields that are `msgspec.UNSET` are left out, never sent as null."""
+    return msgspec.json.encode(value)
+
+
+def opened(body: bytes, *, provider: str | None = None) -> Fields:
+    """Open a JSON object and leave its fields undecoded.
+
+    Raises:
+        ResponseError: the body is not a JSON object.
+    """
+    return decode(body, Fields, provider=provider)
+
+
+def inner(fields: Fields, name: str, *, provider: str | None = None) -> Fields:
+    """Open the object in field `name`, leaving its own fields undecoded.
+
+    Raises:
+        ResponseError: the field is missing or no object.
+    """
+    if name not in fields:
+        raise ResponseError(f"the answer has no {name!r}", provider=provider)
+    return decode(fields[name], Fields, provider=provider)
+
+
+def each(fields: Fields, name: str) -> list[Fields]:
+    """Open the objects of the array in field `name`; what is no object is left out, what is no array is empty."""
+    try:
+        entries = decode(fields.get(name, _NULL), list[msgspec.Raw])
+    except ResponseError:
+        return []
+    found: list[Fields] = []
+    for entry in entries:
+        try:
+            found.append(decode(entry, Fields))
+        except ResponseError:
+            continue
+    return found
+
+
+def plain(fields: Mapping[str, msgspec.Raw], *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Decode the fields except those named `without`; a field that is very long or unreadable is left out too."""
+    values: dict[str, Any] = {}
+    for name, raw in fields.items():
+        if name in without or len(memoryview(raw)) > _PLAIN_LIMIT:
+            continue
+        try:
+            values[name] = decode(raw, object)
+        except ResponseError:
+            continue
+    return values

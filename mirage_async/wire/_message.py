@@ -1,0 +1,134 @@
+"""What passes between the codecs and the rest: requests and replies as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mirage_async.models import Avatar, JobStatus
+
+__all__ = ["Call", "Form", "Piece", "Reply", "Report", "Submitted"]
+
+JSON_LIMIT = 1 << 20  # no answer without picture data is anywhere near 1 MiB
+PICTURE_LIMIT = 40 << 20  # base64 of the largest picture we accept (32 MiB decoded is 43 MB, no provider comes near)
+
+
+class Form(msgspec.Struct, frozen=True):
+    """Fields to be sent as multipart/form-data, in order."""
+
+    fields: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        """Name the fields only; what they hold may be a prompt."""
+        return f"<Form {', '.join(name for name, _ in self.fields)}>"
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP request, ready to leave, without address and key: the transport adds those.
+
+    Attributes:
+        method: "GET" or "POST".
+        path: begins with a slash; holds no characters that need escaping.
+        body: the encoded body, fields for a multipart body, or None.
+        content_type: of `body` where it is bytes.
+        max_reply_bytes: how much of the decoded answer is read before giving up.
+    """
+
+    method: str
+    path: str
+    body: bytes | Form | None = None
+    content_type: str | None = None
+    max_reply_bytes: int = JSON_LIMIT
+
+    def __repr__(self) -> str:
+        """Leave the body out; it holds the prompt."""
+        return f"<Call {self.method} {self.path}>"
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP answer, read whole.
+
+    Attributes:
+        status: the HTTP status.
+        headers: looked up by lower-case names; a case-insensitive mapping works too.
+        body: the decoded bytes.
+        received_at: seconds since the epoch on our clock, the fallback for dates in headers.
+    """
+
+    status: int
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+    body: bytes = b""
+    received_at: float = 0.0
+
+    def __repr__(self) -> str:
+        """Leave headers and body out; either may repeat what was asked."""
+        return f"<Reply {self.status}, {len(self.body)} bytes>"
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture as a provider hands it over: bytes, or a link.
+
+    Attributes:
+        data: the picture's bytes, or None where there is a link.
+        url: the link, or None where there are bytes.
+        mime_type: what the provider says it is, or None.
+        file_size: bytes, where the provider says so.
+        revised_prompt: the prompt really used.
+        text: what the model said beside the picture.
+    """
+
+    data: bytes | None = None
+    url: str | None = None
+    mime_type: str | None = None
+    file_size: int | None = None
+    revised_prompt: str | None = None
+    text: str | None = None
+
+    def __repr__(self) -> str:
+        """Say what there is without showing it."""
+        return f"<Piece {'link' if self.data is None else f'{len(self.data)} bytes'}>"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider says about one job, translated.
+
+    Attributes:
+        status: where it stands, or None for a word this version does not know (then the wait goes on).
+        word: the provider's own word.
+        progress: share done, 0 to 1, or None.
+        pieces: the pictures of a finished job. A report that says `SUCCEEDED` with neither pieces nor avatar is
+            hollow: the provider claims success without a usable result, and `reason` says what is wrong with it.
+        temporary: whether the document calls the links short-lived.
+        avatar: the avatar, for a build.
+        reason: why a job failed, in the provider's words, or what makes the report hollow.
+        credits: what was charged, in the provider's unit.
+        raw: the decoded answer without picture data.
+    """
+
+    status: JobStatus | None
+    word: str = ""
+    progress: float | None = None
+    pieces: tuple[Piece, ...] = ()
+    temporary: bool = False
+    avatar: Avatar | None = None
+    reason: str | None = None
+    credits: float | None = None
+    raw: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
+
+    def __repr__(self) -> str:
+        """Leave `raw` out; it may repeat the prompt."""
+        return f"<Report {self.word or self.status} with {len(self.pieces)} pieces>"
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """The provider has accepted a job.
+
+    Attributes:
+        id: its id for status calls, checked to be harmless in a path.
+        report: the state it announced along with the id, or None where it announced none.
+    """
+
+    id: str
+    report: Report | None = None

@@ -1,0 +1,23 @@
+"""Fixtures every test can ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run asynchronous tests on asyncio, the loop aiohttp needs."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hide the developer's own keys and addresses from the tests."""
+    for name in list(os.environ):
+        if name.startswith(("MIRAKO_", "MIRAGIC_", "MIRA_", "MILADY_", "MIRAGE_")):
+            monkeypatch.delenv(name)
+    yield
