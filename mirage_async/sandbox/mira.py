@@ -1,0 +1,99 @@
+"""Mira: one blocking request in the shape of OpenAI's image API."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from .answers import Answer, RefusalError, json_answer
+from .fields import Fields
+from .pictures import Picture
+from .provider import Call, Operation, Provider, bearer
+from .references import read_picture_or_link
+
+if TYPE_CHECKING:
+    from .world import World
+
+__all__ = ["PROVIDER"]
+
+_NAME = "mira"
+_SIZES = {"1024x1024": (1024, 1024), "1024x1536": (1024, 1536), "1536x1024": (1536, 1024), "auto": (1024, 1024)}
+_QUALITIES = ("low", "medium", "high", "auto")
+_DOCUMENTED = ("prompt", "size", "n", "quality", "reference_images")
+# The document promises that OpenAI's client works, and these are fields that client may add.
+_COMPATIBLE = ("model", "response_format", "user")
+_LONGEST_PROMPT = 4000
+_MOST_IMAGES = 4
+_MOST_REFERENCES = 4
+
+
+async def _generate(world: World, call: Call) -> Answer:
+    """Draw one to four pictures while the client waits."""
+    if call.body.kind != "json":
+        raise RefusalError(400, "The request body must be a JSON object.")
+    fields = Fields(call.body.fields, strict=world.strict)
+    fields.only(*_DOCUMENTED, *_COMPATIBLE)
+    prompt = fields.text("prompt", longest=_LONGEST_PROMPT)
+    count = fields.integer("n", 1, _MOST_IMAGES, 1)
+    as_base64 = fields.choice("response_format", ("url", "b64_json"), "url") == "b64_json"
+    pictures = await _read_pictures(world, fields, prompt, count)
+    job_id = world.identifiers.uuid("mira.generate")
+    job = world.start(_NAME, "image", job_id, prompt=prompt, pictures=pictures)
+    await world.finish(job)
+    revised = f"{prompt.rstrip('. ')}. Layered depth, soft natural light, calm composition."
+    data: list[dict[str, str]] = []
+    for picture in pictures:
+        if as_base64:
+            result = {"b64_json": base64.b64encode(await world.gallery.render(picture)).decode()}
+        else:
+            result = {"url": _issue_link(world, picture)}
+        data.append(result | {"revised_prompt": revised})
+    return json_answer({"created": int(world.clock.time()), "data": data})
+
+
+async def _download(world: World, call: Call) -> Answer:
+    """Serve the bytes behind a link."""
+    picture = world.links.open(call.path_values["file_name"])
+    return Answer(body=await world.gallery.render(picture), content_type=picture.mime_type)
+
+
+async def _read_pictures(world: World, fields: Fields, prompt: str, count: int) -> tuple[Picture, ...]:
+    width, height = _SIZES[fields.choice("size", _SIZES, "auto")]
+    fields.choice("quality", _QUALITIES, "auto")
+    items = fields.items("reference_images", _MOST_REFERENCES)
+    references = [read_picture_or_link(fields, f"reference_images[{n}]", item) for n, item in enumerate(items)]
+    tints = await world.gallery.tints(references)
+    seed = world.picture_seed(prompt)
+    return tuple(
+        Picture(prompt=prompt, seed=seed + index, width=width, height=height, format="PNG", tints=tints)
+        for index in range(count)
+    )
+
+
+def _issue_link(world: World, picture: Picture) -> str:
+    token = world.identifiers.short("mira.link")
+    world.links.add(token, picture)
+    return f"{world.url}/img/{token}.png"
+
+
+def _refuse(refusal: RefusalError) -> Answer:
+    return json_answer({"detail": refusal.message}, status=refusal.status)
+
+
+PROVIDER = Provider(
+    name=_NAME,
+    operations=(
+        # The document's own request goes to the first path, the OpenAI client it recommends to the second.
+        Operation(
+            name="mira.generate",
+            method="POST",
+            paths=("/v1/images/generate", "/v1/images/generations"),
+            handle=_generate,
+        ),
+        Operation(
+            name="mira.download", method="GET", paths=("/img/{file_name}.png",), handle=_download, needs_key=False
+        ),
+    ),
+    find_key=bearer,
+    refuse=_refuse,
+)

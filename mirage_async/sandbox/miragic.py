@@ -1,0 +1,171 @@
+"""Miragic: form posts, jobs with progress, links that expire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from .answers import Answer, RefusalError, json_answer
+from .fields import Fields
+from .identifiers import Identifiers
+from .jobs import Job, Words
+from .pictures import Picture
+from .provider import Call, Operation, Provider, api_key_header
+
+if TYPE_CHECKING:
+    from .world import World
+
+__all__ = ["PROVIDER"]
+
+_NAME = "miragic"
+_WORDS = Words("PENDING", "PENDING", "COMPLETED")
+_MODELS = ("flux", "turbo", "gptimage", "kontext")
+_LEAST_PIXELS = 256
+_MOST_PIXELS = 2048
+_LINK_PATH = "/uploads/image-generation/processed/{user_id}/{file_name}.jpg"
+_CODES = {
+    400: "VALIDATION_ERROR",
+    401: "INVALID_API_KEY",
+    402: "INSUFFICIENT_CREDITS",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    429: "RATE_LIMIT_EXCEEDED",
+}
+
+
+async def _create(world: World, call: Call) -> Answer:
+    """Start one picture and answer with its job id."""
+    fields = _read_fields(world, call)
+    fields.only("prompt", "model", "width", "height", "image_url")
+    prompt = fields.text("prompt")
+    model = fields.choice("model", _MODELS)
+    width = fields.integer("width", _LEAST_PIXELS, _MOST_PIXELS, from_text=True)
+    height = fields.integer("height", _LEAST_PIXELS, _MOST_PIXELS, from_text=True)
+    image_url = _read_image_url(fields, model)
+    picture = Picture(
+        prompt=prompt,
+        seed=world.picture_seed(prompt),
+        width=width,
+        height=height,
+        format="JPEG",
+        tints=await world.gallery.tints([image_url.encode()] if image_url else ()),
+    )
+    notes = {"model": model, "image_url": image_url, "user_id": Identifiers(world.seed).uuid("account")}
+    job_id = world.identifiers.uuid("miragic.create")
+    world.start(_NAME, "image", job_id, prompt=prompt, words=_WORDS, pictures=(picture,), notes=notes)
+    world.charge(_NAME)
+    return json_answer(
+        {
+            "success": True,
+            "data": {"jobId": job_id, "status": _WORDS.queued},
+            "message": "Image generation job created successfully",
+        }
+    )
+
+
+async def _status(world: World, call: Call) -> Answer:
+    """Tell where a job stands; a finished one gets a fresh link every time."""
+    job_id = call.path_values["job_id"]
+    job = world.jobs.find(_NAME, "image", job_id)
+    if job is None:
+        raise RefusalError(404, f"No job {job_id!r}.", code="JOB_NOT_FOUND")
+    now = world.clock.monotonic()
+    data = _describe(job)
+    data["status"] = job.status(now)
+    if job.is_done(now):
+        link = _issue_link(world, job)
+        data |= {"imageUrl": link, "processedImageUrl": link, "creditsUsed": 1}
+        data["metadata"]["processingTimeMs"] = round(job.duration * 1000)
+        data["updatedAt"] = _timestamp(job.created_at + job.duration)
+    else:
+        data["progress"] = job.progress(now)
+    return json_answer({"success": True, "data": data})
+
+
+async def _download(world: World, call: Call) -> Answer:
+    """Serve the bytes behind a link."""
+    picture = world.links.open(call.path_values["file_name"])
+    return Answer(body=await world.gallery.render(picture), content_type=picture.mime_type)
+
+
+def _read_fields(world: World, call: Call) -> Fields:
+    """Return the form's fields. JSON is not documented and taken in lenient mode only."""
+    if call.body.kind not in (("form",) if world.strict else ("form", "json")):
+        raise RefusalError(400, "The body must be multipart/form-data or application/x-www-form-urlencoded.")
+    return Fields(call.body.fields, strict=world.strict)
+
+
+def _read_image_url(fields: Fields, model: str) -> str:
+    """Return the reference link or "". The document's examples send one with any model, against its own rule."""
+    if not fields.has("image_url") or not str(fields.require("image_url")):
+        return ""
+    url = fields.text("image_url")
+    if not url.startswith(("http://", "https://")):
+        raise fields.invalid("image_url", "must be an http or https URL", url)
+    if fields.strict and model != "kontext":
+        raise fields.invalid("image_url", "is only available when model is kontext", model)
+    return url
+
+
+def _describe(job: Job) -> dict[str, Any]:
+    """Return every field of the documented example, as it looks before the job is done."""
+    picture = job.pictures[0]
+    image_url = job.notes["image_url"]
+    return {
+        "id": job.id,
+        "userId": job.notes["user_id"],
+        "prompt": job.prompt,
+        "parameters": {
+            "safe": "false",
+            "seed": "",
+            "model": job.notes["model"],
+            "width": str(picture.width),
+            "height": str(picture.height),
+            "nologo": "true",
+            "prompt": job.prompt,
+            "enhance": "false",
+            "private": "false",
+            "image_url": image_url,
+            "uploaded_image_path": "",
+        },
+        "status": _WORDS.queued,
+        "imageUrl": None,
+        "processedImageUrl": None,
+        "storagePath": None,
+        "publicId": None,
+        "metadata": {"has_input_image": bool(image_url), "uploaded_image_path": None},
+        "resolution": None,
+        "errorMessage": None,
+        "creditsUsed": 0,
+        "createdAt": _timestamp(job.created_at),
+        "updatedAt": _timestamp(job.created_at),
+    }
+
+
+def _issue_link(world: World, job: Job) -> str:
+    token = world.identifiers.uuid("miragic.link")
+    world.links.add(token, job.pictures[0], lifetime=world.link_lifetime)
+    return world.url + _LINK_PATH.format(user_id=job.notes["user_id"], file_name=token)
+
+
+def _timestamp(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _refuse(refusal: RefusalError) -> Answer:
+    code = refusal.code or _CODES.get(refusal.status, "INTERNAL_ERROR")
+    body = {"success": False, "error": {"code": code, "message": refusal.message}}
+    return json_answer(body, status=refusal.status)
+
+
+PROVIDER = Provider(
+    name=_NAME,
+    operations=(
+        Operation(name="miragic.create", method="POST", paths=("/api/v1/image/generate",), handle=_create),
+        Operation(name="miragic.status", method="GET", paths=("/api/v1/image/jobs/{job_id}",), handle=_status),
+        Operation(name="miragic.download", method="GET", paths=(_LINK_PATH,), handle=_download, needs_key=False),
+    ),
+    find_key=api_key_header,
+    refuse=_refuse,
+)

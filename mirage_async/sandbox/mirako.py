@@ -1,0 +1,147 @@
+"""Mirako: task ids and base64 pictures. Its avatars live in `mirako_avatars`."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+from . import mirako_avatars
+from .answers import Answer, RefusalError, json_answer
+from .fields import Fields
+from .jobs import Words
+from .mirako_dialect import json_fields, problem
+from .pictures import RATIO_SIZES, Picture
+from .provider import Call, Operation, Provider, bearer
+from .references import read_data_url
+
+if TYPE_CHECKING:
+    from .pictures import Colour
+    from .world import World
+
+__all__ = ["PROVIDER"]
+
+_NAME = "mirako"
+_WORDS = Words("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+_RATIOS = ("16:9", "1:1", "4:3", "3:2", "2:3", "3:4", "9:16")
+_MOST_IMAGES = 5
+_IMAGE_TYPES = ("image/jpeg", "image/png")
+_INT32 = 2**31 - 1
+_INT64 = 2**63 - 1
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+async def _generate(world: World, call: Call) -> Answer:
+    """Draw one picture while the client waits."""
+    fields = json_fields(world, call)
+    fields.only("prompt", "aspect_ratio", "seed", "images")
+    picture = await _read_picture(world, fields)
+    job_id = world.identifiers.short("mirako.generate")
+    job = world.start(_NAME, "image", f"sync-{job_id}", prompt=picture.prompt, pictures=(picture,))
+    await world.finish(job)
+    return json_answer({"data": {"image": await _encoded(world, picture)}})
+
+
+async def _create(world: World, call: Call) -> Answer:
+    """Start one picture and answer with its task id."""
+    fields = json_fields(world, call)
+    fields.only("prompt", "aspect_ratio", "seed", "images", "webhook")
+    webhook = _read_webhook(fields)
+    picture = await _read_picture(world, fields)
+    job = world.start(
+        _NAME,
+        "image",
+        world.identifiers.short("mirako.create"),
+        prompt=picture.prompt,
+        words=_WORDS,
+        pictures=(picture,),
+        notes={"webhook": webhook},
+    )
+    world.charge(_NAME)
+    return json_answer({"data": {"task_id": job.id, "status": _WORDS.queued}})
+
+
+async def _status(world: World, call: Call) -> Answer:
+    """Tell where a task stands, with the picture once it is completed."""
+    task_id = call.path_values["task_id"]
+    job = world.jobs.find(_NAME, "image", task_id)
+    if job is None or job.words is not _WORDS:
+        raise RefusalError(404, f"No task {task_id!r}.", name="task_id", value=task_id)
+    now = world.clock.monotonic()
+    data = {"task_id": job.id, "status": job.status(now)}
+    if job.is_done(now):
+        data["image"] = await _encoded(world, job.pictures[0])
+    return json_answer({"data": data})
+
+
+async def _read_picture(world: World, fields: Fields) -> Picture:
+    prompt = fields.text("prompt")
+    ratio = fields.choice("aspect_ratio", _RATIOS, None if fields.strict else "16:9")
+    reach = _INT32 if fields.strict else _INT64
+    seed = fields.integer("seed", -reach - 1, reach) if fields.has("seed") else None
+    references = _read_images(fields)
+    width, height = RATIO_SIZES[ratio]
+    return Picture(
+        prompt=prompt,
+        seed=world.picture_seed(prompt, seed),
+        width=width,
+        height=height,
+        format="JPEG",
+        tints=await world.gallery.tints(references) + _avatar_tints(world, prompt),
+    )
+
+
+def _read_images(fields: Fields) -> list[bytes]:
+    """Return the reference pictures; a label is welcome but not required."""
+    references: list[bytes] = []
+    for index, item in enumerate(fields.items("images", _MOST_IMAGES)):
+        name = f"images[{index}]"
+        if not isinstance(item, dict):
+            raise fields.malformed(name, "must be an object with label and data", item)
+        image = Fields(cast("dict[str, Any]", item), strict=fields.strict, invalid_status=422)
+        image.only("label", "data")
+        if image.has("label"):
+            image.text("label")
+        references.append(read_data_url(fields, f"{name}.data", image.require("data"), mime_types=_IMAGE_TYPES))
+    return references
+
+
+def _read_webhook(fields: Fields) -> dict[str, Any] | None:
+    """Return where to announce the end of the task, if the client asked for that."""
+    if not fields.has("webhook"):
+        return None
+    value = fields.require("webhook")
+    if not isinstance(value, dict):
+        raise fields.malformed("webhook", "must be an object with url and auth_token", value)
+    webhook = Fields(cast("dict[str, Any]", value), strict=fields.strict, invalid_status=422)
+    webhook.only("url", "auth_token")
+    url = webhook.text("url")
+    if not url.startswith(("http://", "https://")):
+        raise fields.invalid("webhook.url", "must be an http or https URL", url)
+    return {"url": url, "auth_token": webhook.text("auth_token") if webhook.has("auth_token") else None}
+
+
+def _avatar_tints(world: World, prompt: str) -> tuple[Colour, ...]:
+    """Return the portrait colours of the finished avatars whose ids stand in the prompt."""
+    tints = (mirako_avatars.portrait_colour(world, name) for name in _UUID.findall(prompt.lower()))
+    return tuple(tint for tint in tints if tint is not None)
+
+
+async def _encoded(world: World, picture: Picture) -> str:
+    return base64.b64encode(await world.gallery.render(picture)).decode()
+
+
+PROVIDER = Provider(
+    name=_NAME,
+    kinds=("image", "avatar"),
+    operations=(
+        Operation(name="mirako.generate", method="POST", paths=("/v1/image/generate",), handle=_generate),
+        Operation(name="mirako.create", method="POST", paths=("/v1/image/async_generate",), handle=_create),
+        Operation(
+            name="mirako.status", method="GET", paths=("/v1/image/async_generate/{task_id}/status",), handle=_status
+        ),
+        *mirako_avatars.OPERATIONS,
+    ),
+    find_key=bearer,
+    refuse=problem,
+)

@@ -1,0 +1,110 @@
+"""Mirako's avatars: a portrait goes in, and a model that prompts can name comes out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from .answers import Answer, RefusalError, json_answer
+from .jobs import Job, Words
+from .mirako_dialect import json_fields
+from .provider import Call, Operation
+from .references import probe
+
+if TYPE_CHECKING:
+    from .fields import Fields
+    from .pictures import Colour
+    from .world import World
+
+__all__ = ["OPERATIONS", "portrait_colour"]
+
+_NAME = "mirako"
+_WORDS = Words("PENDING", "BUILDING", "READY")
+_MOST_BYTES = 10 * 2**20
+_LEAST_PIXELS = 512
+_RATIOS = (1.0, 16 / 9)
+_RATIO_TOLERANCE = 0.02
+_THEMES = ("Studio", "Outdoor")
+
+
+def portrait_colour(world: World, avatar_id: str) -> Colour | None:
+    """Return the average colour of a finished avatar's portrait, or None for any other name."""
+    job = world.jobs.find(_NAME, "avatar", avatar_id)
+    if job is None or not job.is_done(world.clock.monotonic()):
+        return None
+    colour: Colour = job.notes["colour"]
+    return colour
+
+
+async def _create(world: World, call: Call) -> Answer:
+    """Start building an avatar."""
+    fields = json_fields(world, call)
+    fields.only("name", "image")
+    name = fields.text("name")
+    (colour,) = await world.gallery.tints([_read_portrait(fields)])
+    job_id = world.identifiers.uuid("mirako.avatar")
+    world.start(_NAME, "avatar", job_id, prompt=name, words=_WORDS, notes={"colour": colour})
+    world.charge(_NAME)
+    return json_answer({"data": {"avatar_id": job_id}})
+
+
+async def _status(world: World, call: Call) -> Answer:
+    """Show one avatar."""
+    avatar_id = call.path_values["avatar_id"]
+    job = world.jobs.find(_NAME, "avatar", avatar_id)
+    if job is None:
+        raise RefusalError(404, f"No avatar {avatar_id!r}.", name="avatar_id", value=avatar_id)
+    return json_answer({"data": _describe(world, job)})
+
+
+async def _list(world: World, _call: Call) -> Answer:
+    """Show all avatars, oldest first; null rather than an empty list, as the vendor's schema has it."""
+    avatars = [_describe(world, job) for job in world.jobs.of_kind(_NAME, "avatar")]
+    return json_answer({"data": avatars or None})
+
+
+def _describe(world: World, job: Job) -> dict[str, Any]:
+    now = world.clock.monotonic()
+    themes = [{"name": theme} for theme in _THEMES] if job.is_done(now) else None
+    return {
+        "id": job.id,
+        "user_id": "sandbox",
+        "name": job.prompt,
+        "created_at": datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "status": job.status(now),
+        "themes": themes,
+    }
+
+
+def _read_portrait(fields: Fields) -> bytes:
+    """Return the portrait's bytes, checked against the document's size and format rules."""
+    text = fields.text("image")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise fields.invalid("image", "must be standard base64 without a data URL prefix", text) from None
+    if len(data) > _MOST_BYTES:
+        raise fields.invalid("image", f"must be at most 10 MB (is {len(data)} bytes)", None)
+    found = probe(data)
+    if found is None or found[0] not in ("JPEG", "PNG"):
+        raise fields.invalid("image", "must be a JPG or PNG picture", None)
+    _check_size(fields, found[1], found[2])
+    return data
+
+
+def _check_size(fields: Fields, width: int, height: int) -> None:
+    if min(width, height) < _LEAST_PIXELS:
+        raise fields.invalid("image", f"must be at least 512x512 pixels (is {width}x{height})", None)
+    ratio = width / height
+    if fields.strict and all(abs(ratio / wanted - 1) > _RATIO_TOLERANCE for wanted in _RATIOS):
+        raise fields.invalid("image", f"must be square or 16:9 (is {width}x{height})", None)
+
+
+OPERATIONS = (
+    Operation(name="mirako.avatar_create", method="POST", paths=("/v1/avatar/async_build",), handle=_create),
+    # Before the path with a name in it, which would match "list" too.
+    Operation(name="mirako.avatar_list", method="GET", paths=("/v1/avatar/list",), handle=_list),
+    Operation(name="mirako.avatar_status", method="GET", paths=("/v1/avatar/{avatar_id}",), handle=_status),
+)

@@ -1,0 +1,36 @@
+"""How Mirako reads a body and words a refusal, for pictures and avatars alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .answers import Answer, RefusalError, json_answer, phrase
+from .fields import Fields
+
+if TYPE_CHECKING:
+    from .provider import Call
+    from .world import World
+
+__all__ = ["json_fields", "problem"]
+
+
+def json_fields(world: World, call: Call) -> Fields:
+    """Return the fields of a JSON body; a well-formed value that breaks a rule will be refused with 422."""
+    if call.body.kind != "json":
+        raise RefusalError(400, "The request body must be a JSON object.", name="body")
+    if world.strict and call.body.media_type != "application/json":
+        raise RefusalError(400, f"Content-Type must be application/json (given: {call.body.media_type!r})", name="body")
+    return Fields(call.body.fields, strict=world.strict, invalid_status=422)
+
+
+def problem(refusal: RefusalError) -> Answer:
+    """Word a refusal as an RFC 9457 problem document."""
+    errors = None
+    if refusal.name is not None:
+        location = refusal.name if refusal.name == "body" else f"body.{refusal.name}"
+        errors = [{"location": location, "message": refusal.message, "value": refusal.value}]
+    return json_answer(
+        {"title": phrase(refusal.status), "status": refusal.status, "detail": refusal.message, "errors": errors},
+        status=refusal.status,
+        content_type="application/problem+json",
+    )

@@ -1,0 +1,104 @@
+"""How a fault meets the connection: raw bytes, silence, resets.
+
+The HTTP server would never send half an answer, so these write to the transport behind its back. Once the transport is
+closing the server finds nobody to answer, which it takes for a client that left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .answers import Answer, RefusalError, phrase
+
+if TYPE_CHECKING:
+    from mirage_async._clock import Clock
+
+    from .faults import Fault
+    from .provider import Provider
+
+__all__ = ["fault_answer", "strike"]
+
+_FIRST_ERROR = 400
+
+
+def fault_answer(fault: Fault, provider: Provider) -> Answer | None:
+    """Return the whole answer a fault with a status stands for; None for the faults that strike the connection."""
+    if fault.status is None:
+        return None
+    if fault.body is None and fault.status >= _FIRST_ERROR:
+        answer = provider.refuse(RefusalError(fault.status, f"{phrase(fault.status)} (ordered from the sandbox)"))
+        body, content_type = answer.body, answer.content_type
+    else:
+        body, content_type = _encode(fault.body)
+    headers = dict(fault.headers or {})
+    for name in [name for name in headers if name.lower() == "content-type"]:
+        content_type = headers.pop(name)
+    return Answer(status=fault.status, body=body, content_type=content_type, headers=headers)
+
+
+async def strike(fault: Fault, transport: asyncio.Transport, answer: Answer, clock: Clock) -> int | None:
+    """Let `fault` happen to a connection; return the status the client could read, if any.
+
+    Args:
+        fault: any fault without a status.
+        transport: the connection; it is closed when this returns.
+        answer: the genuine answer, or what its head would look like.
+        clock: times a stall.
+    """
+    if fault.stall is not None:
+        await _stall(fault.stall, clock)
+    elif fault.reset:
+        _reset(transport)
+    elif fault.garbage is not None:
+        transport.write(fault.garbage)
+    else:
+        head = _head(answer)
+        if fault.cut is None:
+            transport.write(head[: len(head) // 2])
+        else:
+            transport.write(head + answer.body[: max(0, min(fault.cut, len(answer.body) - 1))])
+            transport.close()
+            return answer.status
+    transport.close()
+    return None
+
+
+async def _stall(seconds: float, clock: Clock) -> None:
+    """Wait; when the client leaves, the server cancels this."""
+    if math.isinf(seconds):
+        await asyncio.get_running_loop().create_future()
+    await clock.sleep(seconds)
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close with a TCP reset: a socket that may not linger throws away what it holds and says so."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def _head(answer: Answer) -> bytes:
+    lines = [
+        f"HTTP/1.1 {answer.status} {phrase(answer.status)}",
+        f"Content-Type: {answer.content_type}",
+        f"Content-Length: {len(answer.body)}",
+        *(f"{name}: {value}" for name, value in answer.headers.items()),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _encode(body: object) -> tuple[bytes, str]:
+    """Return the bytes of a fault's body and the content type that suits them."""
+    if body is None:
+        return b"", "application/json"
+    if isinstance(body, bytes):
+        return body, "application/octet-stream"
+    if isinstance(body, str):
+        looks_like_html = body.lstrip().startswith("<")
+        return body.encode(), f"text/{'html' if looks_like_html else 'plain'}; charset=utf-8"
+    return msgspec.json.encode(body), "application/json"

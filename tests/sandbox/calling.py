@@ -1,0 +1,138 @@
+"""A client, a clock and sample pictures for the sandbox's tests."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from PIL import Image
+
+from mirage_async.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from mirage_async._clock import Timer
+
+BEARER = {"Authorization": "Bearer sk-test"}
+API_KEY = {"X-API-Key": "sk-test"}
+
+
+class SteppedClock:
+    """A clock that stands still until it is moved; sleeping moves it, so nothing ever waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """Return the current moment."""
+        return self.now
+
+    def time(self) -> float:
+        """Return the current moment as seconds since the epoch."""
+        return 1_700_000_000.0 + self.now
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Refuse: the sandbox arranges no calls."""
+        raise NotImplementedError
+
+    async def sleep(self, seconds: float) -> None:
+        """Move on by `seconds` at once."""
+        await asyncio.sleep(0)
+        self.now += seconds
+
+
+@dataclass
+class Reply:
+    """A whole answer."""
+
+    status: int
+    headers: Any
+    body: bytes
+    json: Any
+
+
+@dataclass
+class Caller:
+    """A sandbox, and a plain HTTP client for it."""
+
+    sandbox: Sandbox
+    http: aiohttp.ClientSession
+    clock: SteppedClock
+
+    async def get(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Reply:
+        """Send a request without a body to a path or a whole URL."""
+        return await self._send(method, path, headers=headers or {})
+
+    async def post(
+        self, path: str, fields: Any = None, headers: dict[str, str] | None = None, data: Any = None
+    ) -> Reply:
+        """Send JSON fields, or other data, with a bearer key unless told otherwise."""
+        headers = BEARER if headers is None else headers
+        if data is not None:
+            return await self._send("POST", path, headers=headers, data=data)
+        # A stream, because the client warns of large bodies given as bytes.
+        body = io.BytesIO(json.dumps(fields).encode())
+        return await self._send("POST", path, headers={"Content-Type": "application/json", **headers}, data=body)
+
+    async def _send(self, method: str, path: str, **options: Any) -> Reply:
+        url = path if path.startswith("http") else self.sandbox.url + path
+        async with self.http.request(method, url, **options) as response:
+            body = await response.read()
+            is_json = response.content_type.endswith("json") and body
+            decoded = await response.json(content_type=None) if is_json else None
+            return Reply(response.status, response.headers, body, decoded)
+
+
+@asynccontextmanager
+async def calling(**options: Any) -> AsyncIterator[Caller]:
+    """Start a sandbox on a stepped clock, unless `clock=None`, and a client for it."""
+    clock = SteppedClock()
+    async with Sandbox(**{"clock": clock, "durations": 8.0, **options}) as sandbox, aiohttp.ClientSession() as http:
+        yield Caller(sandbox, http, clock)
+
+
+def encoded(size: tuple[int, int] = (512, 512), colour: str = "red", kind: str = "PNG") -> bytes:
+    """Return a plain picture's bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def plain_base64(data: bytes) -> str:
+    """Return base64 text."""
+    return base64.b64encode(data).decode()
+
+
+def data_url(data: bytes, mime_type: str = "image/png") -> str:
+    """Return a data URL."""
+    return f"data:{mime_type};base64,{plain_base64(data)}"
+
+
+def opened(data: bytes) -> Image.Image:
+    """Return the decoded picture."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def average(data: bytes) -> tuple[int, int, int]:
+    """Return a picture's average colour."""
+    pixel = opened(data).convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return int(pixel[0]), int(pixel[1]), int(pixel[2])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until `condition()` holds, for at most a second or so."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise TimeoutError("the condition never held")
