@@ -1,0 +1,264 @@
+"""One attempt at one link: sockets without credentials, checked where no trick gets past, and bytes held to account.
+
+A link is somebody else's text, so by default it is followed only over https and only to public addresses. Names and
+redirects make that unknowable in advance; the check that counts happens when a socket is made, for every address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+import aiohttp
+import anyio
+import anyio.lowlevel
+from yarl import URL
+
+from mirage_async import media
+from mirage_async._addresses import check_link, is_public, without_query
+from mirage_async.exceptions import ClosedError, DownloadError
+from mirage_async.wire import Reply
+from mirage_async.wire._retry_after import from_header
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
+    from mirage_async._clock import Clock
+
+__all__ = ["AgainError", "Fetcher", "GoneError", "Sink"]
+
+ATTEMPT_BOUND = 300.0  # seconds for one attempt; only a body that drips in needs longer
+MAX_HOPS = 5  # redirects
+_HEAD, _TAIL = 256 << 10, 64  # bytes kept for the check: headers with metadata at the front, end markers at the back
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_EXPIRED = frozenset({401, 403, 404, 410})
+_BUSY = frozenset({408, 425, 429})
+_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "mirage-async"}
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
+
+
+class AgainError(Exception):
+    """This attempt failed in a way the next one may not; `floor` is the server's Retry-After in seconds."""
+
+    def __init__(self, reason: str, floor: float | None = None) -> None:
+        super().__init__(reason)
+        self.floor = floor
+
+
+class GoneError(Exception):
+    """The server no longer honours the link."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the server answers {status}")
+        self.status = status
+
+
+class _PrivateAddressError(OSError):
+    """The guard refused to dial; its text is always the same, so that several of them stay one error."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EACCES, "not a public address")
+
+
+def _guard(info: tuple[Any, ...]) -> socket.socket:
+    """Make the socket for one resolved address, or refuse.
+
+    The one place every connection passes, whether its address came from a literal, a name or a redirect, and there is
+    no second look-up between this check and the dialling that could give another answer.
+    """
+    family, kind, protocol, _, address = info
+    if not is_public(address[0]):
+        raise _PrivateAddressError
+    return socket.socket(family, kind, protocol)
+
+
+class Sink(Protocol):
+    """Where the bytes of one download go."""
+
+    async def restart(self) -> None:
+        """Forget everything; another attempt begins."""
+
+    async def take(self, chunk: bytes) -> None:
+        """Accept the next bytes."""
+
+    async def finish(self) -> None:
+        """Nothing more comes in this attempt."""
+
+
+class Fetcher:
+    """A connection pool for result links; it never sees a key.
+
+    Args:
+        clock: for dates in Retry-After.
+        proxy: address of an HTTP proxy, or None. A proxy resolves host names itself, so behind one no dialled address
+            can be checked; links with a private literal address are still refused.
+        limit: attempts at once, at least 1.
+        max_bytes: the largest picture accepted.
+    """
+
+    def __init__(self, *, clock: Clock, proxy: str | None, limit: int, max_bytes: int) -> None:
+        self._clock = clock
+        self._proxy = proxy
+        self._max_bytes = max_bytes
+        # Two pools: a connection to a private address, rightly made, must never serve a link that may not reach one.
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._scopes: set[anyio.CancelScope] = set()
+        self.slots = anyio.CapacityLimiter(limit)
+        self.closed = False
+
+    @property
+    def state(self) -> str:
+        """What a `repr` says about it."""
+        return "closed" if self.closed else f"{self.slots.borrowed_tokens} of {self.slots.total_tokens:g} busy"
+
+    def check_open(self) -> None:
+        """Raise `ClosedError` after `aclose()`."""
+        if self.closed:
+            raise ClosedError("the client was closed before this picture was read", billed="yes")
+
+    @contextlib.contextmanager
+    def until_closed(self) -> Generator[None, None, None]:
+        """Run the block to its end, or cut it short with `ClosedError` when the pool is closed.
+
+        Closing a session does not wake whoever reads from one of its connections; this does.
+        """
+        self.check_open()
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            self.check_open()
+
+    def stop(self) -> None:
+        """Refuse further work and cut short what runs."""
+        self.closed = True
+        for scope in tuple(self._scopes):
+            scope.cancel()
+
+    async def aclose(self) -> None:
+        """Close the pool, now and for good. May be called twice."""
+        self.stop()
+        await anyio.lowlevel.checkpoint()  # those cut short let go of their connections first
+        while self._sessions:
+            _, session = self._sessions.popitem()
+            await session.close()
+
+    def _session(self, *, allow_private: bool) -> aiohttp.ClientSession:
+        session = self._sessions.get(allow_private)
+        if session is None:
+            guard = None if allow_private or self._proxy is not None else _guard
+            session = self._sessions[allow_private] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, socket_factory=guard),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,
+                headers=_HEADERS,
+                timeout=_TIMEOUT,
+            )
+        return session
+
+    async def attempt(self, url: str, sink: Sink, *, allow_private: bool) -> tuple[media.Facts, int]:
+        """Try once; return what the header of the picture says and its length in bytes.
+
+        The caller holds one of the `slots` and works inside `until_closed()`. Cancelling raises through and drops the
+        connection.
+
+        Raises:
+            AgainError: another attempt may go better.
+            GoneError: the link is no longer honoured.
+            DownloadError: this link will never lead to a picture.
+        """
+        with anyio.move_on_after(ATTEMPT_BOUND):
+            return await self._fetch(url, sink, allow_private=allow_private)
+        raise AgainError(f"not finished within {ATTEMPT_BOUND:g} s")
+
+    async def _fetch(self, url: str, sink: Sink, *, allow_private: bool) -> tuple[media.Facts, int]:
+        await sink.restart()
+        head, tail, length = bytearray(), b"", 0
+        # The sink works outside the generator: a full disk must not be taken for trouble with the connection.
+        async with contextlib.aclosing(self._stream(url, allow_private=allow_private)) as chunks:
+            async for chunk in chunks:
+                head += chunk[: _HEAD - len(head)]
+                tail = (tail + chunk[-_TAIL:])[-_TAIL:]
+                length += len(chunk)
+                await sink.take(chunk)
+        facts, reason = media.inspect(bytes(head)), media.incomplete(bytes(head), tail, length)
+        if facts is None or reason is not None:
+            raise AgainError(f"the answer is {reason}" if facts is None else f"{reason}")
+        await sink.finish()
+        return facts, length
+
+    async def _stream(self, url: str, *, allow_private: bool) -> AsyncGenerator[bytes, None]:
+        """Yield the body behind a link, following redirects; every hop is checked like the first."""
+        link = check_link(url, allow_private=allow_private)
+        session = self._session(allow_private=allow_private)
+        for _ in range(MAX_HOPS + 1):
+            try:
+                async with session.get(link, allow_redirects=False, proxy=self._proxy) as response:
+                    target = _next_hop(response, allow_private=allow_private)
+                    if target is None:
+                        self._check(response)
+                        length = 0
+                        async for chunk in response.content.iter_any():  # aiohttp watches over a declared length
+                            length += len(chunk)
+                            self._check_size(length, response)
+                            yield chunk
+                        return
+                    link = target
+            except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
+                failure = _failure(error, url)
+            else:
+                continue
+            raise failure  # outside the handler: what aiohttp raises holds whole addresses and headers
+        raise DownloadError(f"more than {MAX_HOPS} redirects", url=without_query(url))
+
+    def _check(self, response: aiohttp.ClientResponse) -> None:
+        """Raise unless the answer is a picture's, as far as its head can tell."""
+        status, shown = response.status, without_query(str(response.url))
+        if status in _EXPIRED:
+            raise GoneError(status)
+        if status in _BUSY or status >= 500:  # noqa: PLR2004 - server errors
+            reply = Reply(status=status, headers=response.headers, received_at=self._clock.time())
+            raise AgainError(f"the server answers {status}", from_header(reply))
+        if status != 200:  # noqa: PLR2004 - a part (206) or nothing (204, 304) is no picture
+            raise DownloadError(f"the server answers {status}: {shown}", url=shown)
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.strip().lower() not in {"", "identity"}:
+            raise DownloadError(f"the server sends {encoding[:20]!r} though it was asked not to: {shown}", url=shown)
+        self._check_size(response.content_length or 0, response)
+
+    def _check_size(self, length: int, response: aiohttp.ClientResponse) -> None:
+        if length > self._max_bytes:
+            response.close()  # not given back to the pool: the rest is still on its way
+            shown = without_query(str(response.url))
+            raise DownloadError(f"larger than {self._max_bytes} bytes: {shown}", url=shown)
+
+
+def _next_hop(response: aiohttp.ClientResponse, *, allow_private: bool) -> URL | None:
+    """Return where a redirect leads, or None for an answer that is none."""
+    if response.status not in _REDIRECTS:
+        return None
+    location = response.headers.get("Location", "")
+    try:
+        target = str(response.url.join(URL(location, encoded=location.isascii())))
+    except ValueError:
+        target = location
+    return check_link(target, allow_private=allow_private)
+
+
+def _failure(error: Exception, url: str) -> Exception:
+    """Translate what aiohttp raises: names and reasons only, its attributes hold addresses and headers."""
+    shown = without_query(url)
+    cause = getattr(error, "os_error", None)
+    if isinstance(cause, _PrivateAddressError):
+        return DownloadError(f"link refused, it does not lead to a public address: {shown}", url=shown)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return DownloadError(f"the server's certificate is not valid: {shown}", url=shown)
+    detail = f" ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else ""
+    return AgainError(f"{type(error).__name__}{detail}")

@@ -1,0 +1,53 @@
+"""Background work that outlives the call which started it.
+
+A client is opened in one task and may be closed in another, so its background work cannot live in a task group, which
+has to be entered and left by the same task. What a task group gives is kept: strong references, no failure unseen, and
+an end that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["TaskSet"]
+
+_logger = logging.getLogger("mirage_async")
+
+
+class TaskSet:
+    """The background tasks of one owner."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run `work` in the background; what it raises is logged, since nobody waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("background work failed", exc_info=error)
+
+    async def aclose(self, *, grace: float) -> None:
+        """Give the tasks `grace` seconds to finish, then cancel the rest and wait for their end."""
+        current = asyncio.current_task()
+        tasks = {task for task in self._tasks if task is not current}
+        if tasks and grace > 0:
+            _, tasks = await asyncio.wait(tasks, timeout=grace)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

@@ -1,0 +1,273 @@
+"""Sockets: one connection pool, one exchange at a time, and a verdict on how far a failed one got.
+
+Everything that decides about money rests on one question: had a connection been obtained when the exchange failed?
+Exception types do not answer it (a garbage reply to a delivered POST looks like "400 Bad Request", a plain
+`TimeoutError` may mean anything), aiohttp's tracing signals do. So each exchange carries a `_Phase` that the signals
+mark, and a failure becomes `NotSentError` or `LostError` by that mark alone.
+
+Three habits of aiohttp shape this file. It repeats an idempotent request once by itself when a kept-alive connection
+turns out dead, so a server may count one status call twice; a POST is never repeated. Its `total` timeout can swallow
+a cancellation that lands in the same turn of the loop, so it is off and deadlines are anyio's. And it stores request
+headers in its exceptions, so the key is attached late, removed early, and no aiohttp exception leaves this file.
+"""
+
+from __future__ import annotations
+
+import io
+import platform
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import anyio
+from yarl import URL
+
+from mirage_async.exceptions import ConfigurationError, MirageError
+from mirage_async.wire import Form, Reply
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from mirage_async._clock import Clock
+    from mirage_async.wire import Call
+
+__all__ = ["Endpoint", "LostError", "NotSentError", "Transport"]
+
+CONNECT_TIMEOUT = 15.0  # seconds for TCP and TLS together with the proxy; nothing has been sent by then
+# Servers commonly drop an idle connection after 5 s (Node's default). Leaving first means a POST practically never
+# goes out on a connection that is being closed at that moment, which could not be told from a lost reply.
+KEEP_ALIVE = 4.0
+PAID_POSTS_AT_ONCE = 512  # well below the common limit of 1,024 open files, leaving room for polls and downloads
+_LARGE_BODY = 1 << 20  # aiohttp warns about larger `bytes` bodies; a payload object of its own does not
+_USER_AGENT = f"mirage-async (python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
+
+
+class NotSentError(MirageError):
+    """No connection was obtained: not a byte of the request left this machine."""
+
+
+class LostError(MirageError):
+    """A connection was obtained and no whole answer came: the server may have everything or nothing."""
+
+
+class _Phase:
+    """How far one exchange got; handed to aiohttp as its trace context."""
+
+    __slots__ = ("connected",)
+
+    def __init__(self) -> None:
+        self.connected = False
+
+
+async def _mark(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    phase = getattr(context, "trace_request_ctx", None)
+    if isinstance(phase, _Phase):
+        phase.connected = True
+
+
+def _phase_tracing() -> aiohttp.TraceConfig:
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_create_end.append(_mark)
+    tracing.on_connection_reuseconn.append(_mark)
+    tracing.freeze()
+    return tracing
+
+
+class Endpoint:
+    """A provider's address and the key for it; the key never leaves for another origin.
+
+    Used as aiohttp client middleware: it sets the header only when the request really goes to this origin, and takes
+    it away again afterwards so that neither the response nor an exception carries it.
+
+    Args:
+        base_url: scheme, host and optional port and path prefix.
+        credential: header name and value.
+    """
+
+    __slots__ = ("_name", "_origin", "_value", "base_url", "loopback")
+
+    def __init__(self, base_url: str, credential: tuple[str, str]) -> None:
+        self.base_url = _checked_base_url(base_url)
+        self._origin = self.base_url.origin()
+        self._name, self._value = credential
+        self.loopback = is_loopback(base_url)
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send `request` with the key if it goes home, without it otherwise."""
+        if request.url.origin() != self._origin:
+            return await handler(request)
+        request.headers[self._name] = self._value
+        try:
+            return await handler(request)
+        finally:
+            request.headers.pop(self._name, None)
+
+    def moved(self, base_url: str) -> Endpoint:
+        """Return an endpoint with the same key at another address."""
+        return Endpoint(base_url, (self._name, self._value))
+
+    def url(self, path: str) -> URL:
+        """Return the whole address of `path`, which codecs build from safe characters only."""
+        return URL(f"{str(self.base_url).rstrip('/')}{path}", encoded=True)
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.base_url}>"
+
+
+def _checked_base_url(text: str) -> URL:
+    try:
+        url = URL(text)
+    except (ValueError, TypeError):
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host or url.user is not None or url.query_string:
+        msg = f"base_url must be an absolute http(s) address without user and query; got {text!r}"
+        raise ConfigurationError(msg)
+    return url
+
+
+def is_loopback(base_url: str) -> bool:
+    """Whether an address names this very machine, as a sandbox's does."""
+    host = URL(base_url).host or ""
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+class Transport:
+    """The pool every client of one hub shares.
+
+    Args:
+        clock: for the moment an answer arrived.
+        session: a caller's own session, used as it is and never closed; it gets one tracing hook, which stays silent
+            for requests that are not ours. None makes a session on first use.
+        proxy: address of an HTTP proxy for every request, or None.
+    """
+
+    def __init__(self, clock: Clock, *, session: aiohttp.ClientSession | None = None, proxy: str | None = None) -> None:
+        self._clock = clock
+        self._given = session
+        self._session: aiohttp.ClientSession | None = None
+        self.proxy = proxy
+        self.paid_posts = anyio.CapacityLimiter(PAID_POSTS_AT_ONCE)
+
+    def _ready_session(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            if self._given is not None:
+                _equip(self._given)
+                self._session = self._given
+            else:
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    trace_configs=[_phase_tracing()],
+                    trust_env=False,
+                )
+        return self._session
+
+    async def exchange(self, endpoint: Endpoint, call: Call, *, silence: float, deadline: float | None = None) -> Reply:
+        """Send one request and read its answer whole; redirects are returned, not followed.
+
+        Cancelling raises through at once; what had been sent by then stays sent.
+
+        Args:
+            endpoint: where to, and with which key.
+            call: what.
+            silence: seconds without a byte after which the answer counts as lost.
+            deadline: seconds for the whole exchange; None where the caller watches over it by other means.
+
+        Raises:
+            NotSentError: no connection was obtained.
+            LostError: the connection broke, stayed silent, or carried something that is no answer.
+        """
+        session = self._ready_session()
+        phase = _Phase()
+        try:
+            with anyio.fail_after(deadline):
+                return await self._exchange(session, endpoint, call, phase, silence)
+        except TimeoutError:
+            waited = silence if deadline is None else min(silence, deadline)
+            reason = (
+                f"no answer within {waited:g} s" if phase.connected else f"no connection within {CONNECT_TIMEOUT:g} s"
+            )
+        except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
+            # Names only: texts and attributes of these may repeat the request, key and all.
+            reason = _reason(error)
+        except _TooLargeError:
+            reason = f"the answer is larger than {call.max_reply_bytes} bytes"
+        # Raised outside the handlers so that the original, which knows the request, is not dragged along.
+        if phase.connected:
+            raise LostError(reason)
+        raise NotSentError(reason)
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, endpoint: Endpoint, call: Call, phase: _Phase, silence: float
+    ) -> Reply:
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
+        if call.content_type is not None:
+            headers["Content-Type"] = call.content_type
+        # A session's own middlewares would be replaced by ours; a caller who brought some wants them to run.
+        theirs: tuple[Any, ...] = tuple(getattr(session, "_middlewares", ()) or ())
+        async with session.request(
+            call.method,
+            endpoint.url(call.path),
+            data=_payload(call),
+            headers=headers,
+            allow_redirects=False,
+            proxy=self.proxy,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence),
+            trace_request_ctx=phase,
+            middlewares=(*theirs, endpoint),
+        ) as response:
+            body = await _read_capped(response, call.max_reply_bytes)
+            return Reply(status=response.status, headers=response.headers, body=body, received_at=self._clock.time())
+
+    async def aclose(self) -> None:
+        """Close the pool; a caller's own session stays open."""
+        session, self._session = self._session, None
+        if session is not None and session is not self._given:
+            await session.close()
+
+
+class _TooLargeError(Exception):
+    """The answer passed its cap."""
+
+
+async def _read_capped(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read the decoded body, counting as it streams: a declared length says nothing about a compressed body."""
+    chunks: list[bytes] = []
+    total = 0
+    async for chunk in response.content.iter_any():
+        total += len(chunk)
+        if total > limit:
+            response.close()
+            raise _TooLargeError
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _payload(call: Call) -> Any:
+    if isinstance(call.body, Form):
+        form = aiohttp.FormData(default_to_multipart=True)
+        for name, value in call.body.fields:
+            form.add_field(name, value)
+        return form
+    if call.body is not None and len(call.body) >= _LARGE_BODY:
+        return aiohttp.BytesIOPayload(io.BytesIO(call.body), content_type=call.content_type)
+    return call.body
+
+
+def _reason(error: BaseException) -> str:
+    cause = getattr(error, "os_error", None)
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{type(error).__name__}: {cause.strerror}"
+    return type(error).__name__
+
+
+_equipped: weakref.WeakSet[aiohttp.ClientSession] = weakref.WeakSet()
+
+
+def _equip(session: aiohttp.ClientSession) -> None:
+    """Add our tracing hook to a caller's session, once."""
+    if session not in _equipped:
+        session.trace_configs.append(_phase_tracing())
+        _equipped.add(session)

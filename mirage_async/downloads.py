@@ -1,0 +1,322 @@
+"""Fetching finished pictures: links that may be followed, bytes that are whole, files that appear in one step.
+
+A picture behind a link is paid for, so its download tries hard: trouble with the connection, a busy server and a body
+that is not a whole picture are tried again, a link that has run out is asked for again from the job. The link itself
+is somebody else's text, so it is dialled without credentials, and by default only over https and only at public
+addresses. That is checked where it cannot be evaded: when the socket is made, for every address of every hop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from anyio import to_thread
+
+from mirage_async import media
+from mirage_async._addresses import without_query
+from mirage_async._fetching import AgainError, Fetcher, GoneError
+from mirage_async._retry import Retrier
+from mirage_async._saving import Draft
+from mirage_async.exceptions import ClosedError, DownloadError, DownloadExpiredError, MirageError
+from mirage_async.models import GeneratedImage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mirage_async._clock import Clock
+    from mirage_async._fetching import Sink
+    from mirage_async.wire import Piece
+
+__all__ = ["Downloader", "Renew"]
+
+Renew: TypeAlias = Callable[[], Awaitable[str | None]]
+"""Asks the job for a fresh link; None where there is none to be had."""
+
+MAX_BYTES = 32 << 20  # well above the largest picture any of the providers makes
+TRIES = 8  # the delays below add up to 36 s, 44 s at most with their random share
+BUDGET = 60.0  # seconds in which attempts may begin
+_BATCH = 1 << 20  # bytes handed to a thread at a time; a hop per network chunk costs more than the write
+_logger = logging.getLogger("mirage_async")
+
+
+class Downloader:
+    """Fetches pictures over a connection pool of its own, which never sees a key.
+
+    Also a `models.Reader`: for a picture made elsewhere it applies the rules for public links.
+
+    Args:
+        clock: whose time the waits between attempts take.
+        proxy: address of an HTTP proxy, or None. The proxy resolves host names, so behind one the check of dialled
+            addresses is the proxy's task; links with a private literal address are still refused here.
+        limit: downloads at once, at least 1; further ones queue.
+        max_bytes: the largest picture accepted.
+    """
+
+    def __init__(self, *, clock: Clock, proxy: str | None = None, limit: int = 16, max_bytes: int = MAX_BYTES) -> None:
+        self._clock = clock
+        self._fetcher = Fetcher(clock=clock, proxy=proxy, limit=limit, max_bytes=max_bytes)
+        self._reading: set[asyncio.Task[bytes]] = set()
+
+    def image(
+        self, piece: Piece, *, name: str, provider: str, allow_private: bool, renew: Renew | None = None
+    ) -> GeneratedImage:
+        """Return the picture for what a provider handed over, bytes or a link; nothing is fetched yet.
+
+        Args:
+            piece: as the codec decoded it. Its `file_size` is a hint: another size is logged, a picture that is
+                whole is taken all the same, since storage may have re-encoded it.
+            name: a file name without suffix and folders.
+            provider: for messages.
+            allow_private: follow the link to any address, over http and on any port; for a provider on loopback.
+            renew: asks the job for a fresh link once this one has run out, or None where there is no such way.
+        """
+        source = self._new_source(provider, allow_private=allow_private, renew=renew, file_size=piece.file_size)
+        return GeneratedImage(
+            source,
+            data=piece.data,
+            url=piece.url,
+            mime_type=piece.mime_type,
+            revised_prompt=piece.revised_prompt,
+            text=piece.text,
+            name=name,
+        )
+
+    async def read(self, image: GeneratedImage) -> bytes:
+        """Return the whole picture; `GeneratedImage.read` tells the rules.
+
+        Raises:
+            DownloadError: it could not be fetched whole.
+            DownloadExpiredError: the link no longer works and there is no fresh one.
+            ClosedError: the downloader is closed.
+        """
+        return await self._source(image).read(image)
+
+    async def save(self, image: GeneratedImage, path: Path, *, overwrite: bool) -> Path:
+        """Write the whole picture and return the path it got; `GeneratedImage.save` tells the rules.
+
+        Raises:
+            FileExistsError: the target exists and `overwrite` is False; known early, it costs no download.
+            OSError: the file cannot be written.
+            DownloadError: as `read`.
+            ClosedError: as `read`.
+        """
+        return await self._source(image).save(image, path, overwrite=overwrite)
+
+    async def aclose(self) -> None:
+        """Close the pool; whoever still waits for a picture gets `ClosedError`. May be called twice."""
+        self._fetcher.stop()
+        if self._reading:
+            await asyncio.wait(tuple(self._reading))
+        await self._fetcher.aclose()
+
+    def _source(self, image: GeneratedImage) -> _Source:
+        reader = image._reader  # noqa: SLF001 - the context of a picture lives with its own reader
+        if isinstance(reader, _Source):
+            return reader
+        return self._new_source(None, allow_private=False, renew=None, file_size=None)
+
+    def _new_source(
+        self, provider: str | None, *, allow_private: bool, renew: Renew | None, file_size: int | None
+    ) -> _Source:
+        return _Source(
+            self._fetcher,
+            self._reading,
+            self._clock,
+            provider=provider,
+            allow_private=allow_private,
+            renew=renew,
+            file_size=file_size,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Downloader {self._fetcher.state}>"
+
+
+class _Source:
+    """Reads one picture: knows where it came from and lets several readers share one download."""
+
+    __slots__ = (
+        "_allow_private",
+        "_clock",
+        "_fetcher",
+        "_file_size",
+        "_provider",
+        "_reading",
+        "_renew",
+        "_task",
+        "_waiting",
+    )
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        reading: set[asyncio.Task[bytes]],
+        clock: Clock,
+        *,
+        provider: str | None,
+        allow_private: bool,
+        renew: Renew | None,
+        file_size: int | None,
+    ) -> None:
+        self._fetcher = fetcher
+        self._reading = reading
+        self._clock = clock
+        self._provider = provider
+        self._allow_private = allow_private
+        self._renew = renew
+        self._file_size = file_size
+        self._task: asyncio.Task[bytes] | None = None
+        self._waiting = 0
+
+    async def read(self, image: GeneratedImage) -> bytes:
+        """Return the bytes; the download ends early only when the last of its readers is cancelled."""
+        if image.data is not None:
+            return image.data
+        if self._task is None:
+            # A task of its own, so that no single reader's cancellation can cut the others short.
+            self._task = asyncio.create_task(self._read(image))
+            self._reading.add(self._task)
+            self._task.add_done_callback(self._reading.discard)
+        task = self._task
+        self._waiting += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                task.cancel()
+                self._task = None
+
+    async def save(self, image: GeneratedImage, path: Path, *, overwrite: bool) -> Path:
+        """Write the picture; a link is streamed to disk, unless a reader is fetching it already."""
+        draft = Draft(path, image.name)
+        try:
+            await to_thread.run_sync(lambda: draft.open(_known_suffix(image), overwrite=overwrite))
+            if image.data is not None or self._task is not None:
+                facts = await _copy(await self.read(image), draft)
+            else:
+                facts = await self._download(image, _FileSink(draft))
+                image.note(facts)
+            suffix = "" if facts is None else facts.suffix  # inline bytes may be of a type unknown here
+            return await to_thread.run_sync(lambda: draft.publish(suffix, overwrite=overwrite))
+        except BaseException:
+            # The thread is started at once: a second cancellation can cut the wait short, but not the clearing up.
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, draft.discard))
+            raise
+
+    async def _read(self, image: GeneratedImage) -> bytes:
+        sink = _MemorySink()
+        await self._download(image, sink)
+        return b"".join(sink.chunks)
+
+    async def _download(self, image: GeneratedImage, sink: Sink) -> media.Facts:
+        with self._fetcher.until_closed():
+            return await self._fetch(image, sink)
+        raise AssertionError  # pragma: no cover - the block returns or raises; the type checkers cannot know
+
+    async def _fetch(self, image: GeneratedImage, sink: Sink) -> media.Facts:
+        """Try until the picture is whole, the link is gone for good, or time and attempts have run out."""
+        url, renew, retrier, attempts = image.url, self._renew, None, 0
+        if url is None:
+            raise DownloadError("the picture has neither bytes nor a link", provider=self._provider)
+        while True:
+            async with self._fetcher.slots:
+                retrier = retrier or Retrier(self._clock, tries=TRIES, budget=BUDGET)
+                attempts += 1
+                outcome = await self._attempt(url, sink)
+            if isinstance(outcome, media.Facts):
+                return outcome
+            if isinstance(outcome, GoneError):
+                url = image.url = await self._fresh_link(url, renew, outcome.status)
+                renew = None
+                continue
+            # Where the server's wish does not fit into the budget, our own delay has to do.
+            if not (await retrier.again(outcome.floor) or (outcome.floor and await retrier.again())):
+                raise self._error(DownloadError, f"not fetched in {attempts} attempts, last: {outcome}", url)
+
+    async def _attempt(self, url: str, sink: Sink) -> media.Facts | AgainError | GoneError:
+        try:
+            facts, length = await self._fetcher.attempt(url, sink, allow_private=self._allow_private)
+        except (AgainError, GoneError) as error:
+            return error
+        except DownloadError as error:
+            error.provider = self._provider
+            raise
+        if self._file_size not in {None, length}:
+            _logger.info("%s: a whole picture of %d bytes, announced were %s", self._provider, length, self._file_size)
+        return facts
+
+    async def _fresh_link(self, url: str, renew: Renew | None, status: int) -> str:
+        reason = f"the link no longer works (the server answers {status})"
+        try:
+            fresh = None if renew is None else await renew()
+        except ClosedError:
+            raise
+        except MirageError as error:
+            raise self._error(DownloadError, f"{reason}, and asking for a fresh one failed: {error}", url) from error
+        if fresh is None:
+            # 401 is no storage's word for a link that has run out: it may well work for somebody else.
+            kind = DownloadError if status == 401 else DownloadExpiredError  # noqa: PLR2004
+            raise self._error(kind, reason, url)
+        return fresh
+
+    def _error(self, kind: type[DownloadError], message: str, url: str) -> DownloadError:
+        shown = without_query(url)
+        return kind(f"{message}: {shown}", provider=self._provider, url=shown)
+
+
+class _MemorySink:
+    """Keeps the bytes."""
+
+    __slots__ = ("chunks",)
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+
+    async def restart(self) -> None:
+        self.chunks.clear()
+
+    async def take(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+
+    async def finish(self) -> None:
+        """Nothing to do: the chunks are here."""
+
+
+class _FileSink:
+    """Writes the bytes in batches, in worker threads; never holds more than a batch."""
+
+    __slots__ = ("_chunks", "_draft", "_size")
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    async def restart(self) -> None:
+        self._chunks, self._size = [], 0
+        await to_thread.run_sync(self._draft.rewind)
+
+    async def take(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size >= _BATCH:
+            await self.finish()
+
+    async def finish(self) -> None:
+        batch, self._chunks, self._size = b"".join(self._chunks), [], 0
+        await to_thread.run_sync(self._draft.write, batch)
+
+
+async def _copy(data: bytes, draft: Draft) -> media.Facts | None:
+    for start in range(0, len(data), _BATCH):
+        await to_thread.run_sync(draft.write, data[start : start + _BATCH])
+    return media.inspect(data)
+
+
+def _known_suffix(image: GeneratedImage) -> str | None:
+    """Return the suffix a picture will get as far as its type is known; a provider may be wrong about it."""
+    return next((suffix for suffix, kind in media.PICTURE_SUFFIXES.items() if kind == image.mime_type), None)
