@@ -1,0 +1,24 @@
+"""The handle of a job, its states, and the ports through which the rest of the library moves it."""
+
+from mirage_async.jobs._job import Job, checked_wait
+from mirage_async.jobs._kind import JobKind, NullRecorder, Recorder, Waker
+from mirage_async.jobs._settle import accept, conclude, is_hollow, note, refuse
+from mirage_async.jobs._states import check_move
+from mirage_async.jobs._tokens import Token, read_token
+
+__all__ = [
+    "Job",
+    "JobKind",
+    "NullRecorder",
+    "Recorder",
+    "Token",
+    "Waker",
+    "accept",
+    "check_move",
+    "checked_wait",
+    "conclude",
+    "is_hollow",
+    "note",
+    "read_token",
+    "refuse",
+]

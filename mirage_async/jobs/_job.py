@@ -1,0 +1,302 @@
+"""The handle of one job.
+
+A job knows three endings. It *resolves* once, with a value or an error: that is about the job. It may *stop* any
+number of times before, because a wait ran out, the provider refuses to be asked, or the client closes: that is about
+the watching, and the job can be watched again. And it can be *abandoned* by a waiter, which touches nobody else: each
+waiter sleeps on a future of its own and reads the state when it wakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import secrets
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from mirage_async.exceptions import ClosedError, InputError, WaitTimeoutError
+from mirage_async.jobs._states import check_move
+from mirage_async.jobs._tokens import Token
+from mirage_async.models import JobStatus, JobUpdate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator
+
+    from mirage_async.exceptions import MirageError
+    from mirage_async.jobs._kind import JobKind
+
+__all__ = ["Job"]
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 30 * 24 * 3600.0  # seconds; anything above is a mistake in the caller's arithmetic
+
+
+class Job(Generic[T]):
+    """One piece of remote work: await it for its result, from as many places as you like.
+
+    Jobs come from `submit`, `build_avatar` and `job`; nobody else makes them.
+
+    Attributes:
+        key: our own id, minted before anything was sent.
+        id: the provider's id, or None before it accepted and for a provider that answers at once.
+        status: where it stands.
+        progress: share done, 0 to 1, or None where the provider does not say.
+        polls: status calls made so far.
+        model: the model asked for, or None.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_claimed",
+        "_outcome",
+        "_readers",
+        "_stopped",
+        "_waiters",
+        "detected_at",
+        "id",
+        "key",
+        "kind",
+        "model",
+        "polls",
+        "progress",
+        "requested",
+        "running_at",
+        "status",
+        "submitted_at",
+        "ticket",
+        "version",
+    )
+
+    def __init__(
+        self,
+        kind: JobKind[T],
+        *,
+        key: str | None = None,
+        id: str | None = None,  # noqa: A002 - the attribute it sets is called that
+        model: str | None = None,
+        requested: int = 1,
+        status: JobStatus = JobStatus.SUBMITTING,
+    ) -> None:
+        self.kind = kind
+        self.key = secrets.token_hex(16) if key is None else key
+        self.id = id
+        self.model = model
+        self.requested = requested
+        self.status = status
+        self.progress: float | None = None
+        self.polls = 0
+        self.submitted_at = kind.clock.monotonic()
+        self.running_at: float | None = None
+        self.detected_at: float | None = None
+        self.ticket: Any = None  # the waker's own note about this job
+        self.version = 0  # counts changes, so that a reader of updates sees whether it missed one
+        self._claimed = False
+        self._outcome: tuple[T | None, MirageError | None] | None = None
+        self._stopped: MirageError | None = None
+        self._waiters: list[asyncio.Future[None]] | None = None  # for the end
+        self._readers: list[asyncio.Future[None]] | None = None  # for any change
+
+    @property
+    def provider(self) -> str:
+        """The provider's name."""
+        return self.kind.provider
+
+    @property
+    def done(self) -> bool:
+        """Whether awaiting it returns or raises at once: it ended, or its purchase is uncertain."""
+        return self._outcome is not None
+
+    @property
+    def stopped(self) -> MirageError | None:
+        """Why nobody watches it any more although it is not done, or None."""
+        return None if self._outcome is not None else self._stopped
+
+    @property
+    def update(self) -> JobUpdate:
+        """The state right now."""
+        return JobUpdate(
+            status=self.status,
+            progress=self.progress,
+            elapsed=self.kind.clock.monotonic() - self.submitted_at,
+            polls=self.polls,
+        )
+
+    def token(self) -> str:
+        """Return JSON text that attaches to this job from anywhere: `client.job(token)`.
+
+        Raises:
+            InputError: the provider gave the job no id, so nobody can ask for it again.
+        """
+        if self.id is None:
+            msg = f"a token needs the provider's id, and this {self.provider} job has none"
+            raise InputError(msg, provider=self.provider)
+        return Token(provider=self.provider, kind=self.kind.name, id=self.id, key=self.key, model=self.model).text()
+
+    def token_or_none(self) -> str | None:
+        """Return the token, or None for a job without an id."""
+        return None if self.id is None else self.token()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the result; see `result`."""
+        return self.result().__await__()
+
+    async def result(self, *, max_wait: float | None = None) -> T:
+        """Wait for the result and return it.
+
+        Cancelling this wait leaves the job and its other waiters alone.
+
+        Args:
+            max_wait: seconds this call waits at most. A number also extends the watching of a job with an id, or
+                starts it afresh with an immediate status call where it had stopped. None waits as long as the job is
+                being watched.
+
+        Raises:
+            JobError: the provider gave up, or (`WaitTimeoutError`) the wait is over and the job lives on.
+            SubmissionUncertainError: nobody can say whether the job was bought.
+            APIError: the purchase was refused, or the provider refuses to be asked about the job.
+            ClosedError: the client was closed meanwhile.
+            InputError: `max_wait` is not a positive number of seconds.
+        """
+        deadline = None if max_wait is None else self._extend(checked_wait(max_wait))
+        while self._outcome is None:
+            if self._stopped is not None:
+                raise copy.copy(self._stopped)
+            if deadline is not None and self.kind.clock.monotonic() >= deadline:
+                raise self.wait_timeout("the wait is over")
+            await self._sleep("_waiters", until=deadline)
+        value, error = self._outcome
+        self.kind.recorder.handed_over(self)
+        if error is not None:
+            raise copy.copy(error)
+        return value  # type: ignore[return-value]  # an outcome without error has a value
+
+    async def updates(self) -> AsyncIterator[JobUpdate]:
+        """Tell the current state first, then every later one, and end after the one that ends the job.
+
+        States that follow each other faster than the reader reads are merged into the newest. A failed job ends the
+        iteration without raising.
+
+        Raises:
+            WaitTimeoutError: the wait for the job is over; likewise `ClosedError` and whatever else stops the watching.
+        """
+        while True:
+            seen = self.version
+            done, stopped = self.done, self.stopped
+            yield self.update
+            if done:
+                return
+            if stopped is not None:
+                raise copy.copy(stopped)
+            while self.version == seen:
+                await self._sleep("_readers")
+
+    def _extend(self, wait: float) -> float:
+        """Watch for `wait` seconds from now and return the moment that ends; a finished job needs no watching."""
+        deadline = self.kind.clock.monotonic() + wait
+        if self._outcome is None and self.id is not None and not isinstance(self._stopped, ClosedError):
+            self._stopped = None
+            if not self._claimed:
+                self.kind.waker.watch(self, deadline, at_once=True)
+        return deadline
+
+    async def _sleep(self, where: Literal["_waiters", "_readers"], *, until: float | None = None) -> None:
+        """Sleep on a future of one's own until `_rouse` or the moment `until`."""
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        others: list[asyncio.Future[None]] | None = getattr(self, where)
+        setattr(self, where, [sleeper] if others is None else [*others, sleeper])
+        timer = None if until is None else self.kind.clock.call_at(until, lambda: _wake(sleeper))
+        try:
+            await sleeper
+        finally:
+            if timer is not None:
+                timer.cancel()
+            remaining = [other for other in getattr(self, where) or () if other is not sleeper]
+            setattr(self, where, remaining or None)
+
+    def _rouse(self, where: Literal["_waiters", "_readers"]) -> None:
+        for sleeper in getattr(self, where) or ():
+            _wake(sleeper)
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._rouse("_readers")
+
+    # What follows is called by the library only.
+
+    def attach(self, max_wait: float | None) -> None:
+        """Have a job with an id watched, beginning with a status call now."""
+        wait = self.kind.pace.max_wait if max_wait is None else checked_wait(max_wait)
+        self.kind.waker.watch(self, self.kind.clock.monotonic() + wait, at_once=True)
+
+    def move(self, status: JobStatus) -> None:
+        """Change the status by the table; the same status is no move."""
+        if status is self.status:
+            return
+        check_move(self.status, status)
+        self.status = status
+        if status is JobStatus.RUNNING and self.running_at is None:
+            self.running_at = self.kind.clock.monotonic()
+        self._changed()
+
+    def advance(self, progress: float | None) -> None:
+        """Note how far the provider says it is; a value that went down is noted as well."""
+        if progress is not None and progress != self.progress:
+            self.progress = progress
+            self._changed()
+
+    def claim(self) -> bool:
+        """Take the right to settle the job; False for everyone but the first."""
+        if self._claimed:
+            return False
+        self._claimed = True
+        self.detected_at = self.kind.clock.monotonic()
+        return True
+
+    def resolve(self, status: JobStatus, value: T | None, error: MirageError | None) -> None:
+        """End the job for its waiters; the caller holds the claim."""
+        if status is not self.status:
+            check_move(self.status, status)
+            self.status = status
+        if status is JobStatus.SUCCEEDED and self.progress is not None:
+            self.progress = 1.0
+        self._outcome = (value, error)
+        self._changed()
+        self._rouse("_waiters")
+        self.kind.ended(self)
+
+    def stop(self, error: MirageError) -> None:
+        """Tell the waiters that nobody watches the job any more; the status stays and it can be watched again."""
+        if self._outcome is None:
+            self._stopped = error
+            self._changed()
+            self._rouse("_waiters")
+            self.kind.ended(self)
+
+    def wait_timeout(self, why: str) -> WaitTimeoutError:
+        """Build the error for a wait that is over."""
+        waited = self.kind.clock.monotonic() - self.submitted_at
+        return WaitTimeoutError(
+            f"{why} after {waited:.1f} s; the {self.provider} job {self.id or self.key} is {self.status.value} and "
+            + ("lives on: attach with its token" if self.id else "has no id to attach to"),
+            provider=self.provider,
+            job_id=self.id,
+            token=self.token_or_none(),
+            billed="no" if self.status is JobStatus.SUBMITTING and self.id is None else "yes",
+        )
+
+    def __repr__(self) -> str:
+        progress = "" if self.progress is None else f" {self.progress:.0%}"
+        return f"<Job {self.provider} {self.kind.name} {self.id or self.key} {self.status.value}{progress}>"
+
+
+def checked_wait(seconds: float) -> float:
+    """Return a wait in seconds, or raise `InputError` unless it is above 0 and at most 30 days."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_WAIT:
+        msg = f"max_wait must be above 0 and at most {LONGEST_WAIT:.0f} seconds; got {seconds!r}"
+        raise InputError(msg)
+    return float(seconds)
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)

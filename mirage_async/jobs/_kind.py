@@ -1,0 +1,125 @@
+"""What all jobs of one client and kind share, and the two ports the rest of the library plugs into.
+
+Neither port knows how the other works, and this package knows neither: the journal implements `Recorder`, the
+scheduler implements `Waker`, a client wires both into its `JobKind`s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mirage_async._clock import Clock
+    from mirage_async.jobs._job import Job
+    from mirage_async.models import Pace
+    from mirage_async.wire import Report
+
+__all__ = ["JobKind", "NullRecorder", "Recorder", "Waker"]
+
+T = TypeVar("T")
+
+
+class Recorder(Protocol):
+    """Keeps what was paid for beyond the life of this process.
+
+    `intended` raises to forbid a purchase that could not be recorded. The later three are told about facts: what they
+    raise is logged and never withholds a result.
+    """
+
+    async def intended(self, job: Job[Any]) -> None:
+        """Return once it is durable that the purchase may be sent from now on."""
+
+    async def accepted(self, job: Job[Any]) -> None:
+        """Return once the provider's id is durable."""
+
+    async def settled(self, job: Job[Any], outcome: object) -> None:
+        """Return once the outcome, a result or an error, is durable."""
+
+    def handed_over(self, job: Job[Any]) -> None:
+        """Note that a waiter has taken the outcome; need not be durable at once."""
+
+
+class NullRecorder:
+    """Records nothing: what a client without a journal uses."""
+
+    __slots__ = ()
+
+    async def intended(self, job: Job[Any]) -> None:
+        """Allow every purchase."""
+
+    async def accepted(self, job: Job[Any]) -> None:
+        """Forget the id."""
+
+    async def settled(self, job: Job[Any], outcome: object) -> None:
+        """Forget the outcome."""
+
+    def handed_over(self, job: Job[Any]) -> None:
+        """Forget the hand-over."""
+
+
+class Waker(Protocol):
+    """Asks the provider about jobs when it is time to."""
+
+    def watch(self, job: Job[Any], deadline: float, *, at_once: bool = False) -> None:
+        """Begin asking about `job`, or extend the wait for it.
+
+        Args:
+            job: an accepted job.
+            deadline: monotonic seconds; nobody asks after it, and the job's waiters are told.
+            at_once: make the first status call now instead of after the usual first interval.
+        """
+
+    def wake(self, job: Job[Any]) -> None:
+        """Ask about `job` now, because a hint says it has changed."""
+
+    def forget(self, job: Job[Any]) -> None:
+        """Stop asking about `job`; harmless when nobody does."""
+
+
+class JobKind(Generic[T]):
+    """What the jobs of one client and kind have in common; a job holds one reference to it.
+
+    Args:
+        provider: the provider's name.
+        name: "image" or "avatar".
+        pace: what the provider's document suggests about asking.
+        clock: the client's clock.
+        recorder: keeps what was paid for.
+        waker: asks the provider.
+        look: makes one status call for a job and returns the report, or raises a `MirageError`.
+        redeem: turns the report of a finished job into the value its waiters get.
+        ended: told synchronously when nobody works on the job any more, for whatever reason.
+        account: where the scheduler keeps the limits of the provider account; opaque here.
+    """
+
+    __slots__ = ("account", "clock", "ended", "look", "name", "pace", "provider", "recorder", "redeem", "waker")
+
+    def __init__(
+        self,
+        *,
+        provider: str,
+        name: str,
+        pace: Pace,
+        clock: Clock,
+        recorder: Recorder,
+        waker: Waker,
+        look: Callable[[Job[T]], Awaitable[Report]],
+        redeem: Callable[[Job[T], Report], Awaitable[T]],
+        ended: Callable[[Job[T]], None],
+        account: Any,
+    ) -> None:
+        self.provider = provider
+        self.name = name
+        self.pace = pace
+        self.clock = clock
+        self.recorder = recorder
+        self.waker = waker
+        self.look = look
+        self.redeem = redeem
+        self.ended = ended
+        self.account = account
+
+    def __repr__(self) -> str:
+        return f"<JobKind {self.provider} {self.name}>"

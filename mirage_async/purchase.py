@@ -1,0 +1,189 @@
+"""One submit, one outcome: what became of a request that costs money, and whether it may be sent again.
+
+No provider documents an idempotency key, so a second POST is a second purchase unless it is certain that the first one
+bought nothing. That is certain in two cases only: no connection was ever obtained, or the provider said in so many
+words that it did not take the request. Everything else is `Fate.UNCERTAIN`, is told to the caller as such, and is sent
+again only where the caller asked for that beforehand.
+
+=============  ==============================================================  ==========================  =========
+fate           when                                                            what the caller gets        billed
+=============  ==============================================================  ==========================  =========
+NOT_SENT       no connection was obtained (DNS, refused, TLS, proxy)           up to 2 re-sends, then      no
+                                                                               `ConnectionFailedError`
+REFUSED        400 401 402 403 404 405 413 415 422; 2xx that denies success    its `APIError`              no
+THROTTLED      429; 503 with a usable Retry-After                              up to 2 re-sends, then      no
+                                                                               `RateLimitError` or
+                                                                               `ServerError`
+ACCEPTED       2xx with an id or a result                                      the job                     yes
+FAILED         500 with the provider's own error body, where its document      `ServerError`               unknown
+               calls 500 "generation failed"
+MOVED          307, 308                                                        `ConfigurationError`        no
+UNCERTAIN      everything else                                                 `SubmissionUncertainError`  unknown
+=============  ==============================================================  ==========================  =========
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+
+from mirage_async._retry import Retrier
+from mirage_async._transport import Endpoint, LostError, NotSentError, Transport
+from mirage_async.exceptions import (
+    APIError,
+    ConfigurationError,
+    ConnectionFailedError,
+    MirageError,
+    ResponseError,
+    SubmissionUncertainError,
+)
+from mirage_async.wire import Call, Reply, is_well_formed_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from mirage_async._clock import Clock
+
+__all__ = ["Attempt", "Fate", "Offer", "attempt", "purchase"]
+
+T = TypeVar("T")
+
+RESENDS = 2
+
+
+class Fate(enum.Enum):
+    """What became of one attempt to buy; the table above says more."""
+
+    NOT_SENT = "not sent"
+    REFUSED = "refused"
+    THROTTLED = "throttled"
+    ACCEPTED = "accepted"
+    FAILED = "failed"
+    MOVED = "moved"
+    UNCERTAIN = "uncertain"
+
+
+FATES: dict[int, Fate] = {
+    **dict.fromkeys((400, 401, 402, 403, 404, 405, 413, 415, 422), Fate.REFUSED),
+    429: Fate.THROTTLED,
+    307: Fate.MOVED,
+    308: Fate.MOVED,
+}
+
+
+class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """What is to be bought, and how its answer is read.
+
+    Attributes:
+        provider: the provider's name.
+        key: our key of the job, carried by an uncertain outcome.
+        call: the request.
+        read: turns a 2xx answer into a value, or raises `APIError` (a refusal after all) or `ResponseError`.
+        timeout: seconds for the whole exchange.
+        failure_is_documented: the provider's document says what a 500 means for a purchase.
+    """
+
+    provider: str
+    key: str
+    call: Call
+    read: Callable[[Reply], T]
+    timeout: float
+    failure_is_documented: bool = False
+
+
+class Attempt(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """What became of one POST.
+
+    Attributes:
+        fate: a row of the table.
+        value: what the provider gave, if it accepted.
+        error: what the caller gets, if it did not.
+        retry_after: seconds the provider asks to wait, or None.
+    """
+
+    fate: Fate
+    value: T | None = None
+    error: MirageError | None = None
+    retry_after: float | None = None
+
+
+async def attempt(transport: Transport, endpoint: Endpoint, offer: Offer[T]) -> Attempt[T]:
+    """Send the POST once and say what became of it; raises nothing but a cancellation."""
+    try:
+        reply = await transport.exchange(endpoint, offer.call, silence=offer.timeout, deadline=offer.timeout)
+    except NotSentError as error:
+        message = f"no connection to {offer.provider} was obtained ({error}); nothing was sent"
+        return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(message, provider=offer.provider))
+    except LostError as error:
+        return _uncertain(offer, f"no usable answer came: {error}")
+    return weigh(reply, offer)
+
+
+def weigh(reply: Reply, offer: Offer[T]) -> Attempt[T]:
+    """Decide by the answer. Pure, so that every row of the table can be tested without a socket."""
+    status = reply.status
+    fate = FATES.get(status, Fate.UNCERTAIN)
+    error: APIError | ConfigurationError
+    try:
+        value = offer.read(reply)
+    except APIError as raised:
+        error = raised
+        if 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers
+            fate = Fate.REFUSED
+        elif status == 503 and raised.retry_after is not None:  # noqa: PLR2004
+            fate = Fate.THROTTLED
+        elif status == 500 and offer.failure_is_documented and is_well_formed_error(reply):  # noqa: PLR2004
+            fate = Fate.FAILED
+    except ConfigurationError as raised:
+        error = raised
+    except ResponseError as raised:
+        return _uncertain(offer, str(raised), status)
+    else:
+        return Attempt(fate=Fate.ACCEPTED, value=value)
+    if fate is Fate.UNCERTAIN:
+        return _uncertain(offer, str(error), status)
+    error.billed = "unknown" if fate is Fate.FAILED else "no"
+    return Attempt(fate=fate, error=error, retry_after=getattr(error, "retry_after", None))
+
+
+def _uncertain(offer: Offer[T], why: str, status: int | None = None) -> Attempt[T]:
+    error = SubmissionUncertainError(
+        f"{offer.provider} may or may not have taken the job: {why}. It is not sent again; look at the provider's "
+        f"dashboard, or ask for a re-send with resend_uncertain=True (key {offer.key})",
+        provider=offer.provider,
+        key=offer.key,
+        status=status,
+    )
+    return Attempt(fate=Fate.UNCERTAIN, error=error)
+
+
+async def purchase(
+    send: Callable[[], Awaitable[Attempt[T]]],
+    *,
+    clock: Clock,
+    budget: float,
+    max_retry_after: float,
+    resend_uncertain: bool,
+) -> Attempt[T]:
+    """Attempt until the outcome stands, with at most two re-sends where the table allows any.
+
+    Cancelling during a wait between attempts means that no further one is made.
+
+    Args:
+        send: makes one attempt.
+        clock: whose time the waits use.
+        budget: seconds in which attempts may begin.
+        max_retry_after: the longest wait in seconds a provider may ask for; a longer one ends the attempts at once.
+        resend_uncertain: the caller accepts the risk of paying twice.
+    """
+    resendable = {Fate.NOT_SENT, Fate.THROTTLED}
+    if resend_uncertain:
+        resendable.add(Fate.UNCERTAIN)
+    retrier = Retrier(clock, tries=1 + RESENDS, budget=budget, initial=0.5, maximum=8.0, max_floor=max_retry_after)
+    while True:
+        outcome = await send()
+        if outcome.fate not in resendable or not await retrier.again(outcome.retry_after):
+            return outcome

@@ -1,0 +1,373 @@
+"""The scheduler: one timer, a bounded set of pollers, no task per waiting job.
+
+`_turn` is the whole of its thinking. It runs when the timer fires, when a job is added and when a poller is done; it
+is synchronous, looks at plain state, ends waits that are over, moves due jobs to their account's ready queue, starts
+as many pollers as the account's limits allow, and arms the timer for the next moment anything can happen. A poller
+then does the waiting: it takes ready jobs of its account one after the other until there is none it may ask about.
+
+Status calls carry no deadline of their own; a scope for each would cost a quarter of the call. A socket that goes
+silent ends by its own timeout, and the sweep in `_turn` cancels a poller whose call has dragged on for too long.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from mirage_async._clock import Clock, SystemClock, Timer
+from mirage_async._retry import delays
+from mirage_async._tasks import TaskSet
+from mirage_async.exceptions import APIError, ClosedError, MirageError, ResponseError
+from mirage_async.jobs import conclude, is_hollow, note
+from mirage_async.scheduler._account import Account, AccountStatistics, Entry
+from mirage_async.scheduler._due import DueQueue
+from mirage_async.scheduler._intervals import BackoffInterval, IntervalPolicy, JobView
+from mirage_async.scheduler._verdicts import Verdict, judge
+
+if TYPE_CHECKING:
+    from mirage_async.jobs import Job
+    from mirage_async.scheduler._limits import Limits
+    from mirage_async.wire import Report
+
+__all__ = ["Scheduler", "SchedulerStatistics"]
+
+_logger = logging.getLogger("mirage_async.scheduler")
+
+LONGEST_CALL = 90.0  # seconds a status call may take in all; the sweep looks every SWEEP seconds
+SWEEP = 5.0
+HOLLOW_REPORTS = 3  # a provider may announce success a moment before it can show the result; then it is believed
+CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
+
+
+class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of a scheduler at one moment.
+
+    Attributes:
+        jobs_watched: jobs somebody asks about, over all accounts.
+        polls_in_flight: status calls under way.
+        polls_sent: status calls begun so far.
+        jobs_concluded: jobs seen finished so far.
+        waits_expired: waits that ended before their job did.
+        accounts: the same and more for each provider account.
+    """
+
+    jobs_watched: int
+    polls_in_flight: int
+    polls_sent: int
+    jobs_concluded: int
+    waits_expired: int
+    accounts: tuple[AccountStatistics, ...]
+
+
+class _Flight:
+    """One poller at work, for the sweep."""
+
+    __slots__ = ("began", "scope")
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self.scope = scope
+        self.began = math.inf
+
+
+class Scheduler:
+    """Asks the providers about the jobs of one or more clients.
+
+    A scheduler belongs to the hub or client it is given to, which wires and closes it.
+
+    Args:
+        policy: decides the intervals; None takes `BackoffInterval()`, which follows the providers' documents.
+        clock: whose time counts; None takes the system's.
+    """
+
+    def __init__(self, *, policy: IntervalPolicy | None = None, clock: Clock | None = None) -> None:
+        self.policy: IntervalPolicy = BackoffInterval() if policy is None else policy
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self._accounts: list[Account] = []
+        self._due: DueQueue[Entry] = DueQueue(lambda entry, when: entry.due == when)
+        self._deadlines: DueQueue[Entry] = DueQueue(lambda entry, when: entry.deadline == when)
+        self._flights: set[_Flight] = set()
+        self._tasks = TaskSet()
+        self._timer: Timer | None = None
+        self._timer_at = math.inf
+        self._next_sweep = math.inf
+        self._concluded = 0
+        self._expired = 0
+        self._closed = False
+
+    # --- what a client calls ---
+
+    def account(self, provider: str, limits: Limits) -> Account:
+        """Open an account whose jobs share `limits`."""
+        account = Account(provider, limits)
+        self._accounts.append(account)
+        return account
+
+    def watch(self, job: Job[Any], deadline: float, *, at_once: bool = False) -> None:
+        """Begin asking about `job`, or extend the wait for it; see `mirage_async.jobs.Waker`."""
+        if self._closed:
+            job.stop(closed_error(job))
+            return
+        entry: Entry | None = job.ticket
+        if entry is None:
+            entry = job.ticket = Entry(job, job.kind.account)
+            entry.account.entries.add(entry)
+            self._set_deadline(entry, deadline)
+            self._set_due(entry, self.clock.monotonic() + (0.0 if at_once else self._interval(entry, job)))
+        else:
+            if deadline > entry.deadline:
+                self._drop_deadline(entry)
+                self._set_deadline(entry, deadline)
+            if at_once:
+                self.wake(job)
+        self._arm()
+
+    def wake(self, job: Job[Any]) -> None:
+        """Ask about `job` now, because a hint says it has changed."""
+        entry: Entry | None = job.ticket
+        if entry is None:
+            return
+        if entry.flying:
+            entry.urgent = True
+        elif entry.due is not None:
+            self._due.withdrawn()
+            self._set_due(entry, self.clock.monotonic())
+            self._arm()
+
+    def forget(self, job: Job[Any]) -> None:
+        """Stop asking about `job`; harmless when nobody does."""
+        entry: Entry | None = job.ticket
+        if entry is not None:
+            job.ticket = None
+            entry.job = None
+            entry.account.entries.discard(entry)
+            self._drop_deadline(entry)
+            if entry.due is not None:
+                entry.due = None
+                self._due.withdrawn()
+
+    def watched(self, account: Account) -> list[Job[Any]]:
+        """Return the jobs of an account that are being asked about or whose results are being handed over."""
+        return [entry.job for entry in account.entries if entry.job is not None]
+
+    def statistics(self) -> SchedulerStatistics:
+        """Return the counts of this moment."""
+        now = self.clock.monotonic()
+        accounts = tuple(account.statistics(now) for account in self._accounts)
+        return SchedulerStatistics(
+            jobs_watched=sum(account.jobs_watched for account in accounts),
+            polls_in_flight=sum(account.polls_in_flight for account in accounts),
+            polls_sent=sum(account.polls_sent for account in accounts),
+            jobs_concluded=self._concluded,
+            waits_expired=self._expired,
+            accounts=accounts,
+        )
+
+    async def aclose(self) -> None:
+        """Stop asking. Waiters of unfinished jobs get `ClosedError` with the token; nothing ends at the provider."""
+        self._closed = True
+        for account in self._accounts:
+            for job in self.watched(account):
+                self.forget(job)
+                job.stop(closed_error(job))
+        for flight in self._flights:
+            flight.scope.cancel()
+        await self._tasks.aclose(grace=CLOSING_GRACE)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_at = None, math.inf
+
+    # --- deciding: synchronous, plain state ---
+
+    def _turn(self) -> None:
+        now = self.clock.monotonic()
+        for entry in self._deadlines.pop_due(now):
+            self._expire(entry)
+        for entry in self._due.pop_due(now):
+            entry.due = None
+            entry.account.ready.append(entry)
+        for account in self._accounts:
+            while account.has_room() and (ready := account.take(now)) is not None:
+                self._start_poller(account, ready)
+        if now >= self._next_sweep:
+            self._sweep(now)
+        self._arm()
+
+    def _arm(self) -> None:
+        now = self.clock.monotonic()
+        moments = [self._due.next_at(), self._deadlines.next_at(), *(a.opens_at(now) for a in self._accounts)]
+        at = min((moment for moment in moments if moment is not None), default=math.inf)
+        if self._flights:
+            at = min(at, self._next_sweep)
+        if at < self._timer_at:  # a timer that has become too early costs one idle turn, less than moving it
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = self.clock.call_at(at, self._on_timer), at
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        self._turn()
+
+    def _set_due(self, entry: Entry, when: float) -> None:
+        entry.due = when
+        self._due.push(when, entry)
+
+    def _set_deadline(self, entry: Entry, deadline: float) -> None:
+        entry.deadline = deadline
+        self._deadlines.push(deadline, entry)
+
+    def _drop_deadline(self, entry: Entry) -> None:
+        if entry.deadline < math.inf:
+            entry.deadline = math.inf
+            self._deadlines.withdrawn()
+
+    def _expire(self, entry: Entry) -> None:
+        entry.deadline = math.inf
+        job = entry.job
+        if job is not None:
+            self._expired += 1
+            waiting = entry.due is None and not entry.flying
+            error = job.wait_timeout("waiting for a place to ask ran out" if waiting else "the wait is over")
+            self.forget(job)
+            job.stop(error)
+
+    def _sweep(self, now: float) -> None:
+        self._next_sweep = now + SWEEP
+        for flight in self._flights:
+            if now - flight.began > LONGEST_CALL:
+                flight.scope.cancel()
+
+    def _interval(self, entry: Entry, job: Job[Any]) -> float:
+        view = JobView(
+            provider=job.provider,
+            kind=job.kind.name,
+            model=job.model,
+            pace=job.kind.pace,
+            status=job.status,
+            progress=job.progress,
+            elapsed=self.clock.monotonic() - job.submitted_at,
+            polls=entry.polls,
+        )
+        interval = math.nan
+        try:
+            interval = self.policy.next_interval(view)
+        except Exception:
+            _logger.exception("the interval policy %r failed", self.policy)
+        if not 0 <= interval < math.inf:
+            # A faulty policy of a user's must not strand a job that was paid for.
+            _logger.error(
+                "the interval policy %r gave no number of seconds; using %g s", self.policy, job.kind.pace.interval
+            )
+            interval = job.kind.pace.interval
+        return interval
+
+    # --- doing: the pollers ---
+
+    def _start_poller(self, account: Account, entry: Entry) -> None:
+        account.in_flight += 1
+        account.most_in_flight = max(account.most_in_flight, account.in_flight)
+        if not self._flights:
+            self._next_sweep = self.clock.monotonic() + SWEEP
+        self._tasks.spawn(self._poll_ready(account, entry))
+
+    async def _poll_ready(self, account: Account, first: Entry) -> None:
+        entry: Entry | None = first
+        flight = _Flight(anyio.CancelScope())
+        self._flights.add(flight)
+        try:
+            with flight.scope:
+                while entry is not None:
+                    flight.began = self.clock.monotonic()
+                    await self._poll(entry)
+                    entry = account.take(self.clock.monotonic())
+            if entry is not None:
+                self._missed(entry, ResponseError(f"a status call took longer than {LONGEST_CALL:g} s"))
+        finally:
+            self._flights.discard(flight)
+            account.in_flight -= 1
+            self._turn()
+
+    async def _poll(self, entry: Entry) -> None:
+        job = entry.job
+        if job is None:
+            return  # forgotten between being taken and being asked about
+        job.polls += 1
+        try:
+            report = await job.kind.look(job)
+        except MirageError as error:
+            self._missed(entry, error)
+        except Exception as error:
+            _logger.exception("a status call for %r failed in an unforeseen way", job)
+            self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
+        else:
+            entry.account.calm()
+            self._answered(entry, job, report)
+
+    def _answered(self, entry: Entry, job: Job[Any], report: Report) -> None:
+        """Act on a usable answer; it counts even if the wait ended while the call was under way."""
+        entry.polls += 1
+        entry.misses = 0
+        if report.status is None:
+            _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
+        if report.status is not None and report.status.terminal:
+            entry.hollow += is_hollow(report)
+            if 0 < entry.hollow < HOLLOW_REPORTS and is_hollow(report):
+                self._ask_again(entry)
+                return
+            if job.claim():
+                self._concluded += 1
+                self._drop_deadline(entry)
+                self._tasks.spawn(self._conclude(job, report))
+            return
+        if not job.done:
+            note(job, report)
+        self._ask_again(entry)
+
+    async def _conclude(self, job: Job[Any], report: Report) -> None:
+        try:
+            await conclude(job, report)
+        finally:
+            self.forget(job)
+
+    def _missed(self, entry: Entry, error: MirageError) -> None:
+        """Act on a status call that brought no usable answer."""
+        account = entry.account
+        account.failed += 1
+        entry.misses += 1
+        job = entry.job
+        if job is None:
+            return
+        verdict = judge(error, entry.misses)
+        if verdict is Verdict.GIVE_UP:
+            self.forget(job)
+            job.stop(error)
+            return
+        _logger.info("a status call for %r brought no answer (%s); asking on", job, type(error).__name__)
+        if verdict is Verdict.SLOW_DOWN:
+            assert isinstance(error, APIError)  # noqa: S101 - the verdict is about these only; for the type checker
+            account.pause(self.clock.monotonic(), error.retry_after)
+        patience = delays(1.0, 2.0, 30.0)
+        for _ in range(min(entry.misses, 8) - 1):
+            next(patience)
+        self._ask_again(entry, at_least=next(patience))
+
+    def _ask_again(self, entry: Entry, *, at_least: float = 0.0) -> None:
+        entry.flying = False
+        job = entry.job
+        if job is not None:
+            wait = 0.0 if entry.urgent else max(at_least, self._interval(entry, job))
+            entry.urgent = False
+            self._set_due(entry, self.clock.monotonic() + wait)
+
+
+def closed_error(job: Job[Any]) -> ClosedError:
+    """Build the error that waiters of an unfinished job get when everything closes."""
+    return ClosedError(
+        f"the client was closed while the {job.provider} job {job.id or job.key} was {job.status.value}",
+        provider=job.provider,
+        token=job.token_or_none(),
+        billed="yes" if job.id is not None else "unknown",
+    )

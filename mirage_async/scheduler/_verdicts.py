@@ -1,0 +1,62 @@
+"""What a failed status call means for the job: nothing, usually."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from mirage_async.exceptions import (
+    APIError,
+    ConfigurationError,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+)
+
+if TYPE_CHECKING:
+    from mirage_async.exceptions import MirageError
+
+__all__ = ["Verdict", "judge"]
+
+# A store that is only eventually consistent may not know a job it has just accepted. This many answers "no such job"
+# in a row are believed, since the interval between them grows.
+NOT_FOUND_IN_A_ROW = 4
+
+_PASSING = frozenset({408, 409, 423, 425})
+
+
+class Verdict(enum.Enum):
+    """What to do after a status call without usable answer."""
+
+    ASK_AGAIN = "ask again"
+    SLOW_DOWN = "slow the whole account down, then ask again"
+    GIVE_UP = "stop asking and tell the waiters"
+
+
+def judge(error: MirageError, misses: int) -> Verdict:
+    """Decide what a failed status call means.
+
+    A job that was paid for is never failed by a bad status call: server errors, resets, unreadable answers and error
+    pages of something in between are waited out until the job's own deadline. Only an answer by which the provider
+    clearly refuses to be asked (a wrong key, an address that moved) stops the asking, and even then the job's status
+    stays and the wait can be resumed.
+
+    Args:
+        error: what the status call raised.
+        misses: status calls without usable answer in a row, this one included.
+    """
+    if isinstance(error, RateLimitError) or (isinstance(error, ServerError) and error.retry_after is not None):
+        return Verdict.SLOW_DOWN
+    if isinstance(error, ConfigurationError):
+        return Verdict.GIVE_UP
+    if not isinstance(error, APIError) or error.status >= 500 or error.status in _PASSING or _is_page(error):  # noqa: PLR2004 - HTTP's own number
+        return Verdict.ASK_AGAIN
+    if isinstance(error, NotFoundError) and misses < NOT_FOUND_IN_A_ROW:
+        return Verdict.ASK_AGAIN
+    return Verdict.GIVE_UP
+
+
+def _is_page(error: APIError) -> bool:
+    """Whether a proxy or firewall wrote the answer: the providers speak JSON or say nothing at all."""
+    text = error.body.lstrip()
+    return bool(text) and text[0] not in "{["
