@@ -1,0 +1,303 @@
+"""All providers under one roof: one pool, one scheduler, typed clients, and portable requests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from mirage_async.clients import ProviderClient, Providers
+from mirage_async.clients._runtime import Runtime
+from mirage_async.exceptions import ClosedError, InputError
+from mirage_async.jobs import Job, read_token
+from mirage_async.models import Generation, ImageRequest, Reference
+from mirage_async.scheduler import Limits, Scheduler, SchedulerStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    import aiohttp
+
+    from mirage_async.models import ImageInput
+
+__all__ = ["Mirage", "MirageStatistics"]
+
+
+class MirageStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of a hub at one moment.
+
+    Attributes:
+        unfinished_jobs: by provider, for the providers used so far.
+        paid_posts_in_flight: requests that may cost money and are on the wire.
+        scheduler: the scheduler's counts.
+    """
+
+    unfinished_jobs: Mapping[str, int]
+    paid_posts_in_flight: int
+    scheduler: SchedulerStatistics
+
+
+class Mirage(Providers):
+    """All four providers: `mirage.mirako`, `.miragic`, `.mira` and `.milady` are their typed clients.
+
+    A client is made when it is first used, so a hub needs keys only for the providers somebody really uses. Use it as
+    `async with Mirage() as mirage`, or call `aclose()` yourself.
+
+    Args:
+        api_keys: keys by provider name; for a provider not in it, the environment is read.
+        base_urls: addresses by provider name; for a provider not in it, the environment is read, then the provider's
+            own is taken.
+        limits: one `Limits` for every provider account, or a mapping by provider name.
+        scheduler: decides when to ask about jobs; None follows the providers' documents. It is closed with the hub.
+        proxy: address of an HTTP proxy for everything the hub sends.
+        session: your own `aiohttp.ClientSession` for the API calls; it is never closed here.
+        timeout: seconds to wait for one answer; see `ProviderClient`.
+        max_retry_after: see `ProviderClient`.
+        resend_uncertain: see `ProviderClient`; off by default, since it can make you pay twice.
+
+    Raises:
+        InputError: a mapping names a provider that does not exist.
+    """
+
+    def __init__(
+        self,
+        api_keys: Mapping[str, str] | None = None,
+        *,
+        base_urls: Mapping[str, str] | None = None,
+        limits: Limits | Mapping[str, Limits] | None = None,
+        scheduler: Scheduler | None = None,
+        proxy: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        timeout: float | None = None,
+        max_retry_after: float = 60.0,
+        resend_uncertain: bool = False,
+    ) -> None:
+        self._classes = Providers.classes()
+        self._api_keys = self._by_provider("api_keys", api_keys)
+        self._base_urls = self._by_provider("base_urls", base_urls)
+        shared = limits if isinstance(limits, Limits) else None
+        self._limits = self._by_provider("limits", None if isinstance(limits, Limits) else limits)
+        self._default_limits = Limits() if shared is None else shared
+        self._timeout = timeout
+        self._max_retry_after = max_retry_after
+        self._resend_uncertain = resend_uncertain
+        self._runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy)
+        self._clients: dict[str, ProviderClient] = {}
+
+    def _by_provider(self, name: str, mapping: Mapping[str, Any] | None) -> dict[str, Any]:
+        for provider in mapping or {}:
+            if provider not in self._classes:
+                msg = f"{name} must be by provider, one of {self._names()}; got {provider!r}"
+                raise InputError(msg)
+        return dict(mapping or {})
+
+    def _names(self) -> str:
+        return ", ".join(map(repr, self._classes))
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the client of a provider on first use."""
+        if name.startswith("_") or name not in self._classes:
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg)
+        return self.client(name)
+
+    def client(self, provider: str) -> ProviderClient:
+        """Return the client of a provider by name.
+
+        Raises:
+            InputError: there is no such provider.
+            ConfigurationError: it has no key.
+            ClosedError: the hub is closed and the client was never used.
+        """
+        if provider not in self._classes:
+            msg = f"provider must be one of {self._names()}; got {provider!r}"
+            raise InputError(msg)
+        found = self._clients.get(provider)
+        if found is None:
+            self._check_open()
+            found = self._clients[provider] = self._classes[provider].within(
+                self._runtime,
+                self._api_keys.get(provider),
+                {
+                    "base_url": self._base_urls.get(provider),
+                    "limits": self._limits.get(provider, self._default_limits),
+                    "timeout": self._timeout,
+                    "max_retry_after": self._max_retry_after,
+                    "resend_uncertain": self._resend_uncertain,
+                },
+            )
+        return found
+
+    def _check_open(self) -> None:
+        if self._runtime.closed:
+            msg = "the hub is closed"
+            raise ClosedError(msg)
+
+    async def __aenter__(self) -> Self:
+        """Return the hub; nothing is opened before the first request."""
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the hub."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop asking and close the pool; see `ProviderClient.aclose`. May be called twice."""
+        await self._runtime.aclose()
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        provider: str | None = None,
+        aspect_ratio: str | None = None,
+        size: str | None = None,
+        n: int | None = None,
+        seed: int | None = None,
+        model: str | None = None,
+        references: Sequence[ImageInput] = (),
+        options: Mapping[str, Any] | None = None,
+        max_wait: float | None = None,
+    ) -> Generation:
+        """Buy pictures in portable terms and wait for them.
+
+        A parameter the provider cannot honour is refused with the nearest it can; nothing is dropped or rounded in
+        silence. None leaves a parameter to the provider.
+
+        Args:
+            prompt: what to draw.
+            provider: "mirako", "miragic", "mira" or "milady".
+            aspect_ratio: such as "16:9".
+            size: such as "1024x1536"; give this or `aspect_ratio`.
+            n: how many pictures; each provider has its maximum (1 or 4).
+            seed: for a repeatable picture (Mirako).
+            model: the provider's name of a model (Miragic, Milady).
+            references: pictures to work from.
+            options: the provider's own further parameters, such as `{"quality": "high"}` at Mira.
+            max_wait: seconds to watch the job, for providers with jobs; at Mirako it selects the job endpoint instead
+                of the blocking one.
+
+        Raises:
+            InputError: an unknown provider, or a parameter it cannot honour; nothing was sent.
+            ConfigurationError: the provider has no key.
+            MirageError: what the provider's client raises.
+        """
+        request = self._request(
+            prompt,
+            provider=provider,
+            aspect_ratio=aspect_ratio,
+            size=size,
+            n=n,
+            seed=seed,
+            model=model,
+            references=references,
+            options=options,
+            max_wait=max_wait,
+        )
+        return await self.client(request.provider or "").generate_request(request)
+
+    async def submit(
+        self,
+        prompt: str | ImageRequest,
+        *,
+        provider: str | None = None,
+        aspect_ratio: str | None = None,
+        size: str | None = None,
+        n: int | None = None,
+        seed: int | None = None,
+        model: str | None = None,
+        references: Sequence[ImageInput] = (),
+        options: Mapping[str, Any] | None = None,
+        max_wait: float | None = None,
+    ) -> Job[Generation]:
+        """Submit a request in portable terms and return its job.
+
+        Args:
+            prompt: what to draw, or a whole `ImageRequest`; what is given beside one takes the place of its field.
+            provider: as for `generate`, and so are the rest.
+            aspect_ratio: as for `generate`.
+            size: as for `generate`.
+            n: as for `generate`.
+            seed: as for `generate`.
+            model: as for `generate`.
+            references: as for `generate`.
+            options: as for `generate`.
+            max_wait: as for `generate`.
+
+        Raises:
+            InputError: as for `generate`.
+            ConfigurationError: as for `generate`.
+            MirageError: what the provider's client raises.
+        """
+        request = self._request(
+            prompt,
+            provider=provider,
+            aspect_ratio=aspect_ratio,
+            size=size,
+            n=n,
+            seed=seed,
+            model=model,
+            references=references,
+            options=options,
+            max_wait=max_wait,
+        )
+        return await self.client(request.provider or "").submit_request(request)
+
+    def _request(self, prompt: str | ImageRequest, **fields: Any) -> ImageRequest:
+        """Build the request from a prompt, or lay the fields that are given over a whole one."""
+        self._check_open()
+        fields["references"] = _several(fields["references"])
+        if isinstance(prompt, ImageRequest):
+            given = {name: value for name, value in fields.items() if value is not None and value != ()}
+            request = msgspec.structs.replace(prompt, **given)
+        else:
+            request = ImageRequest(prompt=prompt, **fields)
+        if request.provider is None:
+            msg = f"provider must be one of {self._names()}; got None"
+            raise InputError(msg)
+        return request
+
+    def job(self, token: str, *, max_wait: float | None = None) -> Job[Any]:
+        """Attach to a job by its token, whoever submitted it, and ask about it at once.
+
+        Args:
+            token: what `Job.token()` returned.
+            max_wait: seconds to watch it; None takes the default of its kind.
+
+        Raises:
+            InputError: not a token.
+            ConfigurationError: the token's provider has no key here.
+        """
+        read = read_token(token)
+        if read is None:
+            msg = (
+                f"token must be what Job.token() returned; got {token[:60]!r} (for a bare id use the provider's client)"
+            )
+            raise InputError(msg)
+        return self.client(read.provider).job(token, max_wait=max_wait)
+
+    def statistics(self) -> MirageStatistics:
+        """Return the counts of this moment."""
+        return MirageStatistics(
+            unfinished_jobs={name: len(client.jobs) for name, client in self._clients.items()},
+            paid_posts_in_flight=self._runtime.transport.paid_posts.borrowed_tokens,
+            scheduler=self._runtime.scheduler.statistics(),
+        )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._runtime.closed else f"in use: {', '.join(self._clients) or 'none yet'}"
+        return f"<Mirage {state}>"
+
+
+def _several(references: Any) -> tuple[Any, ...]:
+    got = type(references).__name__
+    if isinstance(references, str | bytes | Reference | os.PathLike):
+        msg = f"references must be a sequence of pictures; got a single {got}: write [picture]"
+        raise InputError(msg)
+    return tuple(references)
