@@ -38,6 +38,8 @@ CONNECT_TIMEOUT = 15.0  # seconds for TCP and TLS together with the proxy; nothi
 # goes out on a connection that is being closed at that moment, which could not be told from a lost reply.
 KEEP_ALIVE = 4.0
 PAID_POSTS_AT_ONCE = 512  # well below the common limit of 1,024 open files, leaving room for polls and downloads
+SHORTEST_SECRET = 8  # characters; a shorter "key" is a placeholder and might be an ordinary word of an answer
+LONGEST_QUOTE = 1 << 16  # bytes; an answer longer than this is a picture, not a complaint about a key
 _LARGE_BODY = 1 << 20  # aiohttp warns about larger `bytes` bodies; a payload object of its own does not
 _USER_AGENT = f"mirage-async (python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
 
@@ -84,12 +86,13 @@ class Endpoint:
         credential: header name and value.
     """
 
-    __slots__ = ("_name", "_origin", "_value", "base_url", "loopback")
+    __slots__ = ("_key", "_name", "_origin", "_value", "base_url", "loopback")
 
     def __init__(self, base_url: str, credential: tuple[str, str]) -> None:
         self.base_url = _checked_base_url(base_url)
         self._origin = self.base_url.origin()
         self._name, self._value = credential
+        self._key = self._value.rpartition(" ")[2].encode()
         self.loopback = is_loopback(base_url)
 
     async def __call__(
@@ -103,6 +106,12 @@ class Endpoint:
             return await handler(request)
         finally:
             request.headers.pop(self._name, None)
+
+    def without_key(self, body: bytes) -> bytes:
+        """Return an answer with our key cut out, in case the provider quotes it back ("invalid key ...")."""
+        if SHORTEST_SECRET <= len(self._key) <= len(body) <= LONGEST_QUOTE and self._key in body:
+            return body.replace(self._key, b"<key>")
+        return body
 
     def moved(self, base_url: str) -> Endpoint:
         """Return an endpoint with the same key at another address."""
@@ -147,10 +156,14 @@ class Transport:
         self._clock = clock
         self._given = session
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self.proxy = proxy
         self.paid_posts = anyio.CapacityLimiter(PAID_POSTS_AT_ONCE)
 
     def _ready_session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            msg = "the connection pool is closed"
+            raise NotSentError(msg)
         if self._session is None or self._session.closed:
             if self._given is not None:
                 _equip(self._given)
@@ -219,10 +232,16 @@ class Transport:
             middlewares=(*theirs, endpoint),
         ) as response:
             body = await _read_capped(response, call.max_reply_bytes)
-            return Reply(status=response.status, headers=response.headers, body=body, received_at=self._clock.time())
+            return Reply(
+                status=response.status,
+                headers=response.headers,
+                body=endpoint.without_key(body),
+                received_at=self._clock.time(),
+            )
 
     async def aclose(self) -> None:
-        """Close the pool; a caller's own session stays open."""
+        """Close the pool for good; a caller's own session stays open."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None and session is not self._given:
             await session.close()

@@ -165,11 +165,14 @@ class Desk:
     def let_go(self) -> None:
         """Tell whoever still waits for a purchase that everything is closed."""
         for job in list(self.ledger.buying):
-            message = f"the client was closed while the purchase of {self.provider} job {job.key} was under way"
-            billed: Billed = "unknown" if job in self.ledger.posting else "no"
-            job.stop(ClosedError(message, provider=self.provider, token=job.token_or_none(), billed=billed))
+            job.stop(self._closed_while_buying(job))
         self.ledger.buying.clear()
         self.ledger.posting.clear()
+
+    def _closed_while_buying(self, job: Job[Any]) -> ClosedError:
+        message = f"the client was closed while the purchase of {self.provider} job {job.key} was under way"
+        billed: Billed = "unknown" if job in self.ledger.posting else "no"
+        return ClosedError(message, provider=self.provider, token=job.token_or_none(), billed=billed)
 
     def _ended(self, job: Job[Any]) -> None:
         self.account.give_place_back(job)
@@ -238,23 +241,27 @@ class Desk:
         """Buy, and return once the provider has accepted; raises what the caller gets otherwise.
 
         Cancelling before the POST has left buys nothing. Afterwards the POST goes on in the background, and an
-        accepted job appears in `jobs`.
+        accepted job appears in `jobs`. Closing the client ends the wait the same way, with `ClosedError`.
         """
         self.ledger.buying.add(job)
         try:
-            with anyio.move_on_after(max_wait) as scope:
-                await self.account.take_place(job)
-            if scope.cancelled_caught:
-                raise job.wait_timeout("waiting for a place among the account's jobs in flight ran out")
-            outcome = await purchase(
-                lambda: self._attempt(job, offer, job.submitted_at + max_wait),
-                clock=self.runtime.clock,
-                budget=max_wait,
-                max_retry_after=self.terms.max_retry_after,
-                resend_uncertain=self.terms.resend_uncertain if resend_uncertain is None else resend_uncertain,
-            )
-            if outcome.error is not None:
-                raise outcome.error
+            with self.runtime.until_closed() as closing:
+                await self._take_place(job, max_wait)
+                outcome = await purchase(
+                    lambda: self._attempt(job, offer, job.submitted_at + max_wait),
+                    clock=self.runtime.clock,
+                    budget=max_wait,
+                    max_retry_after=self.terms.max_retry_after,
+                    resend_uncertain=self.terms.resend_uncertain if resend_uncertain is None else resend_uncertain,
+                )
+                if outcome.error is not None:
+                    raise outcome.error
+            if closing.cancelled_caught:
+                error = self._closed_while_buying(job)
+                job.stop(error)
+                raise error
+        except ClosedError:
+            raise
         except MirageError as error:
             await refuse(job, error)
             raise copy.copy(error) from None
@@ -263,6 +270,13 @@ class Desk:
                 self.ledger.buying.discard(job)
                 if job.id is None:
                     self.account.give_place_back(job)
+
+    async def _take_place(self, job: Job[Any], max_wait: float) -> None:
+        if self.account.limits.jobs is not None:
+            with anyio.move_on_after(max_wait) as scope:
+                await self.account.take_place(job)
+            if scope.cancelled_caught:
+                raise job.wait_timeout("waiting for a place among the account's jobs in flight ran out")
 
     async def _attempt(self, job: Job[Any], offer: Offer[Any], deadline: float) -> Attempt[Any]:
         """Make one attempt: wait until the account and a slot are free, then leave the rest to the background."""
@@ -285,14 +299,18 @@ class Desk:
             outcome = await self._send(job, offer)
             if outcome.value is not None:
                 await self._accepted(job, outcome.value, deadline)
+        except Exception as error:  # a mistake of ours must reach the caller, not leave them waiting for ever
+            if not answer.done():
+                answer.set_exception(error)
+            raise
         finally:
             self.runtime.transport.paid_posts.release_on_behalf_of(job)
-        self.ledger.posting.discard(job)
-        if not answer.cancelled():
+            self.ledger.posting.discard(job)
+            if answer.done():
+                self.ledger.buying.discard(job)  # the caller was cancelled and left the tidying to us
+        if not answer.done():
             answer.set_result(outcome)
-            return
-        self.ledger.buying.discard(job)  # the caller was cancelled and left the tidying to us
-        if outcome.error is not None:
+        elif outcome.error is not None:
             await refuse(job, outcome.error)
 
     async def _send(self, job: Job[Any], offer: Offer[Any]) -> Attempt[Any]:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Sandbox", "Statistics"]
 
 _MAX_BODY_BYTES = 64 * 2**20
-_KEEP_ALIVE = 4.0
+_KEEP_ALIVE = 5.0  # seconds, as Node's servers have it; longer, and node-fetch keeps its process alive that long
+_BACKLOG = 4096
 _SHUTDOWN = 0.05
 _MOST_PORTS = 65535
 
@@ -112,7 +113,8 @@ class Sandbox:
         )
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, self._port).start()
+            # A thousand clients may connect in one turn of the loop; a full backlog would reset some of them.
+            await web.TCPSite(runner, self._host, self._port, backlog=_BACKLOG).start()
         except BaseException:
             await runner.cleanup()
             raise
