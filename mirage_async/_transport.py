@@ -14,6 +14,7 @@ headers in its exceptions, so the key is attached late, removed early, and no ai
 from __future__ import annotations
 
 import io
+import ipaddress
 import platform
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ class Endpoint:
     __slots__ = ("_key", "_name", "_origin", "_value", "base_url", "loopback")
 
     def __init__(self, base_url: str, credential: tuple[str, str]) -> None:
-        self.base_url = _checked_base_url(base_url)
+        self.base_url = checked_base_url(base_url)
         self._origin = self.base_url.origin()
         self._name, self._value = credential
         self._key = self._value.rpartition(" ")[2].encode()
@@ -113,6 +114,10 @@ class Endpoint:
             return body.replace(self._key, b"<key>")
         return body
 
+    def same_as(self, other: Endpoint) -> bool:
+        """Whether both are one account at one address."""
+        return (self.base_url, self._name, self._value) == (other.base_url, other._name, other._value)
+
     def moved(self, base_url: str) -> Endpoint:
         """Return an endpoint with the same key at another address."""
         return Endpoint(base_url, (self._name, self._value))
@@ -125,21 +130,32 @@ class Endpoint:
         return f"<Endpoint {self.base_url}>"
 
 
-def _checked_base_url(text: str) -> URL:
+def checked_base_url(text: str) -> URL:
+    """Return a provider's address; `ConfigurationError` unless it is absolute http(s) without user, query, fragment."""
     try:
         url = URL(text)
     except (ValueError, TypeError):
         url = URL()
-    if url.scheme not in {"http", "https"} or not url.host or url.user is not None or url.query_string:
-        msg = f"base_url must be an absolute http(s) address without user and query; got {text!r}"
+    if url.scheme not in {"http", "https"} or not url.host or url.user is not None or url.query_string or url.fragment:
+        shown = (
+            repr(text) if isinstance(text, str) and not set("@?#") & set(text) else "one with parts that may be secret"
+        )
+        msg = f"base_url must be an absolute http(s) address without user, query and fragment; got {shown}"
         raise ConfigurationError(msg)
     return url
 
 
 def is_loopback(base_url: str) -> bool:
-    """Whether an address names this very machine, as a sandbox's does."""
-    host = URL(base_url).host or ""
-    return host == "localhost" or host.startswith("127.") or host == "::1"
+    """Whether an address names this very machine, as a sandbox's does.
+
+    Raises:
+        ConfigurationError: it is no address.
+    """
+    host = checked_base_url(base_url).host or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Transport:
@@ -163,6 +179,9 @@ class Transport:
     def _ready_session(self) -> aiohttp.ClientSession:
         if self._closed:
             msg = "the connection pool is closed"
+            raise NotSentError(msg)
+        if self._given is not None and self._given.closed:
+            msg = "the session passed to the client is closed"
             raise NotSentError(msg)
         if self._session is None or self._session.closed:
             if self._given is not None:
@@ -199,9 +218,10 @@ class Transport:
                 return await self._exchange(session, endpoint, call, phase, silence)
         except TimeoutError:
             waited = silence if deadline is None else min(silence, deadline)
-            reason = (
-                f"no answer within {waited:g} s" if phase.connected else f"no connection within {CONNECT_TIMEOUT:g} s"
-            )
+            if phase.connected:
+                reason = f"no answer within {waited:g} s"
+            else:
+                reason = f"no connection within {min(CONNECT_TIMEOUT, waited):g} s"
         except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
             # Names only: texts and attributes of these may repeat the request, key and all.
             reason = _reason(error)
@@ -226,6 +246,7 @@ class Transport:
             data=_payload(call),
             headers=headers,
             allow_redirects=False,
+            raise_for_status=False,  # a caller's session may raise; a refusal must not look like a lost answer
             proxy=self.proxy,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence),
             trace_request_ctx=phase,

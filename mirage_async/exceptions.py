@@ -265,7 +265,11 @@ class JobExpiredError(JobError):
 
 
 class WaitTimeoutError(JobError, TimeoutError):
-    """Our wait is over and the job lives on: attach again with `token`, nothing has to be bought twice."""
+    """Our wait is over and the job lives on: attach again with `token`, nothing has to be bought twice.
+
+    `billed` is "yes" for an accepted job, "unknown" while its request is on the wire, and "no" where the wait ran out
+    before anything was sent.
+    """
 
     billed: Billed = "yes"
 

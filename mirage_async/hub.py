@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from mirage_async.clients import ProviderClient, Providers
+from mirage_async.clients._base import SharedOptions, check_options
+from mirage_async.clients._inputs import is_several
 from mirage_async.clients._runtime import Runtime
 from mirage_async.exceptions import ClosedError, InputError
 from mirage_async.jobs import Job, read_token
-from mirage_async.models import Generation, ImageRequest, Reference
+from mirage_async.models import Generation, ImageRequest
 from mirage_async.scheduler import Limits, Scheduler, SchedulerStatistics
 
 if TYPE_CHECKING:
@@ -81,13 +82,20 @@ class Mirage(Providers):
         shared = limits if isinstance(limits, Limits) else None
         self._limits = self._by_provider("limits", None if isinstance(limits, Limits) else limits)
         self._default_limits = Limits() if shared is None else shared
-        self._timeout = timeout
-        self._max_retry_after = max_retry_after
-        self._resend_uncertain = resend_uncertain
+        self._options: SharedOptions = {
+            "timeout": timeout,
+            "max_retry_after": max_retry_after,
+            "resend_uncertain": resend_uncertain,
+        }
+        for each in (*self._limits.values(), self._default_limits):
+            check_options({**self._options, "limits": each})
         self._runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy)
         self._clients: dict[str, ProviderClient] = {}
 
     def _by_provider(self, name: str, mapping: Mapping[str, Any] | None) -> dict[str, Any]:
+        if mapping is not None and not isinstance(mapping, Mapping):
+            msg = f"{name} must be a mapping by provider; got {type(mapping).__name__}"
+            raise InputError(msg)
         for provider in mapping or {}:
             if provider not in self._classes:
                 msg = f"{name} must be by provider, one of {self._names()}; got {provider!r}"
@@ -112,7 +120,7 @@ class Mirage(Providers):
             ConfigurationError: it has no key.
             ClosedError: the hub is closed and the client was never used.
         """
-        if provider not in self._classes:
+        if not isinstance(provider, str) or provider not in self._classes:
             msg = f"provider must be one of {self._names()}; got {provider!r}"
             raise InputError(msg)
         found = self._clients.get(provider)
@@ -122,11 +130,9 @@ class Mirage(Providers):
                 self._runtime,
                 self._api_keys.get(provider),
                 {
+                    **self._options,
                     "base_url": self._base_urls.get(provider),
                     "limits": self._limits.get(provider, self._default_limits),
-                    "timeout": self._timeout,
-                    "max_retry_after": self._max_retry_after,
-                    "resend_uncertain": self._resend_uncertain,
                 },
             )
         return found
@@ -296,8 +302,7 @@ class Mirage(Providers):
 
 
 def _several(references: Any) -> tuple[Any, ...]:
-    got = type(references).__name__
-    if isinstance(references, str | bytes | Reference | os.PathLike):
-        msg = f"references must be a sequence of pictures; got a single {got}: write [picture]"
+    if not is_several(references):
+        msg = f"references must be a sequence of pictures; got a single {type(references).__name__}: write [picture]"
         raise InputError(msg)
     return tuple(references)

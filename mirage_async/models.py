@@ -129,6 +129,10 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Describe the request without its prompt and pictures, which belong in no log."""
         return f"ImageRequest(provider={self.provider!r}, prompt=<{len(self.prompt)} characters>)"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Say as little to rich, whose tracebacks show local variables."""
+        return [("provider", self.provider)]
+
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How often a provider's document suggests to ask for the state of a job; all in seconds.
@@ -338,6 +342,10 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def __repr__(self) -> str:
         """Describe it without `raw`, which may repeat the prompt."""
         return f"<Generation {self.provider} {self.job_id or self.key} {len(self.images)} of {self.requested}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Say as little to rich, whose tracebacks show local variables."""
+        return [("provider", self.provider), ("job_id", self.job_id), ("images", len(self.images))]
 
 
 class AvatarStatus(enum.StrEnum):

@@ -40,14 +40,14 @@ from mirage_async.exceptions import (
     ResponseError,
     SubmissionUncertainError,
 )
-from mirage_async.wire import Call, Reply, is_well_formed_error
+from mirage_async.wire import Call, Reply, is_well_formed_error, unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from mirage_async._clock import Clock
 
-__all__ = ["Attempt", "Fate", "Offer", "attempt", "purchase"]
+__all__ = ["Attempt", "Fate", "Offer", "attempt", "purchase", "uncertain"]
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ async def attempt(transport: Transport, endpoint: Endpoint, offer: Offer[T]) -> 
         message = f"no connection to {offer.provider} was obtained ({error}); nothing was sent"
         return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(message, provider=offer.provider))
     except LostError as error:
-        return _uncertain(offer, f"no usable answer came: {error}")
+        return uncertain(offer, f"no usable answer came: {error}")
     return weigh(reply, offer)
 
 
@@ -126,30 +126,35 @@ def weigh(reply: Reply, offer: Offer[T]) -> Attempt[T]:
     """Decide by the answer. Pure, so that every row of the table can be tested without a socket."""
     status = reply.status
     fate = FATES.get(status, Fate.UNCERTAIN)
-    error: APIError | ConfigurationError
-    try:
-        value = offer.read(reply)
-    except APIError as raised:
-        error = raised
-        if 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers
-            fate = Fate.REFUSED
-        elif status == 503 and raised.retry_after is not None:  # noqa: PLR2004
-            fate = Fate.THROTTLED
-        elif status == 500 and offer.failure_is_documented and is_well_formed_error(reply):  # noqa: PLR2004
-            fate = Fate.FAILED
-    except ConfigurationError as raised:
-        error = raised
-    except ResponseError as raised:
-        return _uncertain(offer, str(raised), status)
-    else:
-        return Attempt(fate=Fate.ACCEPTED, value=value)
-    if fate is Fate.UNCERTAIN:
-        return _uncertain(offer, str(error), status)
+    read = _read(reply, offer)
+    if isinstance(read, APIError):
+        # A provider may quote the caller's own words; read again without them, outside the first error's context.
+        read = _read(unquoted(reply, offer.call), offer)
+    if not isinstance(read, MirageError):
+        return Attempt(fate=Fate.ACCEPTED, value=read)
+    error = read
+    retry_after = error.retry_after if isinstance(error, APIError) else None
+    if isinstance(error, APIError) and 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers
+        fate = Fate.REFUSED
+    elif status == 503 and retry_after is not None:  # noqa: PLR2004
+        fate = Fate.THROTTLED
+    elif status == 500 and offer.failure_is_documented and is_well_formed_error(reply):  # noqa: PLR2004
+        fate = Fate.FAILED
+    if fate is Fate.UNCERTAIN or isinstance(error, ResponseError):
+        return uncertain(offer, str(error), status)
     error.billed = "unknown" if fate is Fate.FAILED else "no"
-    return Attempt(fate=fate, error=error, retry_after=getattr(error, "retry_after", None))
+    return Attempt(fate=fate, error=error, retry_after=retry_after)
 
 
-def _uncertain(offer: Offer[T], why: str, status: int | None = None) -> Attempt[T]:
+def _read(reply: Reply, offer: Offer[T]) -> T | MirageError:
+    try:
+        return offer.read(reply)
+    except (APIError, ConfigurationError, ResponseError) as error:
+        return error.with_traceback(None)  # whose frames hold the answer
+
+
+def uncertain(offer: Offer[T], why: str, status: int | None = None) -> Attempt[T]:
+    """Build the outcome of an attempt of which nobody can say whether it bought anything."""
     error = SubmissionUncertainError(
         f"{offer.provider} may or may not have taken the job: {why}. It is not sent again; look at the provider's "
         f"dashboard, or ask for a re-send with resend_uncertain=True (key {offer.key})",

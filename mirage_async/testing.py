@@ -144,8 +144,7 @@ async def sandboxed(
         limits: the hub's limits.
     """
     scheduler = Scheduler(policy=FixedInterval(poll_interval))
-    async with (
-        Sandbox(durations=durations, seed=seed, strict=strict) as sandbox,
-        Mirage(base_urls=sandbox.base_urls, limits=limits, scheduler=scheduler) as mirage,
-    ):
-        yield mirage, sandbox
+    async with Sandbox(durations=durations, seed=seed, strict=strict) as sandbox:
+        keys = dict.fromkeys(sandbox.base_urls, "sandbox")  # a real one in the environment is none of its business
+        async with Mirage(keys, base_urls=sandbox.base_urls, limits=limits, scheduler=scheduler) as mirage:
+            yield mirage, sandbox

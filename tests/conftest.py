@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,9 +14,8 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the developer's own keys and addresses from the tests."""
     for name in list(os.environ):
         if name.startswith(("MIRAKO_", "MIRAGIC_", "MIRA_", "MILADY_", "MIRAGE_")):
             monkeypatch.delenv(name)
-    yield

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypedDict
 import msgspec
 
 from mirage_async._transport import Endpoint, is_loopback
-from mirage_async.clients._desk import Desk, Ledger, Terms
+from mirage_async.clients._buyer import Ledger, Terms
+from mirage_async.clients._desk import Desk
 from mirage_async.clients._runtime import Runtime
 from mirage_async.exceptions import ConfigurationError, InputError
 from mirage_async.jobs import Job, JobKind, read_token
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mirage_async.models import Generation, ImageRequest
     from mirage_async.scheduler import Scheduler
 
-__all__ = ["ClientOptions", "ProviderClient", "SharedOptions"]
+__all__ = ["ClientOptions", "ProviderClient", "SharedOptions", "check_options"]
 
 LONGEST_TIMEOUT = 3600.0  # seconds
 
@@ -38,7 +39,7 @@ class SharedOptions(TypedDict, total=False):
 
     base_url: str | None
     timeout: float | None
-    limits: Limits
+    limits: Limits | None
     max_retry_after: float
     resend_uncertain: bool
 
@@ -97,11 +98,28 @@ class ProviderClient(abc.ABC):
     answer_timeout: ClassVar[float] = 180.0  # seconds, for requests the provider answers with the finished picture
     documents_failure: ClassVar[bool] = False  # whether the provider's document says what a 500 means
 
-    def __init__(self, api_key: str | None = None, **options: Unpack[ClientOptions]) -> None:
-        runtime = Runtime(
-            scheduler=options.get("scheduler"), session=options.get("session"), proxy=options.get("proxy")
-        )
-        self._set_up(api_key, runtime, options, owns_runtime=True)
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | None = None,
+        limits: Limits | None = None,
+        max_retry_after: float = 60.0,
+        resend_uncertain: bool = False,
+        proxy: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        scheduler: Scheduler | None = None,
+    ) -> None:
+        shared: SharedOptions = {
+            "base_url": base_url,
+            "timeout": timeout,
+            "limits": limits,
+            "max_retry_after": max_retry_after,
+            "resend_uncertain": resend_uncertain,
+        }
+        runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy)
+        self._set_up(api_key, runtime, shared, owns_runtime=True)
 
     @classmethod
     def within(cls, runtime: Runtime, api_key: str | None, options: SharedOptions) -> Self:
@@ -115,7 +133,7 @@ class ProviderClient(abc.ABC):
         terms = Terms(
             timeout=_timeout(options.get("timeout")),
             max_retry_after=_max_retry_after(options.get("max_retry_after", 60.0)),
-            resend_uncertain=bool(options.get("resend_uncertain", False)),
+            resend_uncertain=_resend_uncertain(options.get("resend_uncertain", False)),
             answer_timeout=self.answer_timeout,
             failure_is_documented=self.documents_failure,
         )
@@ -127,7 +145,6 @@ class ProviderClient(abc.ABC):
             account=runtime.scheduler.account(self.provider, _limits(options.get("limits"))),
             terms=terms,
         )
-        runtime.on_close.append(self._desk.let_go)
         self._kinds: dict[str, JobKind[Any]] = self._make_kinds(self._desk)
 
     def _make_kinds(self, desk: Desk) -> dict[str, JobKind[Any]]:  # noqa: ARG002 - for subclasses
@@ -181,21 +198,27 @@ class ProviderClient(abc.ABC):
             InputError: an option out of range.
             ClosedError: the client is closed.
         """
+        unknown = sorted(options.keys() - SharedOptions.__annotations__)
+        if unknown:
+            known = ", ".join(["api_key", *SharedOptions.__annotations__])
+            msg = f"with_options() has no option {unknown[0]!r}; a copy may change {known}"
+            raise TypeError(msg)
         desk = self._desk
         desk.check_open()
-        endpoint = desk.endpoint
-        base_url = options.get("base_url") or str(endpoint.base_url)
-        if api_key is not None:
+        base_url = options.get("base_url") or str(desk.endpoint.base_url)
+        if api_key is None:
+            endpoint = desk.endpoint.moved(base_url)
+        else:
             endpoint = Endpoint(base_url, self.codec.credential(api_key))
-        elif base_url != str(endpoint.base_url):
-            endpoint = endpoint.moved(base_url)
+        if endpoint.same_as(desk.endpoint):
+            endpoint = desk.endpoint
         terms = desk.terms
         if "timeout" in options:
             terms = msgspec.structs.replace(terms, timeout=_timeout(options["timeout"]))
         if "max_retry_after" in options:
             terms = msgspec.structs.replace(terms, max_retry_after=_max_retry_after(options["max_retry_after"]))
         if "resend_uncertain" in options:
-            terms = msgspec.structs.replace(terms, resend_uncertain=bool(options["resend_uncertain"]))
+            terms = msgspec.structs.replace(terms, resend_uncertain=_resend_uncertain(options["resend_uncertain"]))
         account = desk.account
         ledger: Ledger | None = desk.ledger
         if endpoint is not desk.endpoint or "limits" in options:
@@ -208,13 +231,23 @@ class ProviderClient(abc.ABC):
             desk.runtime, provider=self.provider, endpoint=endpoint, account=account, terms=terms, ledger=ledger
         )
         twin._kinds = twin._make_kinds(twin._desk)  # noqa: SLF001
-        if ledger is None:
-            desk.runtime.on_close.append(twin._desk.let_go)  # noqa: SLF001
         return twin
+
+    def set_limits(self, limits: Limits) -> None:
+        """Put other limits in force for this client's account, from now on; what is under way goes on.
+
+        Raises:
+            InputError: not a `Limits`.
+        """
+        self._desk.runtime.scheduler.set_limits(self._desk.account, _limits(limits))
 
     @property
     def jobs(self) -> tuple[Job[Any], ...]:
-        """The unfinished jobs: being bought, being asked about, or no longer watched but still held by someone."""
+        """The jobs something may still come of.
+
+        These are the unfinished ones (being bought, being asked about, or no longer watched but still held by someone),
+        and finished ones whose caller was cancelled on the way, until somebody awaits them; of these the newest 100.
+        """
         return self._desk.jobs
 
     def job(self, token_or_id: str, *, kind: str | None = None, max_wait: float | None = None) -> Job[Any]:
@@ -295,6 +328,21 @@ def _max_retry_after(value: float) -> float:
         msg = f"max_retry_after must be 0 to {LONGEST_TIMEOUT:g} seconds; got {value!r}"
         raise InputError(msg)
     return value
+
+
+def _resend_uncertain(value: bool) -> bool:
+    if not isinstance(value, bool):
+        msg = f"resend_uncertain must be True or False; got {value!r}"
+        raise InputError(msg)
+    return value
+
+
+def check_options(options: SharedOptions) -> None:
+    """Raise `InputError` for an option out of range, before any client is made."""
+    _timeout(options.get("timeout"))
+    _max_retry_after(options.get("max_retry_after", 60.0))
+    _resend_uncertain(options.get("resend_uncertain", False))
+    _limits(options.get("limits"))
 
 
 def _is_number(value: object) -> bool:

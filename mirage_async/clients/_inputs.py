@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,12 +16,10 @@ from mirage_async.exceptions import InputError
 from mirage_async.models import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from mirage_async.media import Picture
     from mirage_async.models import ImageInput
 
-__all__ = ["load", "load_all"]
+__all__ = ["is_several", "load", "load_all"]
 
 LARGEST_FILE = 64 << 20  # bytes; above any provider's limit, checked before a file is read into memory
 
@@ -51,7 +51,7 @@ async def load(name: str, value: ImageInput, *, provider: str) -> Picture:
 
 async def load_all(name: str, values: Iterable[ImageInput], *, provider: str, at_most: int) -> tuple[Picture, ...]:
     """Load several input pictures; too many are refused before the first is read."""
-    if isinstance(values, bytes | str | os.PathLike | Reference):
+    if not is_several(values):
         msg = f"{name} must be a sequence of pictures; got a single {type(values).__name__}: write [picture]"
         raise InputError(msg, provider=provider)
     items = list(values)
@@ -59,6 +59,13 @@ async def load_all(name: str, values: Iterable[ImageInput], *, provider: str, at
         msg = f"{name} must be at most {at_most} pictures; got {len(items)}"
         raise InputError(msg, provider=provider)
     return tuple([await load(f"{name}[{index}]", item, provider=provider) for index, item in enumerate(items)])
+
+
+def is_several(values: object) -> bool:
+    """Whether this is a collection of pictures and not one picture."""
+    return isinstance(values, Iterable) and not isinstance(
+        values, bytes | bytearray | memoryview | str | os.PathLike | Reference
+    )
 
 
 async def _bytes(name: str, offered: Any, provider: str) -> bytes:
@@ -71,7 +78,11 @@ async def _bytes(name: str, offered: Any, provider: str) -> bytes:
     if isinstance(offered, str):
         return _inline(name, offered, provider)
     if hasattr(offered, "save") and hasattr(offered, "convert"):
-        return await to_thread.run_sync(_encoded, offered)
+        try:
+            return await to_thread.run_sync(_encoded, offered)
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a picture that is cut or broken
+            msg = f"{name} must be a whole picture; got a PIL image that cannot be encoded: {type(error).__name__}"
+            raise InputError(msg, provider=provider) from None
     msg = (
         f"{name} must be bytes, a pathlib.Path, a data URL, an http(s) URL, a PIL image or a Reference; "
         f"got {type(offered).__name__}"
@@ -81,11 +92,15 @@ async def _bytes(name: str, offered: Any, provider: str) -> bytes:
 
 async def _file(name: str, path: Path, provider: str) -> bytes:
     def read() -> bytes:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            msg = f"{name} must be a file of at most {LARGEST_FILE} bytes; got {str(path)!r} with {size}"
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device has no end to read to
+            msg = f"{name} must be a readable file; got {str(path)!r}, which is no regular file"
             raise InputError(msg, provider=provider)
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
+            msg = f"{name} must be a file of at most {LARGEST_FILE} bytes; got {str(path)!r}, which is larger"
+            raise InputError(msg, provider=provider)
+        return data
 
     try:
         return await to_thread.run_sync(read)
@@ -112,6 +127,8 @@ def _inline(name: str, text: str, provider: str) -> bytes:
 def _encoded(image: Any) -> bytes:
     """Encode a PIL image without loss; every provider that takes pictures takes PNG."""
     buffer = io.BytesIO()
-    mode = image.mode if image.mode in {"RGB", "RGBA", "L", "P"} else "RGB"
+    mode = image.mode
+    if mode not in {"1", "L", "LA", "P", "RGB", "RGBA"}:  # what PNG has
+        mode = "RGBA" if mode in {"PA", "La", "RGBa"} else "RGB"
     (image if image.mode == mode else image.convert(mode)).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mirage_async.exceptions import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from mirage_async.models import ImageRequest
 
@@ -47,7 +48,7 @@ def nearest_ratios(asked: tuple[int, int], allowed: Iterable[str], *, most: int 
 
 def only(name: str, value: object, allowed: Sequence[object], *, provider: str, hint: str = "") -> None:
     """Raise `InputError` unless `value` is one of `allowed`."""
-    if value not in allowed:
+    if value not in allowed or isinstance(value, bool):
         choices = " or ".join(repr(choice) for choice in allowed)
         msg = f"{name} must be {choices} at {provider}; got {value!r}{hint}"
         raise InputError(msg, provider=provider)
@@ -83,6 +84,9 @@ def with_options(
     Raises:
         InputError: an option the provider does not know, or one that says again what a portable parameter said.
     """
+    if request.options is not None and not isinstance(request.options, Mapping):
+        msg = f"options must be a mapping of parameters by name; got {type(request.options).__name__}"
+        raise InputError(msg, provider=provider)
     for name, value in (request.options or {}).items():
         if name not in allowed:
             msg = f"options must be among {', '.join(map(repr, allowed)) or 'none'} at {provider}; got {name!r}"

@@ -1,8 +1,10 @@
-"""What the clients of one hub share: one pool, one scheduler, one set of background work."""
+"""What the clients of one hub share: one pool, one scheduler, one set of background work, and one way to close it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import weakref
 from typing import TYPE_CHECKING
 
 import anyio
@@ -10,7 +12,7 @@ import anyio
 from mirage_async._tasks import TaskSet
 from mirage_async._transport import Transport
 from mirage_async.downloads import Downloader
-from mirage_async.exceptions import ClosedError
+from mirage_async.exceptions import ClosedError, ConfigurationError
 from mirage_async.jobs import NullRecorder, Recorder
 from mirage_async.scheduler import Scheduler
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     import aiohttp
+
+    from mirage_async._clock import Clock, Timer
+    from mirage_async.clients._buyer import Buyer
 
 __all__ = ["Runtime"]
 
@@ -42,39 +47,87 @@ class Runtime:
     ) -> None:
         self.scheduler = Scheduler() if scheduler is None else scheduler
         self.clock = self.scheduler.clock
+        self.waits: Clock = _UntilClosed(self)
         self.transport = Transport(self.clock, session=session, proxy=proxy)
         self.downloader = Downloader(clock=self.clock, proxy=proxy)
         self.recorder: Recorder = NullRecorder()
-        self.buyers = TaskSet()  # purchases that have not sent anything yet, or wait for the answer in `posts`
-        self._until_closed: set[anyio.CancelScope] = set()
+        self.buyers = TaskSet()  # purchases nobody waits for: they wait for a place, or for their request in `posts`
         self.posts = TaskSet()  # requests on the wire: cancelling one would not un-buy it
-        self.on_close: list[Callable[[], None]] = []  # told once nothing is on the wire any more
+        self.desks: weakref.WeakSet[Buyer] = weakref.WeakSet()  # told once nothing is on the wire any more
         self.closed = False
+        self._waiting: set[anyio.CancelScope] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def check_open(self, who: str = "client") -> None:
+        """Raise `ClosedError` after the end, and `ConfigurationError` in another event loop than before."""
+        if self.closed:
+            msg = f"the {who} is closed"
+            raise ClosedError(msg)
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            msg = "a client belongs to the event loop it is first used in; make another one for this loop"
+            raise ConfigurationError(msg)
 
     @contextlib.contextmanager
-    def until_closed(self) -> Generator[anyio.CancelScope, None, None]:
-        """Cancel what runs inside as soon as everything closes; the scope tells whether that happened."""
-        if self.closed:
-            msg = "the client is closed"
-            raise ClosedError(msg)
+    def until_closed(self) -> Generator[None, None, None]:
+        """End what waits inside as soon as everything closes, with `ClosedError`.
+
+        For waits only: a request on the wire is not cut short by closing, since that would not un-send it.
+        """
+        self.check_open()
         with anyio.CancelScope() as scope:
-            self._until_closed.add(scope)
+            self._waiting.add(scope)
             try:
-                yield scope
+                yield
             finally:
-                self._until_closed.discard(scope)
+                self._waiting.discard(scope)
+        if scope.cancelled_caught:
+            msg = "the client was closed"
+            raise ClosedError(msg)
 
     async def aclose(self) -> None:
-        """Close everything; calling it again does nothing."""
-        if self.closed:
-            return
-        self.closed = True
-        for scope in tuple(self._until_closed):
+        """Close everything. Every call returns once all is closed; cancelling one does not stop the closing."""
+        if self._closing is None:
+            self.closed = True
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        for scope in tuple(self._waiting):
             scope.cancel()
-        await self.scheduler.aclose()
-        await self.posts.aclose(grace=POST_GRACE)
-        await self.buyers.aclose(grace=POST_GRACE)
-        for told in self.on_close:
-            told()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.scheduler.aclose)
+            group.start_soon(self._close_posts)
+        for buyer in tuple(self.desks):
+            buyer.let_go()
         await self.downloader.aclose()
         await self.transport.aclose()
+
+    async def _close_posts(self) -> None:
+        await self.posts.aclose(grace=POST_GRACE)
+        await self.buyers.aclose(grace=POST_GRACE)
+
+
+class _UntilClosed:
+    """The runtime's clock, whose sleeps end when everything closes."""
+
+    __slots__ = ("_runtime",)
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def monotonic(self) -> float:
+        return self._runtime.clock.monotonic()
+
+    def time(self) -> float:
+        return self._runtime.clock.time()
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        return self._runtime.clock.call_at(when, callback)
+
+    async def sleep(self, seconds: float) -> None:
+        with self._runtime.until_closed():
+            await self._runtime.clock.sleep(seconds)

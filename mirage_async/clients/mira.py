@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from mirage_async.clients._base import ClientOptions, ProviderClient
+from mirage_async.clients._base import ClientOptions, ProviderClient, SharedOptions
 from mirage_async.clients._desk import BlockingOrder
 from mirage_async.clients._inputs import load_all
 from mirage_async.clients._portable import nearest_ratios, one_of_two, ratio_of, refuse_unsupported, with_options
@@ -41,6 +41,21 @@ class MiraClient(ProviderClient):
     def __init__(self, api_key: str | None = None, *, path: str = mira.PATH, **options: Unpack[ClientOptions]) -> None:
         super().__init__(api_key, **options)
         self._path = mira.checked_path(path)
+
+    def with_options(  # pyright: ignore[reportIncompatibleMethodOverride] - one option more than the base has
+        self, *, api_key: str | None = None, path: str | None = None, **options: Unpack[SharedOptions]
+    ) -> Self:
+        """Return a cheap copy with some options changed; see `ProviderClient.with_options`.
+
+        Args:
+            api_key: another key.
+            path: another path for the request.
+            options: as for `ProviderClient`.
+        """
+        twin = super().with_options(api_key=api_key, **options)
+        if path is not None:
+            twin._path = mira.checked_path(path)  # noqa: SLF001 - a copy under construction
+        return twin
 
     async def generate(
         self,

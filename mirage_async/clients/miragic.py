@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from mirage_async.clients._base import ClientOptions, ProviderClient
+from mirage_async.clients._base import ClientOptions, ProviderClient, SharedOptions
 from mirage_async.clients._portable import one_of_two, only, ratio_of, refuse_unsupported, size_of, with_options
 from mirage_async.exceptions import InputError
 from mirage_async.models import Reference
@@ -47,6 +47,21 @@ class MiragicClient(ProviderClient):
     def _make_kinds(self, desk: Desk) -> dict[str, JobKind[Any]]:
         self._images = desk.kind("image", miragic.PACE, self._look, desk.redeem)
         return {"image": self._images}
+
+    def with_options(  # pyright: ignore[reportIncompatibleMethodOverride] - one option more than the base has
+        self, *, api_key: str | None = None, multipart: bool | None = None, **options: Unpack[SharedOptions]
+    ) -> Self:
+        """Return a cheap copy with some options changed; see `ProviderClient.with_options`.
+
+        Args:
+            api_key: another key.
+            multipart: another encoding of the form.
+            options: as for `ProviderClient`.
+        """
+        twin = super().with_options(api_key=api_key, **options)
+        if multipart is not None:
+            twin._multipart = multipart  # noqa: SLF001 - a copy under construction
+        return twin
 
     async def generate(
         self,

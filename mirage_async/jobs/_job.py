@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import secrets
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from mirage_async.exceptions import MirageError
     from mirage_async.jobs._kind import JobKind
 
-__all__ = ["Job"]
+__all__ = ["Job", "checked_wait"]
+
+_logger = logging.getLogger("mirage_async.jobs")
 
 T = TypeVar("T")
 
@@ -43,6 +46,10 @@ class Job(Generic[T]):
         progress: share done, 0 to 1, or None where the provider does not say.
         polls: status calls made so far.
         model: the model asked for, or None.
+        requested: how many pictures were asked for.
+        submitted_at: when `submit` was called or the job was attached, in monotonic seconds of the client's clock.
+        running_at: when it was first seen running, or None.
+        detected_at: when it was seen finished, or None.
     """
 
     __slots__ = (
@@ -56,6 +63,7 @@ class Job(Generic[T]):
         "id",
         "key",
         "kind",
+        "may_be_billed",
         "model",
         "polls",
         "progress",
@@ -63,6 +71,7 @@ class Job(Generic[T]):
         "running_at",
         "status",
         "submitted_at",
+        "taken",
         "ticket",
         "version",
     )
@@ -89,12 +98,14 @@ class Job(Generic[T]):
         self.running_at: float | None = None
         self.detected_at: float | None = None
         self.ticket: Any = None  # the waker's own note about this job
+        self.may_be_billed = id is not None  # its request may have been taken by the provider
+        self.taken = False  # a waiter has been given the outcome
         self.version = 0  # counts changes, so that a reader of updates sees whether it missed one
         self._claimed = False
         self._outcome: tuple[T | None, MirageError | None] | None = None
         self._stopped: MirageError | None = None
-        self._waiters: list[asyncio.Future[None]] | None = None  # for the end
-        self._readers: list[asyncio.Future[None]] | None = None  # for any change
+        self._waiters: dict[asyncio.Future[None], None] | None = None  # for the end
+        self._readers: dict[asyncio.Future[None], None] | None = None  # for any change
 
     @property
     def provider(self) -> str:
@@ -110,6 +121,11 @@ class Job(Generic[T]):
     def stopped(self) -> MirageError | None:
         """Why nobody watches it any more although it is not done, or None."""
         return None if self._outcome is not None else self._stopped
+
+    @property
+    def claimed(self) -> bool:
+        """Whether its end is known and its result on the way to the waiters."""
+        return self._claimed
 
     @property
     def update(self) -> JobUpdate:
@@ -162,10 +178,14 @@ class Job(Generic[T]):
             if self._stopped is not None:
                 raise copy.copy(self._stopped)
             if deadline is not None and self.kind.clock.monotonic() >= deadline:
-                raise self.wait_timeout("the wait is over")
+                raise self.wait_timeout("the wait is over", max_wait)
             await self._sleep("_waiters", until=deadline)
         value, error = self._outcome
-        self.kind.recorder.handed_over(self)
+        self.taken = True
+        try:
+            self.kind.recorder.handed_over(self)
+        except Exception:
+            _logger.exception("the hand-over of %r is not recorded", self)
         if error is not None:
             raise copy.copy(error)
         return value  # type: ignore[return-value]  # an outcome without error has a value
@@ -202,19 +222,23 @@ class Job(Generic[T]):
     async def _sleep(self, where: Literal["_waiters", "_readers"], *, until: float | None = None) -> None:
         """Sleep on a future of one's own until `_rouse` or the moment `until`."""
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        others: list[asyncio.Future[None]] | None = getattr(self, where)
-        setattr(self, where, [sleeper] if others is None else [*others, sleeper])
+        sleepers: dict[asyncio.Future[None], None] | None = getattr(self, where)
+        if sleepers is None:
+            sleepers = {}
+            setattr(self, where, sleepers)
+        sleepers[sleeper] = None
         timer = None if until is None else self.kind.clock.call_at(until, lambda: _wake(sleeper))
         try:
             await sleeper
         finally:
             if timer is not None:
                 timer.cancel()
-            remaining = [other for other in getattr(self, where) or () if other is not sleeper]
-            setattr(self, where, remaining or None)
+            sleepers.pop(sleeper, None)
+            if not sleepers:
+                setattr(self, where, None)
 
     def _rouse(self, where: Literal["_waiters", "_readers"]) -> None:
-        for sleeper in getattr(self, where) or ():
+        for sleeper in tuple(getattr(self, where) or ()):
             _wake(sleeper)
 
     def _changed(self) -> None:
@@ -272,16 +296,22 @@ class Job(Generic[T]):
             self._rouse("_waiters")
             self.kind.ended(self)
 
-    def wait_timeout(self, why: str) -> WaitTimeoutError:
-        """Build the error for a wait that is over."""
-        waited = self.kind.clock.monotonic() - self.submitted_at
+    def wait_timeout(self, why: str, waited: float | None = None) -> WaitTimeoutError:
+        """Build the error for a wait that is over, after `waited` seconds or else since the submit."""
+        waited = self.kind.clock.monotonic() - self.submitted_at if waited is None else waited
+        if self.id is not None:
+            rest = "lives on: attach with its token"
+        elif self.may_be_billed:
+            rest = "has no id to attach to: keep the handle"
+        else:
+            rest = "was not sent"
         return WaitTimeoutError(
-            f"{why} after {waited:.1f} s; the {self.provider} job {self.id or self.key} is {self.status.value} and "
-            + ("lives on: attach with its token" if self.id else "has no id to attach to"),
+            f"{why} after {waited:.1f} s; "
+            f"the {self.provider} job {self.id or self.key} is {self.status.value} and {rest}",
             provider=self.provider,
             job_id=self.id,
             token=self.token_or_none(),
-            billed="no" if self.status is JobStatus.SUBMITTING and self.id is None else "yes",
+            billed="yes" if self.id is not None else "unknown" if self.may_be_billed else "no",
         )
 
     def __repr__(self) -> str:

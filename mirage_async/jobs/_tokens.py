@@ -39,6 +39,9 @@ def read_token(text: str) -> Token | None:
     Raises:
         InputError: the text begins like a token and is none.
     """
+    if not isinstance(text, str):
+        msg = f"token must be text, as Job.token() returned it; got {type(text).__name__}"
+        raise InputError(msg)
     if not text.lstrip().startswith("{"):
         return None
     try:

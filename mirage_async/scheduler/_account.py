@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Entry:
     """The scheduler's note about one job being watched; the job's `ticket` points back at it."""
 
-    __slots__ = ("account", "deadline", "due", "flying", "hollow", "job", "misses", "polls", "urgent")
+    __slots__ = ("account", "deadline", "due", "flying", "hollow", "job", "misses", "not_found", "polls", "urgent")
 
     def __init__(self, job: Job[Any], account: Account) -> None:
         self.job: Job[Any] | None = job  # None once nobody watches it; queues may still hold the note for a while
@@ -66,6 +67,7 @@ class Entry:
         self.deadline = math.inf  # none in the queue
         self.polls = 0
         self.misses = 0  # status calls without usable answer, in a row
+        self.not_found = 0  # of these: answers "no such job"
         self.hollow = 0  # reports of success with nothing to show for it
         self.flying = False
         self.urgent = False  # a hint came while a status call was under way: ask again right after it
@@ -79,7 +81,10 @@ class Account:
         limits: what may go on at once.
     """
 
+    _numbers = itertools.count()
+
     def __init__(self, provider: str, limits: Limits) -> None:
+        self.number = next(self._numbers)  # the order in which accounts were opened
         self.provider = provider
         self.limits = limits
         self.entries: set[Entry] = set()
@@ -120,6 +125,8 @@ class Account:
             seconds: what the provider asks for, capped at one minute; None takes the next of a growing schedule.
         """
         self.throttles += 1
+        if seconds is None and now < self.paused_until:
+            return  # one burst of calls that were in flight together tells the same news many times
         if self._pauses is None:
             self._pauses = delays(1.0, 2.0, 30.0)
         own = next(self._pauses)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,7 +22,7 @@ import msgspec
 from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
-from mirage_async.exceptions import APIError, ClosedError, MirageError, ResponseError
+from mirage_async.exceptions import APIError, ClosedError, ConfigurationError, MirageError, NotFoundError, ResponseError
 from mirage_async.jobs import conclude, is_hollow, note
 from mirage_async.scheduler._account import Account, AccountStatistics, Entry
 from mirage_async.scheduler._due import DueQueue
@@ -68,9 +69,9 @@ class _Flight:
 
     __slots__ = ("began", "scope")
 
-    def __init__(self, scope: anyio.CancelScope) -> None:
+    def __init__(self, scope: anyio.CancelScope, began: float) -> None:
         self.scope = scope
-        self.began = math.inf
+        self.began = began
 
 
 class Scheduler:
@@ -86,7 +87,8 @@ class Scheduler:
     def __init__(self, *, policy: IntervalPolicy | None = None, clock: Clock | None = None) -> None:
         self.policy: IntervalPolicy = BackoffInterval() if policy is None else policy
         self.clock: Clock = SystemClock() if clock is None else clock
-        self._accounts: list[Account] = []
+        self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()  # kept alive by their clients and jobs
+        self._ready: dict[Account, None] = {}  # accounts with status calls that are due, in the order they became so
         self._due: DueQueue[Entry] = DueQueue(lambda entry, when: entry.due == when)
         self._deadlines: DueQueue[Entry] = DueQueue(lambda entry, when: entry.deadline == when)
         self._flights: set[_Flight] = set()
@@ -101,9 +103,16 @@ class Scheduler:
     # --- what a client calls ---
 
     def account(self, provider: str, limits: Limits) -> Account:
-        """Open an account whose jobs share `limits`."""
+        """Open an account whose jobs share `limits`.
+
+        Raises:
+            ConfigurationError: the scheduler was closed along with the client it was given to.
+        """
+        if self._closed:
+            msg = "this scheduler was closed with the client it was given to; make another one"
+            raise ConfigurationError(msg)
         account = Account(provider, limits)
-        self._accounts.append(account)
+        self._accounts.add(account)
         return account
 
     def watch(self, job: Job[Any], deadline: float, *, at_once: bool = False) -> None:
@@ -132,9 +141,10 @@ class Scheduler:
             return
         if entry.flying:
             entry.urgent = True
-        elif entry.due is not None:
+        elif entry.due is not None and entry.due > (now := self.clock.monotonic()):
+            entry.due = None
             self._due.withdrawn()
-            self._set_due(entry, self.clock.monotonic())
+            self._set_due(entry, now)
             self._arm()
 
     def forget(self, job: Job[Any]) -> None:
@@ -149,6 +159,11 @@ class Scheduler:
                 entry.due = None
                 self._due.withdrawn()
 
+    def set_limits(self, account: Account, limits: Limits) -> None:
+        """Put other limits in force for an account; what is under way goes on."""
+        account.set_limits(limits)
+        self._turn()
+
     def watched(self, account: Account) -> list[Job[Any]]:
         """Return the jobs of an account that are being asked about or whose results are being handed over."""
         return [entry.job for entry in account.entries if entry.job is not None]
@@ -156,7 +171,8 @@ class Scheduler:
     def statistics(self) -> SchedulerStatistics:
         """Return the counts of this moment."""
         now = self.clock.monotonic()
-        accounts = tuple(account.statistics(now) for account in self._accounts)
+        opened = sorted(self._accounts, key=lambda account: account.number)
+        accounts = tuple(account.statistics(now) for account in opened)
         return SchedulerStatistics(
             jobs_watched=sum(account.jobs_watched for account in accounts),
             polls_in_flight=sum(account.polls_in_flight for account in accounts),
@@ -169,13 +185,14 @@ class Scheduler:
     async def aclose(self) -> None:
         """Stop asking. Waiters of unfinished jobs get `ClosedError` with the token; nothing ends at the provider."""
         self._closed = True
-        for account in self._accounts:
+        for account in tuple(self._accounts):
             for job in self.watched(account):
-                self.forget(job)
-                job.stop(closed_error(job))
+                if not job.claimed:
+                    self.forget(job)
+                    job.stop(closed_error(job))
         for flight in self._flights:
             flight.scope.cancel()
-        await self._tasks.aclose(grace=CLOSING_GRACE)
+        await self._tasks.aclose(grace=CLOSING_GRACE)  # results that are on the way to their waiters still arrive
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._timer_at = None, math.inf
@@ -189,16 +206,19 @@ class Scheduler:
         for entry in self._due.pop_due(now):
             entry.due = None
             entry.account.ready.append(entry)
-        for account in self._accounts:
+            self._ready[entry.account] = None
+        for account in tuple(self._ready):
             while account.has_room() and (ready := account.take(now)) is not None:
                 self._start_poller(account, ready)
+            if not account.ready:
+                del self._ready[account]
         if now >= self._next_sweep:
             self._sweep(now)
         self._arm()
 
     def _arm(self) -> None:
         now = self.clock.monotonic()
-        moments = [self._due.next_at(), self._deadlines.next_at(), *(a.opens_at(now) for a in self._accounts)]
+        moments = [self._due.next_at(), self._deadlines.next_at(), *(account.opens_at(now) for account in self._ready)]
         at = min((moment for moment in moments if moment is not None), default=math.inf)
         if self._flights:
             at = min(at, self._next_sweep)
@@ -227,12 +247,12 @@ class Scheduler:
     def _expire(self, entry: Entry) -> None:
         entry.deadline = math.inf
         job = entry.job
-        if job is not None:
-            self._expired += 1
-            waiting = entry.due is None and not entry.flying
-            error = job.wait_timeout("waiting for a place to ask ran out" if waiting else "the wait is over")
-            self.forget(job)
-            job.stop(error)
+        assert job is not None  # noqa: S101 - a forgotten job has no deadline; says so to the type checker
+        self._expired += 1
+        waiting = entry.due is None and not entry.flying
+        error = job.wait_timeout("waiting for a turn to ask ran out" if waiting else "the wait is over")
+        self.forget(job)
+        job.stop(error)
 
     def _sweep(self, now: float) -> None:
         self._next_sweep = now + SWEEP
@@ -251,12 +271,13 @@ class Scheduler:
             elapsed=self.clock.monotonic() - job.submitted_at,
             polls=entry.polls,
         )
-        interval = math.nan
+        interval, usable = math.nan, False
         try:
             interval = self.policy.next_interval(view)
+            usable = 0 <= interval < math.inf
         except Exception:
             _logger.exception("the interval policy %r failed", self.policy)
-        if not 0 <= interval < math.inf:
+        if not usable:
             # A faulty policy of a user's must not strand a job that was paid for.
             _logger.error(
                 "the interval policy %r gave no number of seconds; using %g s", self.policy, job.kind.pace.interval
@@ -269,14 +290,15 @@ class Scheduler:
     def _start_poller(self, account: Account, entry: Entry) -> None:
         account.in_flight += 1
         account.most_in_flight = max(account.most_in_flight, account.in_flight)
+        now = self.clock.monotonic()
         if not self._flights:
-            self._next_sweep = self.clock.monotonic() + SWEEP
-        self._tasks.spawn(self._poll_ready(account, entry))
-
-    async def _poll_ready(self, account: Account, first: Entry) -> None:
-        entry: Entry | None = first
-        flight = _Flight(anyio.CancelScope())
+            self._next_sweep = now + SWEEP
+        flight = _Flight(anyio.CancelScope(), now)
         self._flights.add(flight)
+        self._tasks.spawn(self._poll_ready(account, entry, flight))
+
+    async def _poll_ready(self, account: Account, first: Entry, flight: _Flight) -> None:
+        entry: Entry | None = first
         try:
             with flight.scope:
                 while entry is not None:
@@ -297,19 +319,18 @@ class Scheduler:
         job.polls += 1
         try:
             report = await job.kind.look(job)
+            entry.account.calm()
+            self._answered(entry, job, report)
         except MirageError as error:
             self._missed(entry, error)
         except Exception as error:
             _logger.exception("a status call for %r failed in an unforeseen way", job)
             self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
-        else:
-            entry.account.calm()
-            self._answered(entry, job, report)
 
     def _answered(self, entry: Entry, job: Job[Any], report: Report) -> None:
         """Act on a usable answer; it counts even if the wait ended while the call was under way."""
         entry.polls += 1
-        entry.misses = 0
+        entry.misses = entry.not_found = 0
         if report.status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
         if report.status is not None and report.status.terminal:
@@ -331,17 +352,23 @@ class Scheduler:
             await conclude(job, report)
         finally:
             self.forget(job)
+            if not job.done:  # everything closes, and the grace is over
+                job.stop(closed_error(job))
 
     def _missed(self, entry: Entry, error: MirageError) -> None:
         """Act on a status call that brought no usable answer."""
         account = entry.account
         account.failed += 1
         entry.misses += 1
+        entry.not_found = entry.not_found + 1 if isinstance(error, NotFoundError) else 0
         job = entry.job
         if job is None:
             return
-        verdict = judge(error, entry.misses)
+        verdict = judge(error, entry.not_found)
         if verdict is Verdict.GIVE_UP:
+            # The refusal of a question says nothing about the job, which was accepted, so paid for, long before.
+            error.billed = "unknown" if isinstance(error, NotFoundError) else "yes"
+            error.add_note(f"the job lives on; attach with {job.token()}")
             self.forget(job)
             job.stop(error)
             return

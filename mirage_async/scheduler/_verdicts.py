@@ -33,7 +33,7 @@ class Verdict(enum.Enum):
     GIVE_UP = "stop asking and tell the waiters"
 
 
-def judge(error: MirageError, misses: int) -> Verdict:
+def judge(error: MirageError, not_found: int) -> Verdict:
     """Decide what a failed status call means.
 
     A job that was paid for is never failed by a bad status call: server errors, resets, unreadable answers and error
@@ -43,7 +43,7 @@ def judge(error: MirageError, misses: int) -> Verdict:
 
     Args:
         error: what the status call raised.
-        misses: status calls without usable answer in a row, this one included.
+        not_found: answers "no such job" in a row, this one included.
     """
     if isinstance(error, RateLimitError) or (isinstance(error, ServerError) and error.retry_after is not None):
         return Verdict.SLOW_DOWN
@@ -51,7 +51,7 @@ def judge(error: MirageError, misses: int) -> Verdict:
         return Verdict.GIVE_UP
     if not isinstance(error, APIError) or error.status >= 500 or error.status in _PASSING or _is_page(error):  # noqa: PLR2004 - HTTP's own number
         return Verdict.ASK_AGAIN
-    if isinstance(error, NotFoundError) and misses < NOT_FOUND_IN_A_ROW:
+    if isinstance(error, NotFoundError) and not_found < NOT_FOUND_IN_A_ROW:
         return Verdict.ASK_AGAIN
     return Verdict.GIVE_UP
 

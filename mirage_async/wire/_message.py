@@ -15,7 +15,14 @@ JSON_LIMIT = 1 << 20  # no answer without picture data is anywhere near 1 MiB
 PICTURE_LIMIT = 40 << 20  # base64 of the largest picture we accept (32 MiB decoded is 43 MB, no provider comes near)
 
 
-class Form(msgspec.Struct, frozen=True):
+class _Unshown(msgspec.Struct, frozen=True):
+    """Shows nothing of itself to rich, whose tracebacks print local variables; each class has a short repr."""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+class Form(_Unshown, frozen=True):
     """Fields to be sent as multipart/form-data, in order."""
 
     fields: tuple[tuple[str, str], ...]
@@ -25,7 +32,7 @@ class Form(msgspec.Struct, frozen=True):
         return f"<Form {', '.join(name for name, _ in self.fields)}>"
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class Call(_Unshown, frozen=True, kw_only=True):
     """One HTTP request, ready to leave, without address and key: the transport adds those.
 
     Attributes:
@@ -34,6 +41,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         body: the encoded body, fields for a multipart body, or None.
         content_type: of `body` where it is bytes.
         max_reply_bytes: how much of the decoded answer is read before giving up.
+        private: texts of the caller's, such as the prompt, that must not come back inside an error.
     """
 
     method: str
@@ -41,13 +49,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | Form | None = None
     content_type: str | None = None
     max_reply_bytes: int = JSON_LIMIT
+    private: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Leave the body out; it holds the prompt."""
         return f"<Call {self.method} {self.path}>"
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(_Unshown, frozen=True, kw_only=True):
     """One HTTP answer, read whole.
 
     Attributes:
@@ -67,7 +76,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Reply {self.status}, {len(self.body)} bytes>"
 
 
-class Piece(msgspec.Struct, frozen=True, kw_only=True):
+class Piece(_Unshown, frozen=True, kw_only=True):
     """One picture as a provider hands it over: bytes, or a link.
 
     Attributes:
@@ -91,7 +100,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Piece {'link' if self.data is None else f'{len(self.data)} bytes'}>"
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(_Unshown, frozen=True, kw_only=True):
     """What a provider says about one job, translated.
 
     Attributes:

@@ -124,6 +124,7 @@ def generate_call(
         body.source_image = _source(source_image)
     return Call(
         method="POST",
+        private=(prompt,),
         path="/api/v1/generate-image",
         body=encode(body),
         content_type="application/json",

@@ -119,6 +119,7 @@ def generate_call(
         ]
     return Call(
         method="POST",
+        private=(prompt,),
         path=checked_path(path),
         body=encode(body),
         content_type="application/json",

@@ -95,9 +95,11 @@ def generate_call(
         fields = (*fields, ("image_url", _reference(image_url, model)))
     path = "/api/v1/image/generate"
     if multipart:
-        return Call(method="POST", path=path, body=Form(fields))
+        return Call(method="POST", path=path, body=Form(fields), private=(prompt,))
     body = urlencode(fields).encode("ascii")
-    return Call(method="POST", path=path, body=body, content_type="application/x-www-form-urlencoded")
+    return Call(
+        method="POST", path=path, body=body, content_type="application/x-www-form-urlencoded", private=(prompt,)
+    )
 
 
 def status_call(job_id: str) -> Call:

@@ -154,6 +154,7 @@ def generate_call(prompt: str, *, aspect_ratio: str, seed: int | None, images: S
     body = _generate(prompt, aspect_ratio, seed, images)
     return Call(
         method="POST",
+        private=(prompt,),
         path="/v1/image/generate",
         body=encode(body),
         content_type=_JSON,
@@ -189,6 +190,7 @@ def submit_call(
     # that is cut off would leave a paid task unknown.
     return Call(
         method="POST",
+        private=(prompt,),
         path="/v1/image/async_generate",
         body=encode(body),
         content_type=_JSON,
@@ -264,7 +266,7 @@ def avatar_call(name: str, portrait: Picture) -> Call:
     data, facts = accepted("image", portrait, _TYPES, provider=NAME)
     _check_portrait(data, facts)
     body = encode(_Build(name=title, image=as_base64(data)))
-    return Call(method="POST", path="/v1/avatar/async_build", body=body, content_type=_JSON)
+    return Call(method="POST", path="/v1/avatar/async_build", body=body, content_type=_JSON, private=(name,))
 
 
 def avatar_status_call(avatar_id: str) -> Call:

@@ -1,0 +1,28 @@
+"""Entry point of the command `mirage-async` and of `python -m mirage_async`."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_NEEDED = frozenset({"click", "rich", "typer"})
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    try:
+        from mirage_async.cli import run  # noqa: PLC0415 - needs an extra, whose absence is told below
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _NEEDED:
+            raise
+        sys.stderr.write(
+            f"mirage-async: error: {error.name} is not installed, and the command line needs it: "
+            'pip install "mirage_async[cli]"\n'
+        )
+        sys.exit(2)
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What the command tells a person on stderr: one line each, and nothing a terminal would obey."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+from mirage_async.exceptions import ClosedError, JobError, MirageError, SubmissionUncertainError
+
+__all__ = ["complain", "one_line", "resume_line", "set_up", "tell", "warn"]
+
+_PROGRAM = "mirage-async"
+_LONGEST_WORDS = 2000  # characters; tokens and addresses have a few hundred
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one line of printable characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_WORDS]).split())
+
+
+def tell(text: str) -> None:
+    """Write one line to stderr, whatever stderr is at this moment: a progress display may have replaced it."""
+    sys.stderr.write(f"{_PROGRAM}: {one_line(text)}\n")
+
+
+def warn(text: str) -> None:
+    """Tell about something odd that stops nothing."""
+    tell(f"warning: {text}")
+
+
+def complain(error: BaseException) -> None:
+    """Tell why the command ends, in one line, and how to resume in another where there is something to resume."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, SubmissionUncertainError) and error.key and error.key not in reason:
+        reason = f"{reason}; it may have been paid for (key {error.key})"
+    elif not isinstance(error, MirageError | OSError) and type(error).__module__ == "builtins":
+        reason = f"unexpected {type(error).__name__}: {reason} (MIRAGE_DEBUG=1 shows where)"
+    tell(f"error: {reason}")
+    token = error.token if isinstance(error, JobError | ClosedError) else None
+    if token is not None:
+        tell(resume_line(token))
+
+
+def resume_line(token: str) -> str:
+    """Say how to come back to an accepted job, with nothing to be bought again."""
+    return f"to resume, in Python: await Mirage().job('{token}')"
+
+
+class _Stderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        tell(f"{level}{self.format(record)}")
+
+
+def set_up() -> None:
+    """Send log records and Python's warnings to stderr in the form of all other lines; call it once."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_Stderr()], format="%(message)s")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    warn(str(message))

@@ -1,0 +1,248 @@
+"""Buying for one provider account.
+
+`buy` waits for a place among the account's jobs, for pauses the provider asked for, and for an HTTP slot, and leaves
+the POST to a background task, because cancelling a caller does not un-send a request. That task records, sends, and
+gives the job its id or its result. `buy` re-sends where the table in `purchase` allows it and raises what the caller
+gets. Closing the client ends the waits at once; a request on the wire gets a grace to bring home what it bought.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from mirage_async.exceptions import ClosedError, JournalError, MirageError, SubmissionUncertainError
+from mirage_async.jobs import Job, accept, conclude, refuse
+from mirage_async.models import JobStatus
+from mirage_async.purchase import Attempt, Fate, Offer, attempt, purchase, uncertain
+from mirage_async.wire import Report, Submitted
+
+if TYPE_CHECKING:
+    from mirage_async._transport import Endpoint
+    from mirage_async.clients._runtime import Runtime
+    from mirage_async.scheduler import Account
+
+__all__ = ["Buyer", "Ledger", "Terms"]
+
+_logger = logging.getLogger("mirage_async.clients")
+
+MOST_ORPHANS = 100
+_PROVEN_UNPAID = frozenset({Fate.NOT_SENT, Fate.REFUSED, Fate.THROTTLED, Fate.MOVED})
+_WORTHLESS = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a client buys; `ProviderClient` documents the options it comes from.
+
+    Attributes:
+        timeout: seconds to wait for one answer, or None for the default of the request.
+        max_retry_after: the longest wait in seconds a refusal for load may ask for.
+        resend_uncertain: send a purchase again although it may have been bought already.
+        answer_timeout: default seconds for a request that is answered with the finished picture.
+        failure_is_documented: whether the provider's document says what a 500 means.
+    """
+
+    timeout: float | None
+    max_retry_after: float
+    resend_uncertain: bool
+    answer_timeout: float
+    failure_is_documented: bool
+
+
+class Ledger:
+    """The jobs of one account that the scheduler does not hold."""
+
+    __slots__ = ("buying", "orphans", "posting", "stopped")
+
+    def __init__(self) -> None:
+        self.buying: set[Job[Any]] = set()
+        self.posting: set[Job[Any]] = set()  # of these: their request is on the wire
+        self.stopped: weakref.WeakSet[Job[Any]] = weakref.WeakSet()  # no longer watched, but somebody has the handle
+        self.orphans: dict[Job[Any], None] = {}  # paid or maybe paid, and whoever asked for them was cancelled
+
+    def adopt(self, job: Job[Any]) -> None:
+        """Keep a job whose caller was cancelled, so that what was paid for can still be fetched from `jobs`."""
+        self.orphans[job] = None
+        if len(self.orphans) > MOST_ORPHANS:
+            oldest = next(iter(self.orphans))
+            del self.orphans[oldest]
+            _logger.warning(
+                "%r (key %s, id %s) was bought for a cancelled caller and is let go", oldest, oldest.key, oldest.id
+            )
+
+    def jobs(self, watched: list[Job[Any]]) -> tuple[Job[Any], ...]:
+        """Return the unfinished jobs, and the orphans nobody has taken the outcome of."""
+        for job in [job for job in self.orphans if job.taken or job.status in _WORTHLESS]:
+            del self.orphans[job]
+        found = dict.fromkeys([*self.buying, *watched, *self.stopped])
+        return tuple({job: None for job in found if not job.done} | self.orphans)
+
+
+class Buyer:
+    """Buys at one endpoint, for one account.
+
+    Args:
+        runtime: the shared parts.
+        endpoint: address and key.
+        account: limits and pauses.
+        terms: how to buy.
+        ledger: the account's jobs.
+    """
+
+    def __init__(self, runtime: Runtime, *, endpoint: Endpoint, account: Account, terms: Terms, ledger: Ledger) -> None:
+        self._runtime = runtime
+        self._endpoint = endpoint
+        self._account = account
+        self._terms = terms
+        self._ledger = ledger
+        runtime.desks.add(self)
+
+    async def buy(
+        self, job: Job[Any], offer: Offer[Any], *, max_wait: float, resend_uncertain: bool | None = None
+    ) -> None:
+        """Buy, and return once the provider has accepted; raises what the caller gets otherwise.
+
+        Cancelling before the POST has left buys nothing. Afterwards the POST goes on in the background, and what it
+        buys appears in `jobs`.
+        """
+        ledger = self._ledger
+        ledger.buying.add(job)
+        try:
+            await self._take_place(job, max_wait)
+            outcome = await purchase(
+                lambda: self._attempt(job, offer, job.submitted_at + max_wait),
+                clock=self._runtime.waits,
+                budget=max_wait,
+                max_retry_after=self._terms.max_retry_after,
+                resend_uncertain=self._terms.resend_uncertain if resend_uncertain is None else resend_uncertain,
+            )
+            if outcome.error is not None:
+                raise outcome.error
+        except ClosedError:
+            error = self._closed(job)
+            job.stop(error)
+            raise error from None
+        except MirageError as error:
+            await refuse(job, error)
+            raise copy.copy(error) from None
+        except asyncio.CancelledError:
+            if job in ledger.posting:
+                ledger.adopt(job)
+            raise
+        finally:
+            if job not in ledger.posting:
+                ledger.buying.discard(job)
+                if job.id is None:
+                    self._account.give_place_back(job)
+
+    async def buy_for_waiters(
+        self, job: Job[Any], offer: Offer[Any], *, max_wait: float, resend_uncertain: bool | None
+    ) -> None:
+        """Buy in the background; what goes wrong waits in the job."""
+        try:
+            await self.buy(job, offer, max_wait=max_wait, resend_uncertain=resend_uncertain)
+        except MirageError as error:
+            _logger.info("the purchase of %r ended with %s (billed: %s)", job, type(error).__name__, error.billed)
+
+    def let_go(self) -> None:
+        """Tell whoever still waits for a purchase that everything is closed."""
+        for job in tuple(self._ledger.buying):
+            job.stop(self._closed(job))
+        self._ledger.buying.clear()
+
+    def _closed(self, job: Job[Any]) -> ClosedError:
+        return ClosedError(
+            f"the client was closed while the purchase of the {job.provider} job {job.key} was under way",
+            provider=job.provider,
+            token=job.token_or_none(),
+            billed="yes" if job.id is not None else "unknown" if job.may_be_billed else "no",
+        )
+
+    async def _take_place(self, job: Job[Any], max_wait: float) -> None:
+        self._runtime.check_open()
+        if self._account.limits.jobs is not None:
+            with self._runtime.until_closed(), anyio.move_on_after(max_wait) as scope:
+                await self._account.take_place(job)
+            if scope.cancelled_caught:
+                raise job.wait_timeout("waiting for a place among the account's jobs in flight ran out", max_wait)
+
+    async def _attempt(self, job: Job[Any], offer: Offer[Any], deadline: float) -> Attempt[Any]:
+        """Make one attempt: wait until the account and a slot are free, then leave the rest to the background."""
+        clock, slots = self._runtime.waits, self._runtime.transport.paid_posts
+        while (pause := self._account.paused_until - clock.monotonic()) > 0 and self._account.paused_until < deadline:
+            await clock.sleep(pause)
+        if pause > 0:
+            raise job.wait_timeout("the provider asked to wait longer than there was time for")
+        with self._runtime.until_closed():
+            await slots.acquire_on_behalf_of(job)
+        if self._runtime.closed or clock.monotonic() >= deadline:
+            slots.release_on_behalf_of(job)
+            self._runtime.check_open()
+            raise job.wait_timeout("the time ran out before the request could be sent")
+        answer: asyncio.Future[Attempt[Any]] = asyncio.get_running_loop().create_future()
+        self._ledger.posting.add(job)
+        self._runtime.posts.spawn(self._post(job, offer, deadline, answer))
+        return await answer
+
+    async def _post(
+        self, job: Job[Any], offer: Offer[Any], deadline: float, answer: asyncio.Future[Attempt[Any]]
+    ) -> None:
+        try:
+            outcome = await self._send(job, offer)
+            if outcome.value is not None:
+                await self._accepted(job, outcome.value, deadline)
+        except asyncio.CancelledError:  # everything closes, and the grace is over
+            job.stop(self._closed(job))
+            if not answer.done():
+                answer.set_exception(self._closed(job))
+            raise
+        except Exception as error:
+            _logger.exception("the purchase of %r (key %s, id %s) failed in an unforeseen way", job, job.key, job.id)
+            outcome = uncertain(offer, f"an unforeseen {type(error).__name__}")
+        finally:
+            self._runtime.transport.paid_posts.release_on_behalf_of(job)
+            self._ledger.posting.discard(job)
+            if answer.done():
+                self._ledger.buying.discard(job)  # the caller was cancelled and left the tidying to us
+        if not answer.done():
+            answer.set_result(outcome)
+        elif outcome.error is not None:
+            await refuse(job, outcome.error)
+            if isinstance(outcome.error, SubmissionUncertainError):
+                _logger.warning("nobody waits any more for %r (key %s), which may have been bought", job, job.key)
+
+    async def _send(self, job: Job[Any], offer: Offer[Any]) -> Attempt[Any]:
+        """Record the intent, send, and draw the conclusions that do not depend on who waits."""
+        before = job.may_be_billed  # by an earlier attempt that ended uncertain
+        outcome: Attempt[Any]
+        try:
+            await self._runtime.recorder.intended(job)
+        except Exception as error:
+            _logger.exception("the purchase of %r is not made, because it cannot be recorded", job)
+            msg = f"the purchase of the {job.provider} job {job.key} was not made: it cannot be recorded ({error})"
+            refusal = error if isinstance(error, MirageError) else JournalError(msg, provider=job.provider)
+            outcome = Attempt(fate=Fate.REFUSED, error=refusal)
+        else:
+            job.may_be_billed = True
+            outcome = await attempt(self._runtime.transport, self._endpoint, offer)
+        if outcome.fate in _PROVEN_UNPAID:
+            job.may_be_billed = before
+            if before and outcome.error is not None:
+                outcome.error.billed = "unknown"
+        if outcome.fate is Fate.THROTTLED:
+            self._account.pause(self._runtime.clock.monotonic(), outcome.retry_after)
+        elif outcome.fate is Fate.ACCEPTED:
+            self._account.calm()
+        return outcome
+
+    async def _accepted(self, job: Job[Any], value: Submitted | Report, deadline: float) -> None:
+        if isinstance(value, Submitted):
+            await accept(job, value, deadline)
+        elif job.claim():
+            await conclude(job, value)

@@ -1,0 +1,1060 @@
+"""Asking about jobs: when, how many at once, through every kind of trouble, and when to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import math
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mirage_async.exceptions import (
+    APIError,
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    ConnectionFailedError,
+    JobFailedError,
+    MirageError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ResponseError,
+    ServerError,
+    WaitTimeoutError,
+)
+from mirage_async.jobs import Job, JobKind, NullRecorder
+from mirage_async.models import JobStatus, Pace
+from mirage_async.scheduler import BackoffInterval, FixedInterval, JobView, Limits, Scheduler, _scheduler
+from mirage_async.testing import FakeClock
+from mirage_async.wire import Piece, Report
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+    from mirage_async.scheduler import Account, IntervalPolicy
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+
+PACE = Pace(first=3, interval=2, maximum=16, max_wait=100)
+QUEUED = Report(status=JobStatus.QUEUED, word="IN_QUEUE")
+RUNNING = Report(status=JobStatus.RUNNING, word="IN_PROGRESS")
+DONE = Report(status=JobStatus.SUCCEEDED, pieces=(Piece(url="https://a.example/x.png"),))
+HOLLOW = Report(status=JobStatus.SUCCEEDED, reason="no link")
+NOT_FOUND = NotFoundError("no such job", status=404, body='{"error": "no such job"}')
+
+
+async def soon(work: Awaitable[T]) -> T:
+    """Await something that must not take long."""
+    with anyio.fail_after(5):
+        return await work
+
+
+class Provider:
+    """One provider account whose status calls are answered as the test says.
+
+    Args:
+        bench: the bench it stands on.
+        name: the provider's name.
+        limits: the account's limits.
+    """
+
+    def __init__(self, bench: Bench, name: str, limits: Limits) -> None:
+        self.bench = bench
+        self.account: Account = bench.scheduler.account(name, limits)
+        self.asked: list[tuple[float, str | None]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.answers: list[Report | Exception] = [RUNNING]
+        self.gate: asyncio.Event | None = None
+        self.kind: JobKind[str] = JobKind(
+            provider=name,
+            name="image",
+            pace=PACE,
+            clock=bench.clock,
+            recorder=NullRecorder(),
+            waker=bench.scheduler,
+            look=self.look,
+            redeem=self.redeem,
+            ended=bench.ended.append,
+            account=self.account,
+        )
+
+    @property
+    def times(self) -> list[float]:
+        """When status calls were made."""
+        return [round(moment, 6) for moment, _ in self.asked]
+
+    async def look(self, job: Job[str]) -> Report:
+        """Answer with the next prepared answer, the last of which stays; wait at the gate before, if there is one."""
+        self.asked.append((self.bench.clock.monotonic(), job.id))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        finally:
+            self.in_flight -= 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def redeem(self, job: Job[str], report: Report) -> str:  # noqa: ARG002 - the kind's signature
+        """Return the result."""
+        return f"picture of {job.id}"
+
+    def job(self, job_id: str = "j1") -> Job[str]:
+        """Make an accepted job."""
+        return Job(self.kind, id=job_id, status=JobStatus.QUEUED)
+
+    def watch(self, job_id: str = "j1", *, wait: float = 1000, at_once: bool = False) -> Job[str]:
+        """Make an accepted job and have it watched."""
+        job = self.job(job_id)
+        self.bench.scheduler.watch(job, self.bench.clock.monotonic() + wait, at_once=at_once)
+        return job
+
+
+class Bench:
+    """A clock and a scheduler that asks every ten seconds, unless told otherwise."""
+
+    def __init__(self, policy: IntervalPolicy | None = None) -> None:
+        self.clock = FakeClock()
+        self.scheduler = Scheduler(policy=policy or FixedInterval(10, jitter=0), clock=self.clock)
+        self.ended: list[Job[Any]] = []
+
+    def provider(self, name: str = "miragic", limits: Limits | None = None) -> Provider:
+        """Open an account."""
+        return Provider(self, name, limits or Limits())
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """Return a bench and close its scheduler afterwards."""
+    made = Bench()
+    yield made
+    await made.scheduler.aclose()
+
+
+# --- when ---
+
+
+async def test_the_first_call_comes_after_the_policys_first_interval(bench: Bench) -> None:
+    """A job that was just accepted is asked about after the first interval, not at once."""
+    provider = bench.provider()
+    provider.watch()
+    await bench.clock.advance(9.9)
+    assert provider.times == []
+    await bench.clock.advance(20.1)
+    assert provider.times == [10, 20, 30]
+
+
+async def test_an_attached_job_is_asked_about_at_once(bench: Bench) -> None:
+    """Nobody knows how long an attached job has been finished."""
+    provider = bench.provider()
+    provider.job().attach(None)
+    await bench.clock.advance(10)
+    assert provider.times == [0, 10]
+
+
+async def test_intervals_grow_as_the_policy_says() -> None:
+    """The default policy follows the document: first wait, interval, growth, ceiling."""
+    bench = Bench(BackoffInterval(jitter=0))
+    provider = bench.provider()
+    provider.watch()
+    await bench.clock.advance(60)
+    gaps = [after - before for before, after in zip([0, *provider.times], provider.times, strict=False)]
+    assert gaps == pytest.approx([3, 2, 3, 4.5, 6.75, 10.125, 15.1875])
+    await bench.scheduler.aclose()
+
+
+async def test_jitter_keeps_jobs_apart_that_were_submitted_together() -> None:
+    """A hundred jobs of one moment are not asked about in one moment, and never more than a tenth off."""
+    bench = Bench(FixedInterval(10))
+    provider = bench.provider()
+    for number in range(100):
+        provider.watch(str(number))
+    await bench.clock.advance(11)
+    assert len(set(provider.times)) > 90
+    assert 9 <= min(provider.times) <= max(provider.times) <= 11
+    await bench.scheduler.aclose()
+
+
+async def test_the_policy_sees_the_job_as_it_stands() -> None:
+    """A policy is told provider, kind, pace, status, progress, age and how often the job was asked about."""
+    seen: list[JobView] = []
+
+    class Curious:
+        def next_interval(self, job: JobView) -> float:
+            seen.append(job)
+            return 5.0
+
+    bench = Bench(Curious())
+    provider = bench.provider()
+    provider.answers = [Report(status=JobStatus.RUNNING, progress=0.5)]
+    provider.watch()
+    await bench.clock.advance(5)
+    assert [(view.status, view.progress, view.elapsed, view.polls) for view in seen] == [
+        (JobStatus.QUEUED, None, 0, 0),
+        (JobStatus.RUNNING, 0.5, 5, 1),
+    ]
+    assert (seen[0].provider, seen[0].kind, seen[0].model, seen[0].pace) == ("miragic", "image", None, PACE)
+    await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize(
+    "interval",
+    [
+        math.nan,
+        -1,
+        math.inf,
+        -math.inf,
+        ValueError("surprise"),
+        "soon",
+        None,
+    ],
+)
+async def test_a_faulty_policy_falls_back_to_the_documents_interval(
+    interval: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A policy that raises, or gives no number of seconds, strands no job; it is logged."""
+
+    class Faulty:
+        def next_interval(self, job: JobView) -> float:  # noqa: ARG002 - the policy's signature
+            if isinstance(interval, Exception):
+                raise interval
+            return cast("float", interval)
+
+    bench = Bench(Faulty())
+    provider = bench.provider()
+    job = provider.watch()
+    await bench.clock.advance(4)
+    assert provider.times == [2, 4]
+    assert not job.done
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert any("gave no number of seconds; using 2 s" in error for error in errors)
+    await bench.scheduler.aclose()
+
+
+async def test_a_policy_may_ask_again_at_once() -> None:
+    """An interval of 0 asks in the next turn, without starving anybody."""
+    bench = Bench(FixedInterval(1, jitter=0))
+    bench.scheduler.policy = BackoffInterval(first=0, interval=1, jitter=0)
+    provider = bench.provider()
+    provider.watch()
+    await bench.clock.advance(0)
+    assert provider.times == [0]
+    await bench.scheduler.aclose()
+
+
+# --- the end of a job ---
+
+
+async def test_success_reaches_the_waiters(bench: Bench) -> None:
+    """The report of a finished job is redeemed and handed to everyone who waits."""
+    provider = bench.provider()
+    provider.answers = [QUEUED, RUNNING, DONE]
+    job = provider.watch()
+    waiters = [asyncio.ensure_future(job.result()) for _ in range(3)]
+    await bench.clock.advance(30)
+    assert list(await soon(asyncio.gather(*waiters))) == ["picture of j1"] * 3
+    assert (job.polls, job.running_at, job.detected_at) == (3, 20, 30)
+    await bench.clock.advance(100)
+    assert len(provider.asked) == 3
+    statistics = bench.scheduler.statistics()
+    assert (statistics.jobs_watched, statistics.jobs_concluded, statistics.polls_sent) == (0, 1, 3)
+    assert bench.ended == [job]
+
+
+async def test_a_failed_job_raises_to_its_waiters(bench: Bench) -> None:
+    """The provider's verdict on the job is believed at once."""
+    provider = bench.provider()
+    provider.answers = [Report(status=JobStatus.FAILED, reason="no luck")]
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(0)
+    with pytest.raises(JobFailedError, match="no luck"):
+        await soon(job)
+    assert len(provider.asked) == 1
+
+
+async def test_a_hollow_success_is_asked_about_three_times(bench: Bench) -> None:
+    """Success without a result is believed the third time: a failure that was paid for."""
+    provider = bench.provider()
+    provider.answers = [HOLLOW]
+    job = provider.watch()
+    await bench.clock.advance(20)
+    assert not job.done
+    await bench.clock.advance(80)
+    with pytest.raises(JobFailedError, match="is finished without a usable result: no link") as caught:
+        await soon(job)
+    assert caught.value.billed == "yes"
+    assert provider.times == [10, 20, 30]
+
+
+async def test_a_hollow_success_may_still_fill(bench: Bench) -> None:
+    """A provider that announces success a moment too early is given that moment."""
+    provider = bench.provider()
+    provider.answers = [HOLLOW, HOLLOW, DONE]
+    job = provider.watch()
+    await bench.clock.advance(30)
+    assert await soon(job) == "picture of j1"
+
+
+async def test_a_word_nobody_knows_does_not_end_the_wait(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """A status this version does not know is logged, shortened, and asked about again."""
+    caplog.set_level(logging.INFO)
+    provider = bench.provider()
+    provider.answers = [Report(status=None, word="PONDERING" * 20), DONE]
+    job = provider.watch()
+    await bench.clock.advance(10)
+    assert job.status is JobStatus.QUEUED
+    assert "unknown status 'PONDERING" in caplog.text
+    assert max(len(record.getMessage()) for record in caplog.records) < 200
+    await bench.clock.advance(10)
+    assert await soon(job) == "picture of j1"
+
+
+async def test_a_job_that_somebody_else_settles_is_not_settled_again(bench: Bench) -> None:
+    """A status call that learns of the end too late changes nothing."""
+    provider = bench.provider()
+    provider.answers = [DONE]
+    job = provider.watch(at_once=True)
+    assert job.claim()
+    await bench.clock.advance(0)
+    assert not job.done
+    job.resolve(JobStatus.SUCCEEDED, "theirs", None)
+    bench.scheduler.forget(job)
+    assert await soon(job) == "theirs"
+    assert bench.scheduler.statistics().jobs_concluded == 0
+
+
+async def test_an_unfinished_report_after_the_end_is_ignored(bench: Bench) -> None:
+    """A late "running" does not move a job that has ended meanwhile."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(0)
+    job.claim()
+    job.resolve(JobStatus.SUCCEEDED, "theirs", None)
+    provider.gate.set()
+    await bench.clock.advance(0)
+    assert job.status is JobStatus.SUCCEEDED
+
+
+# --- deadlines ---
+
+
+async def test_a_deadline_ends_the_wait_in_the_turn_it_is_due(bench: Bench) -> None:
+    """At the deadline, not at the next status call, the waiters get `WaitTimeoutError` and the asking ends."""
+    provider = bench.provider()
+    job = provider.watch(wait=25)
+    waiter = asyncio.ensure_future(job.result())
+    await bench.clock.advance(24.999)
+    assert not waiter.done()
+    await bench.clock.advance(0.001)
+    with pytest.raises(WaitTimeoutError, match=r"the wait is over after 25\.0 s") as caught:
+        await soon(waiter)
+    assert (caught.value.token, caught.value.billed) == (job.token(), "yes")
+    assert job.status is JobStatus.RUNNING
+    await bench.clock.advance(100)
+    assert provider.times == [10, 20]
+    statistics = bench.scheduler.statistics()
+    assert (statistics.jobs_watched, statistics.waits_expired) == (0, 1)
+
+
+async def test_a_deadline_ends_the_wait_in_the_ready_queue(bench: Bench) -> None:
+    """A job that never got its turn is told so, at its deadline."""
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.gate = asyncio.Event()
+    provider.watch("slow", at_once=True)
+    hungry = provider.watch("hungry", wait=5, at_once=True)
+    waiter = asyncio.ensure_future(hungry.result())
+    await bench.clock.advance(4)
+    assert provider.asked == [(0, "slow")]
+    assert bench.scheduler.statistics().accounts[0].polls_ready == 1
+    await bench.clock.advance(1)
+    with pytest.raises(WaitTimeoutError, match="waiting for a turn to ask ran out"):
+        await soon(waiter)
+    provider.gate.set()
+    await bench.clock.advance(5)
+    assert provider.asked == [(0, "slow")]
+
+
+async def test_a_deadline_ends_the_wait_while_a_call_is_under_way(bench: Bench) -> None:
+    """A silent server does not hold the waiters beyond their deadline."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    job = provider.watch(wait=15)
+    waiter = asyncio.ensure_future(job.result())
+    await bench.clock.advance(15)
+    with pytest.raises(WaitTimeoutError, match="the wait is over"):
+        await soon(waiter)
+    provider.gate.set()
+    await bench.clock.advance(100)
+    assert provider.times == [10]
+
+
+async def test_a_late_success_still_counts(bench: Bench) -> None:
+    """A call that was under way at the deadline and brings the result resolves the job after all."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    provider.answers = [DONE]
+    job = provider.watch(wait=15)
+    await bench.clock.advance(15)
+    with pytest.raises(WaitTimeoutError, match="the wait is over"):
+        await soon(job)
+    provider.gate.set()
+    await bench.clock.advance(0)
+    assert await soon(job) == "picture of j1"
+
+
+async def test_a_late_failure_to_answer_is_nobodys_business(bench: Bench) -> None:
+    """A call that fails after the wait was over is counted and changes nothing."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    provider.answers = [AuthenticationError("wrong key", status=401)]
+    job = provider.watch(wait=15)
+    await bench.clock.advance(15)
+    provider.gate.set()
+    await bench.clock.advance(50)
+    with pytest.raises(WaitTimeoutError, match="the wait is over"):
+        await soon(job)
+    assert bench.scheduler.statistics().accounts[0].polls_failed == 1
+    assert len(provider.asked) == 1
+
+
+async def test_a_longer_wait_moves_the_deadline_and_a_shorter_one_does_not(bench: Bench) -> None:
+    """Watching again extends the wait, never shortens it."""
+    provider = bench.provider()
+    job = provider.watch(wait=15)
+    bench.scheduler.watch(job, 40)
+    bench.scheduler.watch(job, 5)
+    await bench.clock.advance(39)
+    assert job.stopped is None
+    assert provider.times == [10, 20, 30]
+    await bench.clock.advance(1)
+    assert isinstance(job.stopped, WaitTimeoutError)
+
+
+async def test_an_extended_wait_asks_at_once_and_keeps_the_job(bench: Bench) -> None:
+    """`result(max_wait=)` asks now and extends the one watch there is."""
+    provider = bench.provider()
+    job = provider.watch(wait=15)
+    await bench.clock.advance(4)
+    waiter = asyncio.ensure_future(job.result(max_wait=30))
+    await bench.clock.advance(1)
+    assert provider.times == [4]
+    assert bench.scheduler.statistics().jobs_watched == 1
+    await bench.clock.advance(28.9)
+    assert not waiter.done()
+    await bench.clock.advance(0.1)
+    with pytest.raises(WaitTimeoutError, match="the wait is over"):
+        await soon(waiter)
+
+
+async def test_a_stopped_job_can_be_watched_again(bench: Bench) -> None:
+    """After a timeout `result(max_wait=)` begins afresh with an immediate status call."""
+    provider = bench.provider()
+    job = provider.watch(wait=15)
+    await bench.clock.advance(30)
+    provider.answers = [DONE]
+    waiter = asyncio.ensure_future(job.result(max_wait=5))
+    await bench.clock.advance(0)
+    assert await soon(waiter) == "picture of j1"
+    assert provider.times == [10, 30]
+
+
+async def test_a_wait_that_is_over_before_it_began_ends_at_once(bench: Bench) -> None:
+    """A deadline in the past ends the wait in the next turn."""
+    job = bench.provider().watch(wait=-5)
+    await bench.clock.advance(0)
+    assert isinstance(job.stopped, WaitTimeoutError)
+
+
+# --- trouble ---
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        ServerError("500", status=500),
+        ServerError("503", status=503),
+        RateLimitError("429", status=429),
+        ResponseError("unreadable"),
+        ConnectionFailedError("refused"),
+        PermissionDeniedError("403", status=403, body="<html>Access denied</html>"),
+        APIError("409", status=409),
+        NOT_FOUND,
+        KeyError("surprise"),
+        RuntimeError("surprise"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}",
+)
+async def test_a_bad_status_call_never_fails_a_job(bench: Bench, trouble: Exception) -> None:
+    """One bad answer costs one interval, and nothing else."""
+    provider = bench.provider()
+    provider.answers = [trouble, DONE]
+    job = provider.watch()
+    await bench.clock.advance(10)
+    assert (job.done, job.stopped) == (False, None)
+    await bench.clock.advance(10)
+    assert await soon(job) == "picture of j1"
+    assert bench.scheduler.statistics().accounts[0].polls_failed == 1
+
+
+async def test_an_unforeseen_exception_is_logged_with_its_traceback(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake of ours in a status call is not hidden, and not the job's problem."""
+    provider = bench.provider()
+    provider.answers = [KeyError("surprise"), DONE]
+    provider.watch(at_once=True)
+    await bench.clock.advance(0)
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "failed in an unforeseen way" in record.getMessage()
+    assert record.exc_info is not None
+
+
+async def test_trouble_is_asked_about_ever_less_often() -> None:
+    """Misses in a row stretch a short interval: 1, 2, 4 ... at most 30 s; an answer ends that."""
+    bench = Bench(FixedInterval(0.5, jitter=0))
+    provider = bench.provider()
+    provider.answers = [*[ServerError("502", status=502)] * 8, RUNNING, ServerError("502", status=502)]
+    provider.watch(at_once=True)
+    await bench.clock.advance(126)
+    gaps = [after - before for before, after in zip(provider.times, provider.times[1:], strict=False)]
+    assert gaps[:10] == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30, 0.5, 1])
+    await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        AuthenticationError("wrong key", status=401, body='{"error": "wrong key"}'),
+        PermissionDeniedError("not yours", status=403, body='{"error": "not yours"}'),
+        ConfigurationError("its address has moved"),
+    ],
+    ids=["401", "403", "moved"],
+)
+async def test_a_clear_refusal_stops_the_waiting(bench: Bench, refusal: MirageError) -> None:
+    """The waiters get the refusal, the status stays, and the job can be watched again."""
+    provider = bench.provider()
+    provider.answers = [RUNNING, refusal]
+    job = provider.watch()
+    waiter = asyncio.ensure_future(job.result())
+    await bench.clock.advance(20)
+    with pytest.raises(type(refusal), match=str(refusal)):
+        await soon(waiter)
+    assert (job.status, job.done) == (JobStatus.RUNNING, False)
+    await bench.clock.advance(100)
+    assert len(provider.asked) == 2
+    assert bench.scheduler.statistics().jobs_watched == 0
+    provider.answers = [DONE]
+    again = asyncio.ensure_future(job.result(max_wait=5))
+    await bench.clock.advance(0)
+    assert await soon(again) == "picture of j1"
+
+
+async def test_three_times_unknown_is_not_believed(bench: Bench) -> None:
+    """Three answers "no such job" in a row are waited out."""
+    provider = bench.provider()
+    provider.answers = [NOT_FOUND, NOT_FOUND, NOT_FOUND, DONE]
+    job = provider.watch()
+    await bench.clock.advance(40)
+    assert await soon(job) == "picture of j1"
+
+
+async def test_four_times_unknown_in_a_row_stops_the_waiting(bench: Bench) -> None:
+    """The fourth answer in a row is believed; the status stays."""
+    provider = bench.provider()
+    provider.answers = [NOT_FOUND]
+    job = provider.watch()
+    await bench.clock.advance(100)
+    with pytest.raises(NotFoundError, match="no such job"):
+        await soon(job)
+    assert provider.times == [10, 20, 30, 40]
+    assert job.status is JobStatus.QUEUED
+
+
+async def test_unknown_counts_in_a_row_only(bench: Bench) -> None:
+    """A good answer in between starts the count afresh."""
+    provider = bench.provider()
+    provider.answers = [*[NOT_FOUND] * 3, RUNNING, *[NOT_FOUND] * 3, DONE]
+    job = provider.watch()
+    await bench.clock.advance(80)
+    assert await soon(job) == "picture of j1"
+
+
+# --- pauses ---
+
+
+async def test_throttling_pauses_the_whole_account_and_no_other(bench: Bench) -> None:
+    """A 429 for one job stops the calls for all jobs of its account for as long as was asked; others go on."""
+    throttled, other = bench.provider("miragic"), bench.provider("mirako")
+    throttled.answers = [RateLimitError("429", status=429, retry_after=35.0), RUNNING]
+    throttled.watch("first")
+    await bench.clock.advance(1)
+    throttled.watch("second")
+    other.watch("third")
+    await bench.clock.advance(43)
+    assert throttled.asked == [(10, "first")]
+    assert other.times == [11, 21, 31, 41]
+    assert bench.scheduler.statistics().accounts[0].paused_for == 1
+    await bench.clock.advance(1)
+    assert sorted(throttled.asked[1:]) == [(45, "first"), (45, "second")]
+    assert bench.scheduler.statistics().accounts[0].throttles == 1
+
+
+async def test_a_pause_lasts_at_most_a_minute(bench: Bench) -> None:
+    """A provider that asks for an hour is asked again after a minute, since a job waits."""
+    provider = bench.provider()
+    provider.answers = [RateLimitError("429", status=429, retry_after=3600.0), DONE]
+    job = provider.watch()
+    await bench.clock.advance(69.9)
+    assert not job.done
+    await bench.clock.advance(0.1)
+    assert await soon(job) == "picture of j1"
+
+
+async def test_a_server_error_with_a_wish_pauses_as_well(bench: Bench) -> None:
+    """503 with Retry-After is the same wish in other words."""
+    provider = bench.provider()
+    provider.answers = [ServerError("503", status=503, retry_after=20.0), RUNNING]
+    provider.watch()
+    await bench.clock.advance(40)
+    assert provider.times == [10, 30, 40]
+
+
+async def test_pauses_without_a_wish_grow_until_an_answer_comes() -> None:
+    """Without Retry-After the account pauses 1, 2, 4 ... seconds; a good answer starts them small again."""
+    bench = Bench(FixedInterval(0.1, jitter=0))
+    provider = bench.provider()
+    throttle = RateLimitError("429", status=429)
+    provider.answers = [throttle, throttle, throttle, RUNNING, throttle, RUNNING]
+    provider.watch(at_once=True)
+    await bench.clock.advance(8.2)
+    assert provider.times[:7] == pytest.approx([0, 1, 3, 7, 7.1, 8.1, 8.2])
+    await bench.scheduler.aclose()
+
+
+async def test_one_burst_of_throttling_counts_as_one() -> None:
+    """Calls in flight together that are all throttled tell the same news: the account pauses for the first step."""
+    bench = Bench()
+    provider = bench.provider()
+    provider.answers = [RateLimitError("429", status=429)]
+    for number in range(32):
+        provider.watch(str(number), at_once=True)
+    await bench.clock.advance(0)
+    assert bench.scheduler.statistics().accounts[0].paused_for <= 2
+    await bench.scheduler.aclose()
+
+
+# --- limits ---
+
+
+@pytest.mark.parametrize("polls", [1, 3, 32])
+async def test_no_more_calls_are_in_flight_than_allowed(bench: Bench, polls: int) -> None:
+    """With hundreds of due jobs exactly as many calls are under way as the limit says, and every job gets its turn."""
+    provider = bench.provider(limits=Limits(polls=polls))
+    provider.gate = asyncio.Event()
+    provider.answers = [DONE]
+    jobs = [provider.watch(str(number), at_once=True) for number in range(300)]
+    await bench.clock.advance(0)
+    account = bench.scheduler.statistics().accounts[0]
+    assert (account.polls_in_flight, account.polls_ready, account.polls_sent) == (polls, 300 - polls, polls)
+    provider.gate.set()
+    for _ in range(20):
+        await bench.clock.advance(0)
+    assert all(job.done for job in jobs)
+    assert [job_id for _, job_id in provider.asked] == [str(number) for number in range(300)]
+    assert provider.most_in_flight == polls
+    assert bench.scheduler.statistics().accounts[0].most_polls_in_flight == polls
+
+
+async def test_without_a_limit_all_due_calls_are_made_together(bench: Bench) -> None:
+    """`Limits(polls=None)` means what it says."""
+    provider = bench.provider(limits=Limits(polls=None))
+    provider.gate = asyncio.Event()
+    for number in range(300):
+        provider.watch(str(number), at_once=True)
+    await bench.clock.advance(0)
+    assert bench.scheduler.statistics().polls_in_flight == 300
+    provider.gate.set()
+
+
+async def test_a_rate_is_spread_evenly(bench: Bench) -> None:
+    """`polls_per_second=4` begins a call every quarter of a second, without a burst at the start."""
+    provider = bench.provider(limits=Limits(polls_per_second=4))
+    for number in range(40):
+        provider.watch(str(number), at_once=True)
+    await bench.clock.advance(5)
+    assert provider.times == [number / 4 for number in range(21)]
+
+
+async def test_a_rate_holds_for_pollers_that_carry_on(bench: Bench) -> None:
+    """A poller that finishes early does not take the next job before its moment."""
+    provider = bench.provider(limits=Limits(polls=1, polls_per_second=2))
+    provider.answers = [DONE]
+    jobs = [provider.watch(str(number), at_once=True) for number in range(4)]
+    await bench.clock.advance(1.5)
+    assert provider.times == [0, 0.5, 1, 1.5]
+    assert all(job.done for job in jobs)
+
+
+async def test_limits_can_be_changed_at_run_time(bench: Bench) -> None:
+    """Raising lets more calls begin, lowering lets those under way finish and begins no more."""
+    provider = bench.provider(limits=Limits(polls=2))
+    provider.gate = asyncio.Event()
+    for number in range(20):
+        provider.watch(str(number), at_once=True)
+    await bench.clock.advance(0)
+    provider.account.set_limits(Limits(polls=5))
+    provider.watch("late", at_once=True)
+    await bench.clock.advance(0)
+    assert provider.in_flight == 5
+    provider.account.set_limits(Limits(polls=1))
+    old, provider.gate = provider.gate, asyncio.Event()
+    old.set()
+    await bench.clock.advance(0)
+    assert provider.in_flight == 1
+    assert bench.scheduler.statistics().accounts[0].limits == Limits(polls=1)
+    provider.gate.set()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    polls=st.integers(1, 5),
+    rate=st.none() | st.sampled_from([0.5, 2.0, 10.0]),
+    jobs=st.integers(1, 30),
+    seed=st.randoms(use_true_random=False),
+)
+def test_no_mixture_of_answers_breaks_a_limit_or_loses_a_job(
+    polls: int, rate: float | None, jobs: int, seed: Any
+) -> None:
+    """Whatever comes back, limits hold and every job ends as a result or a timeout at its deadline."""
+
+    async def run() -> None:
+        bench = Bench(FixedInterval(1))
+        provider = bench.provider(limits=Limits(polls=polls, polls_per_second=rate))
+        choices = [RUNNING, QUEUED, DONE, HOLLOW, RateLimitError("429", status=429), ResponseError("x")]
+        provider.answers = [*(seed.choice(choices) for _ in range(200)), DONE]
+        watched = [provider.watch(str(number), wait=300) for number in range(jobs)]
+        for _ in range(300):
+            await bench.clock.advance(1)
+        assert all(job.done or isinstance(job.stopped, WaitTimeoutError) for job in watched)
+        assert provider.most_in_flight <= polls
+        if rate is not None:
+            gaps = [after - before for before, after in zip(provider.times, provider.times[1:], strict=False)]
+            assert all(gap >= 1 / rate - 1e-5 for gap in gaps)
+        statistics = bench.scheduler.statistics()
+        assert (statistics.jobs_watched, statistics.polls_in_flight) == (0, 0)
+        assert statistics.jobs_concluded + statistics.waits_expired >= jobs
+        await bench.scheduler.aclose()
+
+    asyncio.run(run())
+
+
+# --- hints ---
+
+
+async def test_a_hint_asks_now(bench: Bench) -> None:
+    """A webhook's hint brings the next call forward, and the interval starts from there."""
+    provider = bench.provider()
+    job = provider.watch()
+    await bench.clock.advance(4)
+    bench.scheduler.wake(job)
+    await bench.clock.advance(10)
+    assert provider.times == [4, 14]
+
+
+async def test_a_hint_during_a_call_asks_right_after_it(bench: Bench) -> None:
+    """The call under way may have been answered before the change: one more follows at once, and one only."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(2)
+    bench.scheduler.wake(job)
+    bench.scheduler.wake(job)
+    await bench.clock.advance(1)
+    assert provider.times == [0]
+    provider.gate.set()
+    await bench.clock.advance(10)
+    assert provider.times == [0, 3, 13]
+
+
+async def test_a_hint_for_a_job_in_line_changes_nothing(bench: Bench) -> None:
+    """A job that already waits for its turn is asked about once."""
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.gate = asyncio.Event()
+    provider.watch("slow", at_once=True)
+    job = provider.watch("ready", at_once=True)
+    await bench.clock.advance(0)
+    bench.scheduler.wake(job)
+    provider.gate.set()
+    await bench.clock.advance(0)
+    assert provider.asked == [(0, "slow"), (0, "ready")]
+
+
+async def test_a_hint_about_a_job_nobody_watches_is_ignored(bench: Bench) -> None:
+    """Late hints are harmless."""
+    provider = bench.provider()
+    bench.scheduler.wake(provider.job())
+    await bench.clock.advance(100)
+    assert provider.asked == []
+
+
+async def test_a_flood_of_hints_within_one_tick_leaves_nothing_behind(bench: Bench) -> None:
+    """The queue stays within twice its live size, and knows it, however many hints come in one tick (15 ms there)."""
+    provider = bench.provider()
+    job = provider.watch()
+    for _ in range(1000):
+        bench.scheduler.wake(job)
+    assert len(bench.scheduler._due._heap) <= 2 + 65
+    await bench.clock.advance(1)
+    assert len(provider.asked) == 1
+    assert len(bench.scheduler._due) == 1
+
+
+async def test_a_forgotten_job_is_asked_about_no_more(bench: Bench) -> None:
+    """Forgetting works for a job that waits, one in line, one being asked about, and one that is forgotten."""
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.gate = asyncio.Event()
+    flying = provider.watch("flying", at_once=True)
+    in_line = provider.watch("in line", at_once=True)
+    waiting = provider.watch("waiting")
+    await bench.clock.advance(0)
+    for job in (flying, in_line, waiting, waiting, provider.job("stranger")):
+        bench.scheduler.forget(job)
+    provider.gate.set()
+    await bench.clock.advance(100)
+    assert provider.asked == [(0, "flying")]
+    assert bench.scheduler.statistics().jobs_watched == 0
+    assert bench.scheduler.watched(provider.account) == []
+
+
+async def test_a_job_forgotten_between_being_taken_and_being_asked_about_costs_nothing(bench: Bench) -> None:
+    """Its poller goes on to the next job without a call."""
+    provider = bench.provider(limits=Limits(polls=1))
+    first = provider.watch("first", at_once=True)
+    provider.watch("second", at_once=True)
+    bench.scheduler._turn()
+    bench.scheduler.forget(first)
+    await bench.clock.advance(0)
+    assert provider.asked == [(0, "second")]
+
+
+# --- the sweep ---
+
+
+async def test_a_call_that_drags_on_is_cancelled_and_made_again(bench: Bench) -> None:
+    """After 90 seconds, give or take a sweep, the call is given up, counted as a miss, and the job asked about anew."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    job = provider.watch("stuck", at_once=True)
+    await bench.clock.advance(0)
+    provider.gate = None
+    provider.watch("other")
+    await bench.clock.advance(90)
+    assert provider.in_flight == 1
+    await bench.clock.advance(6)
+    assert provider.in_flight == 0
+    assert bench.scheduler.statistics().accounts[0].polls_failed == 1
+    assert job.stopped is None
+    provider.answers = [DONE]
+    await bench.clock.advance(15)
+    assert await soon(job) == "picture of stuck"
+
+
+async def test_the_only_call_there_is_is_swept_as_well(bench: Bench) -> None:
+    """The sweep needs no other job to come along."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    provider.watch("stuck", at_once=True)
+    await bench.clock.advance(100)
+    assert provider.in_flight == 0
+
+
+async def test_the_sweep_leaves_younger_calls_alone(bench: Bench) -> None:
+    """Only the call that drags on is cancelled."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    provider.watch("old", at_once=True)
+    await bench.clock.advance(60)
+    provider.watch("young", at_once=True)
+    await bench.clock.advance(36)
+    assert provider.in_flight == 1
+    assert bench.scheduler.statistics().polls_in_flight == 1
+    provider.gate.set()
+
+
+# --- closing ---
+
+
+async def test_closing_tells_the_waiters_and_stops_everything() -> None:
+    """Waiters of unfinished jobs get `ClosedError` with the token; no task and no timer is left."""
+    bench = Bench()
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    before = asyncio.all_tasks()
+    asking, waiting = provider.watch("asking", at_once=True), provider.watch("waiting")
+    waiters = [asyncio.ensure_future(job.result()) for job in (asking, waiting)]
+    await bench.clock.advance(1)
+    await soon(bench.scheduler.aclose())
+    for job, waiter in zip((asking, waiting), waiters, strict=True):
+        with pytest.raises(ClosedError, match=f"the client was closed while the miragic job {job.id}") as caught:
+            await soon(waiter)
+        assert (caught.value.token, caught.value.billed) == (job.token(), "yes")
+        assert not job.done
+    assert asyncio.all_tasks() == before
+    assert repr(bench.clock).endswith("0 timers>")
+    await bench.clock.advance(1000)
+    assert provider.asked == [(0, "asking")]
+    assert bench.scheduler.statistics().polls_in_flight == 0
+
+
+async def test_watching_after_the_end_stops_the_job() -> None:
+    """A job accepted while everything closes is not lost: its waiters get the token."""
+    bench = Bench()
+    provider = bench.provider()
+    await soon(bench.scheduler.aclose())
+    job = provider.watch()
+    with pytest.raises(ClosedError, match="the client was closed") as caught:
+        await soon(job)
+    assert caught.value.token == job.token()
+    await soon(bench.scheduler.aclose())
+
+
+async def test_a_result_being_handed_over_is_given_time_to_arrive() -> None:
+    """Closing waits for conclusions that are under way."""
+    bench = Bench()
+    provider = bench.provider()
+    provider.answers = [DONE]
+    redeeming = asyncio.Event()
+
+    async def redeem(job: Job[str], report: Report) -> str:
+        await redeeming.wait()
+        return "picture"
+
+    provider.kind.redeem = redeem
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(0)
+    assert bench.scheduler.watched(provider.account) == [job]
+    closing = asyncio.ensure_future(bench.scheduler.aclose())
+    await bench.clock.advance(0)
+    assert not closing.done()
+    redeeming.set()
+    await soon(closing)
+    assert await soon(job) == "picture"
+
+
+async def test_a_result_that_does_not_arrive_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing does not wait for ever."""
+    monkeypatch.setattr(_scheduler, "CLOSING_GRACE", 0.01)
+    bench = Bench()
+    provider = bench.provider()
+    provider.answers = [DONE]
+
+    async def redeem(job: Job[str], report: Report) -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    provider.kind.redeem = redeem
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(0)
+    await soon(bench.scheduler.aclose())
+    with pytest.raises(ClosedError, match="the client was closed"):
+        await soon(job)
+
+
+async def test_closing_during_a_pause_leaves_no_timer() -> None:
+    """A pause that would last longer does not keep a timer alive."""
+    bench = Bench()
+    provider = bench.provider()
+    provider.answers = [RateLimitError("429", status=429, retry_after=60.0)]
+    provider.watch("first", at_once=True)
+    await bench.clock.advance(0)
+    provider.watch("second", at_once=True)
+    await bench.clock.advance(0)
+    await soon(bench.scheduler.aclose())
+    assert repr(bench.clock).endswith("0 timers>")
+
+
+async def test_closing_an_idle_scheduler_is_nothing() -> None:
+    """A scheduler that was never used can be closed, twice."""
+    scheduler = Scheduler(clock=FakeClock())
+    await soon(scheduler.aclose())
+    await soon(scheduler.aclose())
+    assert scheduler.statistics().accounts == ()
+
+
+# --- weight ---
+
+
+async def test_a_waiting_job_costs_no_task(bench: Bench) -> None:
+    """Two thousand watched jobs need no task of their own."""
+    provider = bench.provider()
+    jobs = [provider.watch(str(number)) for number in range(2000)]
+    await bench.clock.advance(5)
+    assert len(asyncio.all_tasks()) < 10
+    await bench.clock.advance(5)
+    assert len(asyncio.all_tasks()) < 10
+    statistics = bench.scheduler.statistics()
+    assert (statistics.jobs_watched, statistics.polls_sent, statistics.polls_in_flight) == (2000, 2000, 0)
+    assert statistics.accounts[0].most_polls_in_flight == 32
+    assert not any(job.done for job in jobs)
+
+
+async def test_an_idle_scheduler_holds_one_timer(bench: Bench) -> None:
+    """However many jobs wait, one timer stands for all of them."""
+    provider = bench.provider()
+    for number in range(100):
+        provider.watch(str(number))
+    assert repr(bench.clock).endswith("1 timers>")
+
+
+@pytest.mark.parametrize("end", ["finished", "expired", "forgotten"])
+async def test_queues_keep_no_finished_job_alive(bench: Bench, end: str) -> None:
+    """Stale notes in the queues do not hold the jobs they were about."""
+    provider = bench.provider()
+    provider.answers = [DONE if end == "finished" else RUNNING]
+    keeper = provider.watch("keeper", wait=10_000)
+    jobs = [provider.watch(str(number), wait=15) for number in range(20)]
+    gone = [weakref.ref(job) for job in jobs]
+    if end == "forgotten":
+        while jobs:
+            bench.scheduler.forget(jobs.pop())
+    await bench.clock.advance(20)
+    bench.ended.clear()
+    jobs.clear()
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 20
+    assert keeper.id == "keeper"
+
+
+async def test_statistics_add_up_over_accounts(bench: Bench) -> None:
+    """The totals are the sums; accounts keep the order they were opened in."""
+    first, second = bench.provider("miragic"), bench.provider("mirako")
+    first.watch()
+    second.watch("a", at_once=True)
+    second.watch("b", at_once=True)
+    await bench.clock.advance(0)
+    statistics = bench.scheduler.statistics()
+    assert [account.provider for account in statistics.accounts] == ["miragic", "mirako"]
+    assert [account.jobs_watched for account in statistics.accounts] == [1, 2]
+    assert (statistics.jobs_watched, statistics.polls_sent) == (3, 2)
+
+
+async def test_the_defaults_follow_the_documents_on_the_systems_clock() -> None:
+    """Without arguments: the documents' intervals, real time."""
+    scheduler = Scheduler()
+    assert isinstance(scheduler.policy, BackoffInterval)
+    assert scheduler.clock.monotonic() > 0
+    await soon(scheduler.aclose())
