@@ -94,7 +94,10 @@ class Mirage(Providers):
 
     def _by_provider(self, name: str, mapping: Mapping[str, Any] | None) -> dict[str, Any]:
         if mapping is not None and not isinstance(mapping, Mapping):
-            msg = f"{name} must be a mapping by provider; got {type(mapping).__name__}"
+            shown = (
+                type(mapping).__name__ if name == "api_keys" else repr(mapping)
+            )  # a lone key is no text for an error
+            msg = f"{name} must be a mapping by provider; got {shown}"
             raise InputError(msg)
         for provider in mapping or {}:
             if provider not in self._classes:

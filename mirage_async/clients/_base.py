@@ -239,7 +239,10 @@ class ProviderClient(abc.ABC):
         Raises:
             InputError: not a `Limits`.
         """
-        self._desk.runtime.scheduler.set_limits(self._desk.account, _limits(limits))
+        if not isinstance(limits, Limits):
+            msg = f"limits must be a Limits(...); got {limits!r}"
+            raise InputError(msg)
+        self._desk.runtime.scheduler.set_limits(self._desk.account, limits)
 
     @property
     def jobs(self) -> tuple[Job[Any], ...]:

@@ -137,28 +137,28 @@ class Desk:
         resend_uncertain: bool | None,
     ) -> Job[T]:
         """Buy from a provider that answers with an id, and return once it has."""
-        wait = checked_wait(max_wait)
+        wait, resend = checked_wait(max_wait), _flag(resend_uncertain)
         self.check_open()
         job = Job(kind, model=model)
         offer = self._offer(job, call, read, QUICK_TIMEOUT)
-        await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=_flag(resend_uncertain))
+        await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
         return job
 
     async def generate_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Generation:
         """Buy from a provider that answers with the pictures, and wait for them."""
+        resend = _flag(resend_uncertain)
         self.check_open()
         job, offer = self._blocking_job(order)
-        await self._buyer.buy(job, offer, max_wait=PLACE_WAIT, resend_uncertain=_flag(resend_uncertain))
+        await self._buyer.buy(job, offer, max_wait=PLACE_WAIT, resend_uncertain=resend)
         return await job.result()
 
     def submit_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Job[Generation]:
         """Buy in the background from a provider that answers with the pictures; return the job at once."""
+        resend = _flag(resend_uncertain)
         self.check_open()
         job, offer = self._blocking_job(order)
         self.ledger.buying.add(job)
-        self.runtime.buyers.spawn(
-            self._buyer.buy_for_waiters(job, offer, max_wait=PLACE_WAIT, resend_uncertain=_flag(resend_uncertain))
-        )
+        self.runtime.buyers.spawn(self._buyer.buy_for_waiters(job, offer, max_wait=PLACE_WAIT, resend_uncertain=resend))
         return job
 
     def _blocking_job(self, order: BlockingOrder) -> tuple[Job[Generation], Offer[Report]]:

@@ -85,7 +85,7 @@ def with_options(
         InputError: an option the provider does not know, or one that says again what a portable parameter said.
     """
     if request.options is not None and not isinstance(request.options, Mapping):
-        msg = f"options must be a mapping of parameters by name; got {type(request.options).__name__}"
+        msg = f"options must be a mapping of parameters by name; got {request.options!r:.60}"
         raise InputError(msg, provider=provider)
     for name, value in (request.options or {}).items():
         if name not in allowed:

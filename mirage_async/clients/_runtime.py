@@ -98,13 +98,13 @@ class Runtime:
     async def _close(self) -> None:
         for scope in tuple(self._waiting):
             scope.cancel()
-        async with anyio.create_task_group() as group:
-            group.start_soon(self.scheduler.aclose)
-            group.start_soon(self._close_posts)
-        for buyer in tuple(self.desks):
-            buyer.let_go()
-        await self.downloader.aclose()
-        await self.transport.aclose()
+        try:
+            await asyncio.gather(self.scheduler.aclose(), self._close_posts())
+        finally:  # the event loop may end, and cancel this task, before the grace is over
+            for buyer in tuple(self.desks):
+                buyer.let_go()
+            await self.downloader.aclose()
+            await self.transport.aclose()
 
     async def _close_posts(self) -> None:
         await self.posts.aclose(grace=POST_GRACE)

@@ -40,7 +40,7 @@ def read_token(text: str) -> Token | None:
         InputError: the text begins like a token and is none.
     """
     if not isinstance(text, str):
-        msg = f"token must be text, as Job.token() returned it; got {type(text).__name__}"
+        msg = f"token must be text, as Job.token() returned it; got {text!r}"
         raise InputError(msg)
     if not text.lstrip().startswith("{"):
         return None

@@ -1,0 +1,374 @@
+"""What the clients of a hub share: one end for every wait, limits that change under way, orphans, and options."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from mirage_async import Job, JobStatus, Limits, MiladyClient, MiraClient, Mirage, MiragicClient, MirakoClient
+from mirage_async.clients._buyer import MOST_ORPHANS, Ledger
+from mirage_async.clients._runtime import Runtime
+from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError
+from mirage_async.sandbox import Sandbox
+from mirage_async.scheduler import FixedInterval, Scheduler
+from mirage_async.testing import FakeClock, sandboxed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+
+CLIENTS = (MirakoClient, MiragicClient, MiraClient, MiladyClient)
+every_client = pytest.mark.parametrize("client", CLIENTS)
+
+
+async def soon(work: Awaitable[T]) -> T:
+    """Await something that must not take long."""
+    with anyio.fail_after(10):
+        return await work
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until `condition()` holds."""
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - conditions are about state that raises no events
+            await anyio.sleep(0.001)
+
+
+# --- one end for every wait ---
+
+
+async def test_a_wait_ends_when_everything_closes() -> None:
+    """Any number of them, at once, with `ClosedError`."""
+    runtime = Runtime()
+
+    async def wait() -> None:
+        with runtime.until_closed():
+            await anyio.sleep_forever()
+
+    waiting = [asyncio.ensure_future(wait()) for _ in range(3)]
+    await until(lambda: len(runtime._waiting) == 3)
+    await soon(runtime.aclose())
+    for one in waiting:
+        with pytest.raises(ClosedError, match="the client was closed"):
+            await soon(one)
+    assert not runtime._waiting
+    with pytest.raises(ClosedError, match="the client is closed"), runtime.until_closed():
+        pytest.fail("nothing begins to wait after the end")
+
+
+async def test_a_wait_that_is_through_keeps_its_result() -> None:
+    """Also what a wait raises by itself comes through, and a cancellation stays one."""
+    runtime = Runtime()
+    with runtime.until_closed():
+        await anyio.lowlevel.checkpoint()
+    error = MirageError("surprise")
+    with pytest.raises(MirageError, match="surprise") as caught, runtime.until_closed():
+        raise error
+    assert caught.value is error
+
+    async def wait() -> None:
+        with runtime.until_closed():
+            await anyio.sleep_forever()
+
+    waiting = asyncio.ensure_future(wait())
+    await until(lambda: runtime._waiting)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(waiting)
+    assert not runtime._waiting
+    await soon(runtime.aclose())
+
+
+@pytest.mark.parametrize("cancelled_first", [True, False])
+async def test_cancelling_in_the_moment_of_the_end_cancels(*, cancelled_first: bool) -> None:
+    """Who is cancelled and closed in one turn of the loop is cancelled: the end must not swallow it."""
+    runtime = Runtime()
+
+    async def wait() -> None:
+        with runtime.until_closed():
+            await anyio.sleep_forever()
+
+    waiting = asyncio.ensure_future(wait())
+    await until(lambda: runtime._waiting)
+    (scope,) = runtime._waiting
+    for end in (waiting.cancel, scope.cancel) if cancelled_first else (scope.cancel, waiting.cancel):
+        end()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(waiting)
+    await soon(runtime.aclose())
+
+
+async def test_sleeps_on_the_runtime_s_clock_end_with_it() -> None:
+    """The clock that purchases wait on is the scheduler's, but for the end."""
+    clock = FakeClock(start=7.0)
+    runtime = Runtime(scheduler=Scheduler(clock=clock))
+    assert (runtime.waits.monotonic(), runtime.waits.time()) == (clock.monotonic(), clock.time())
+    called: list[str] = []
+    runtime.waits.call_at(8.0, lambda: called.append("now"))
+    through, cut = (asyncio.ensure_future(runtime.waits.sleep(seconds)) for seconds in (1, 60))
+    await until(lambda: "3 timers" in repr(clock))
+    await clock.advance(1)
+    await soon(through)
+    assert called == ["now"]
+    assert not cut.done()
+    await soon(runtime.aclose())
+    with pytest.raises(ClosedError, match="the client was closed"):
+        await soon(cut)
+    with pytest.raises(ClosedError, match="the client is closed"):
+        await runtime.waits.sleep(1)
+
+
+async def test_closing_again_is_nothing() -> None:
+    """One after the other, and at the same time."""
+    runtime = Runtime()
+    await soon(asyncio.gather(runtime.aclose(), runtime.aclose()))
+    began = time.monotonic()
+    await soon(runtime.aclose())
+    assert time.monotonic() - began < 1
+
+
+def test_a_runtime_belongs_to_the_loop_it_is_first_used_in() -> None:
+    """Making one binds it to none."""
+    runtime = Runtime()
+
+    async def use() -> None:
+        runtime.check_open()
+
+    asyncio.run(use())
+    with pytest.raises(ConfigurationError, match="make another one for this loop"):
+        asyncio.run(use())
+    asyncio.run(runtime.aclose())
+    with pytest.raises(ClosedError, match="the client is closed"):
+        asyncio.run(use())
+
+
+# --- orphans ---
+
+
+def new_job(client: MirakoClient) -> Job[Any]:
+    """Return a job nobody has sent."""
+    return Job(client._images)
+
+
+def test_the_oldest_orphan_makes_room(caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred are kept, in the order of their callers' cancellation; each further one is said aloud."""
+    client = MirakoClient("key")
+    ledger = Ledger()
+    jobs = [new_job(client) for _ in range(MOST_ORPHANS + 2)]
+    assert MOST_ORPHANS == 100
+    for job in jobs[:MOST_ORPHANS]:
+        ledger.adopt(job)
+    assert not caplog.records
+    for job in jobs[MOST_ORPHANS:]:
+        ledger.adopt(job)
+    assert ledger.jobs([]) == tuple(jobs[2:])
+    assert [f"key {job.key}" in record.getMessage() for job, record in zip(jobs, caplog.records, strict=False)] == [
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED])
+def test_an_orphan_without_worth_is_not_kept(status: JobStatus) -> None:
+    """Neither is one whose outcome somebody was given; one that is watched as well is listed once."""
+    client = MirakoClient("key")
+    ledger = Ledger()
+    worthless, taken, kept = (new_job(client) for _ in range(3))
+    for job in (worthless, taken, kept):
+        ledger.adopt(job)
+    worthless.status = status
+    taken.taken = True
+    assert ledger.jobs([kept]) == (kept,)
+    assert list(ledger.orphans) == [kept]
+
+
+# --- limits that change under way ---
+
+
+@pytest.mark.parametrize("limits", [Limits(jobs=3), Limits(jobs=None)], ids=["three", "no limit"])
+async def test_more_places_let_waiting_purchases_in_at_once(limits: Limits) -> None:
+    """Nobody waits for a job to end who has a place now."""
+    async with Sandbox(durations=60.0) as sandbox, MiragicClient(base_url=sandbox.url, limits=Limits(jobs=1)) as client:
+        await soon(client.submit("a cat"))
+        waiting = [asyncio.ensure_future(client.submit("a cat")) for _ in range(2)]
+        await until(lambda: client._desk.account.statistics(0.0).jobs_waiting == 2)
+        assert sandbox.statistics().purchases == {"miragic": 1}
+        client.set_limits(limits)
+        jobs = await soon(asyncio.gather(*waiting))
+        assert all(job.id for job in jobs)
+        assert sandbox.statistics().purchases == {"miragic": 3}
+        assert client._desk.runtime.scheduler.statistics().accounts[0].limits == limits
+
+
+async def test_fewer_places_hold_the_next_purchase_back() -> None:
+    """What is under way goes on."""
+    async with Sandbox(durations=60.0) as sandbox, MiragicClient(base_url=sandbox.url, limits=Limits(jobs=2)) as client:
+        first, second = [await soon(client.submit("a cat")) for _ in range(2)]
+        client.set_limits(Limits(jobs=1))
+        third = asyncio.ensure_future(client.submit("a cat", max_wait=60))
+        await until(lambda: client._desk.account.statistics(0.0).jobs_waiting == 1)
+        first.stop(ClosedError("given up"))
+        await anyio.wait_all_tasks_blocked()
+        assert not third.done()
+        second.stop(ClosedError("given up"))
+        assert (await soon(third)).id
+        assert sandbox.statistics().purchases == {"miragic": 3}
+
+
+class Gated:
+    """Holds every status call until it is told."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.asked = 0
+
+    async def __call__(self, *_: object) -> Any:
+        """Count, wait, and fail: what comes of the call is nobody's business here."""
+        self.asked += 1
+        await self.gate.wait()
+        msg = "never mind"
+        raise MirageError(msg)
+
+
+@pytest.mark.parametrize("limits", [Limits(polls=3), Limits(polls=None)], ids=["three", "no limit"])
+async def test_more_status_calls_let_waiting_ones_in_at_once(limits: Limits) -> None:
+    """They were due and had no room."""
+    clock = FakeClock()
+    scheduler = Scheduler(policy=FixedInterval(1), clock=clock)
+    async with MiragicClient("key", limits=Limits(polls=1), scheduler=scheduler) as client:
+        look = Gated()
+        client._images.look = look
+        jobs = [client.job(f"job-{number}", max_wait=60) for number in range(3)]
+        await clock.advance(2)
+        account = client._desk.account
+        assert (look.asked, account.in_flight, len(account.ready)) == (1, 1, 2)
+        client.set_limits(limits)
+        await until(lambda: look.asked == 3)
+        assert (account.in_flight, len(account.ready)) == (3, 0)
+        assert clock.monotonic() == 2
+        assert not any(job.done for job in jobs)
+
+
+@pytest.mark.parametrize("value", [5, "none", {"jobs": 1}], ids=repr)
+async def test_limits_must_be_limits(value: Any) -> None:
+    """What is none changes nothing."""
+    async with MiraClient("key", limits=Limits(jobs=3)) as client:
+        with pytest.raises(InputError, match=r"limits must be a Limits\(\.\.\.\); got"):
+            client.set_limits(value)
+        assert client._desk.account.limits == Limits(jobs=3)
+
+
+# --- options of a client of a hub ---
+
+
+async def test_a_hub_s_mira_can_be_sent_elsewhere() -> None:
+    """The copy has the path, the original keeps its own, and an impossible one is refused."""
+    async with sandboxed(durations=0.0) as (hub, sandbox):
+        copied = hub.mira.with_options(path="/v1/images/generations")
+        again = copied.with_options(timeout=30)
+        for client in (copied, again, hub.mira):
+            await soon(client.generate("a cat"))
+        with pytest.raises(InputError, match="path must be a path"):
+            hub.mira.with_options(path="no slash")
+        other, default = "/v1/images/generations", "/v1/images/generate"
+        assert [seen.path for seen in sandbox.requests] == [other, other, default]
+
+
+async def test_a_hub_s_miragic_can_encode_its_form_otherwise() -> None:
+    """The copy sends urlencoded fields, and the original goes on with multipart."""
+    async with sandboxed(durations=0.0) as (hub, sandbox):
+        copied = hub.miragic.with_options(multipart=False)
+        for client in (copied, copied.with_options(timeout=30), copied.with_options(multipart=True), hub.miragic):
+            await soon(client.submit("a cat"))
+        posts = [seen for seen in sandbox.requests if seen.method == "POST"]
+        types = [seen.headers["content-type"].partition(";")[0] for seen in posts]
+        assert types == ["application/x-www-form-urlencoded"] * 2 + ["multipart/form-data"] * 2
+        assert all(seen.fields == posts[0].fields for seen in posts)
+
+
+# --- arguments that are none ---
+
+WRONG_OPTIONS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"timeout": -1}, "timeout must be above 0 .*; got -1"),
+    ({"timeout": "60"}, "timeout must be above 0 .*; got '60'"),
+    ({"timeout": True}, "timeout must be above 0 .*; got True"),
+    ({"max_retry_after": -1}, "max_retry_after must be 0 to .*; got -1"),
+    ({"max_retry_after": float("nan")}, "max_retry_after must be 0 to .*; got nan"),
+    ({"resend_uncertain": "x"}, "resend_uncertain must be True or False; got 'x'"),
+    ({"resend_uncertain": 1}, "resend_uncertain must be True or False; got 1"),
+)
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG_OPTIONS, ids=lambda one: str(one)[:40])
+def test_an_option_out_of_range_is_refused_by_hub_and_clients(options: dict[str, Any], message: str) -> None:
+    """By the constructor already, with the value, before anything is made."""
+    with pytest.raises(InputError, match=message):
+        Mirage(**options)
+    for client in CLIENTS:
+        with pytest.raises(InputError, match=message):
+            client("key", **options)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"mira": 5}, r"limits must be a Limits\(\.\.\.\); got 5"),
+        ({"mirror": Limits()}, "limits must be by provider, one of .*; got 'mirror'"),
+        (5, "limits must be a mapping by provider; got 5"),
+    ],
+)
+def test_a_hub_s_limits_are_limits(limits: Any, message: str) -> None:
+    """One for all, or one each by the provider's name."""
+    with pytest.raises(InputError, match=message):
+        Mirage(limits=limits)
+
+
+@pytest.mark.parametrize("message", ["token must be text, .*; got None"])
+async def test_a_token_is_text(message: str) -> None:
+    """At the hub and at every client."""
+    async with Mirage(dict.fromkeys(("mirako", "miragic"), "key")) as hub:
+        for owner in (hub, hub.mirako, hub.miragic):
+            with pytest.raises(InputError, match=rf"{message}\Z"):
+                owner.job(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("provider", ["mirako", "miragic", "mira", "milady"])
+@pytest.mark.parametrize(
+    "message",
+    ["options must be a mapping .*; got 'abc'"],
+)
+async def test_options_are_a_mapping(provider: str, message: str) -> None:
+    """Text is refused before anything is sent."""
+    async with sandboxed(durations=0.0) as (hub, sandbox):
+        for door in (hub.generate, hub.submit):
+            with pytest.raises(InputError, match=message):
+                await soon(door("a cat", provider=provider, options="abc"))  # type: ignore[arg-type]
+        assert sandbox.requests == []
+
+
+@every_client
+async def test_a_call_s_own_flag_is_true_or_false(client: type[Any]) -> None:
+    """Nothing but a bool may turn on what can make somebody pay twice."""
+    async with client("key", base_url="http://127.0.0.1:9") as buyer:
+        with pytest.raises(InputError, match="resend_uncertain must be True, False or None; got 'x'"):
+            await soon(buyer.submit("a cat", resend_uncertain="x"))
+
+
+@pytest.mark.parametrize(
+    "client",
+    [MirakoClient, MiragicClient, MiraClient, MiladyClient],
+)
+async def test_a_call_that_was_refused_leaves_no_job(client: type[Any]) -> None:
+    """What was never begun is not among the jobs something may still come of."""
+    async with client("key", base_url="http://127.0.0.1:9") as buyer:
+        with pytest.raises(InputError):
+            await soon(buyer.submit("a cat", resend_uncertain="x"))
+        assert buyer.jobs == ()
