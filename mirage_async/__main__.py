@@ -21,7 +21,10 @@ def main() -> None:
             'pip install "mirage_async[cli]"\n'
         )
         sys.exit(2)
-    sys.exit(run())
+    try:
+        sys.exit(run())
+    except KeyboardInterrupt:  # while the command was still being loaded, or once more while it ended
+        sys.exit(130)
 
 
 if __name__ == "__main__":

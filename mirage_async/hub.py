@@ -115,7 +115,7 @@ class Mirage(Providers):
             raise AttributeError(msg)
         return self.client(name)
 
-    def client(self, provider: str) -> ProviderClient:
+    def client(self, provider: str | None) -> ProviderClient:
         """Return the client of a provider by name.
 
         Raises:
@@ -209,7 +209,7 @@ class Mirage(Providers):
             options=options,
             max_wait=max_wait,
         )
-        return await self.client(request.provider or "").generate_request(request)
+        return await self.client(request.provider).generate_request(request)
 
     async def submit(
         self,
@@ -256,7 +256,7 @@ class Mirage(Providers):
             options=options,
             max_wait=max_wait,
         )
-        return await self.client(request.provider or "").submit_request(request)
+        return await self.client(request.provider).submit_request(request)
 
     def _request(self, prompt: str | ImageRequest, **fields: Any) -> ImageRequest:
         """Build the request from a prompt, or lay the fields that are given over a whole one."""
@@ -267,9 +267,7 @@ class Mirage(Providers):
             request = msgspec.structs.replace(prompt, **given)
         else:
             request = ImageRequest(prompt=prompt, **fields)
-        if request.provider is None:
-            msg = f"provider must be one of {self._names()}; got None"
-            raise InputError(msg)
+        self.client(request.provider)
         return request
 
     def job(self, token: str, *, max_wait: float | None = None) -> Job[Any]:

@@ -156,8 +156,8 @@ def _read(reply: Reply, offer: Offer[T]) -> T | MirageError:
 def uncertain(offer: Offer[T], why: str, status: int | None = None) -> Attempt[T]:
     """Build the outcome of an attempt of which nobody can say whether it bought anything."""
     error = SubmissionUncertainError(
-        f"{offer.provider} may or may not have taken the job: {why}. It is not sent again; look at the provider's "
-        f"dashboard, or ask for a re-send with resend_uncertain=True (key {offer.key})",
+        f"{offer.provider} may or may not have taken the job: {why}. Look at the provider's "
+        f"dashboard before you buy again; only resend_uncertain=True would send it again unasked (key {offer.key})",
         provider=offer.provider,
         key=offer.key,
         status=status,

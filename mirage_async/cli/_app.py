@@ -28,6 +28,7 @@ _app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
+    add_completion=False,
 )
 _app.command("demo", epilog=EPILOG)(demo)
 _app.command("generate", epilog=EPILOG)(generate)
@@ -63,6 +64,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after the program's name; None takes the process's own.
     """
+    _open_missing_streams()
     _lines.set_up()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -79,6 +81,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if code == ExitCode.INTERRUPTED:
         _lines.tell("interrupted")
     return int(code or 0)
+
+
+def _open_missing_streams() -> None:
+    """Give the process streams where it was started with some of them closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for the whole process
 
 
 def _ended_by(error: Exception) -> int:

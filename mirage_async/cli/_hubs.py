@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._lines import resume_line, tell
 from mirage_async.clients import Providers
-from mirage_async.exceptions import ConfigurationError, MirageError
+from mirage_async.clients._base import MissingKeyError
+from mirage_async.exceptions import MirageError
 from mirage_async.hub import Mirage
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ def check_key(hub: Mirage, provider: str) -> None:
     """
     try:
         hub.client(provider)
-    except ConfigurationError as error:
-        if any(os.environ.get(name) for name in Providers.classes()[provider].key_variables):
-            raise
+    except MissingKeyError as error:
         raise CommandError(str(error), code=ExitCode.AUTHENTICATION) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
@@ -21,7 +22,9 @@ def one_line(text: str) -> str:
 
 def tell(text: str) -> None:
     """Write one line to stderr, whatever stderr is at this moment: a progress display may have replaced it."""
-    sys.stderr.write(f"{_PROGRAM}: {one_line(text)}\n")
+    with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe must not cost a purchase
+        sys.stderr.write(f"{_PROGRAM}: {one_line(text)}\n")
+        sys.stderr.flush()
 
 
 def warn(text: str) -> None:

@@ -53,8 +53,9 @@ async def buy(request: ImageRequest, output: Output, *, sandbox: bool, as_json: 
         missing = generation.requested - len(generation.images)
         if missing > 0 and not quiet:
             warn(f"{generation.provider} delivered {len(generation.images)} of {generation.requested} pictures")
+        code = await _report(kept, open_jobs)
         _print(kept, generation, as_json=as_json)
-        return await _report(kept, open_jobs)
+        return code
 
 
 async def _drawn(hub: Mirage, request: ImageRequest, row: Row, open_jobs: list[Job[Generation]]) -> Generation:
@@ -66,12 +67,18 @@ async def _drawn(hub: Mirage, request: ImageRequest, row: Row, open_jobs: list[J
 
 
 def _print(kept: Sequence[Kept], generation: Generation, *, as_json: bool) -> None:
-    for one in kept:
-        if one.path is not None and as_json:
-            write_json(picture_record(one.path, generation, one.image))
-        elif one.path is not None:
-            sys.stdout.write(f"{one.path}\n")
-    sys.stdout.flush()
+    try:
+        for one in kept:
+            if one.path is not None and as_json:
+                write_json(picture_record(one.path, generation, one.image))
+            elif one.path is not None:
+                sys.stdout.write(f"{one.path}\n")
+        sys.stdout.flush()
+    except OSError:  # nobody reads stdout any more: say elsewhere where the pictures are
+        for one in kept:
+            if one.path is not None:
+                tell(f"saved {str(one.path)!r}")
+        raise
 
 
 async def _report(kept: Sequence[Kept], jobs: Sequence[Job[Generation]]) -> ExitCode:

@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     from mirage_async.models import Generation, ImageRequest
     from mirage_async.scheduler import Scheduler
 
-__all__ = ["ClientOptions", "ProviderClient", "SharedOptions", "check_options"]
+__all__ = ["ClientOptions", "MissingKeyError", "ProviderClient", "SharedOptions", "check_options"]
 
 LONGEST_TIMEOUT = 3600.0  # seconds
+
+
+class MissingKeyError(ConfigurationError):
+    """Of the ways to be misconfigured the one a command line calls a matter of authentication."""
 
 
 class SharedOptions(TypedDict, total=False):
@@ -164,7 +168,7 @@ class ProviderClient(abc.ABC):
             if is_loopback(base_url):
                 return "sandbox"
             msg = f"no {cls.provider} key: set {' or '.join(cls.key_variables)}, or pass api_key"
-            raise ConfigurationError(msg, provider=cls.provider)
+            raise MissingKeyError(msg, provider=cls.provider)
         return key
 
     async def __aenter__(self) -> Self:

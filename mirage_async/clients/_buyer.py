@@ -125,15 +125,18 @@ class Buyer:
             if outcome.error is not None:
                 raise outcome.error
         except ClosedError:
-            error = self._closed(job)
+            error = job.closed_error()
             job.stop(error)
             raise error from None
         except MirageError as error:
             await refuse(job, error)
             raise copy.copy(error) from None
         except asyncio.CancelledError:
-            if job in ledger.posting:
+            if job in ledger.posting or job.may_be_billed:
                 ledger.adopt(job)
+            if job not in ledger.posting and job.may_be_billed and job.id is None and not job.done:
+                # An attempt ended uncertain and the caller left before hearing of it.
+                self._runtime.posts.spawn(self._leave_uncertain(job, offer))
             raise
         finally:
             if job not in ledger.posting:
@@ -153,16 +156,8 @@ class Buyer:
     def let_go(self) -> None:
         """Tell whoever still waits for a purchase that everything is closed."""
         for job in tuple(self._ledger.buying):
-            job.stop(self._closed(job))
+            job.stop(job.closed_error())
         self._ledger.buying.clear()
-
-    def _closed(self, job: Job[Any]) -> ClosedError:
-        return ClosedError(
-            f"the client was closed while the purchase of the {job.provider} job {job.key} was under way",
-            provider=job.provider,
-            token=job.token_or_none(),
-            billed="yes" if job.id is not None else "unknown" if job.may_be_billed else "no",
-        )
 
     async def _take_place(self, job: Job[Any], max_wait: float) -> None:
         self._runtime.check_open()
@@ -198,9 +193,9 @@ class Buyer:
             if outcome.value is not None:
                 await self._accepted(job, outcome.value, deadline)
         except asyncio.CancelledError:  # everything closes, and the grace is over
-            job.stop(self._closed(job))
+            job.stop(job.closed_error())
             if not answer.done():
-                answer.set_exception(self._closed(job))
+                answer.set_exception(job.closed_error())
             raise
         except Exception as error:
             _logger.exception("the purchase of %r (key %s, id %s) failed in an unforeseen way", job, job.key, job.id)
@@ -212,10 +207,16 @@ class Buyer:
                 self._ledger.buying.discard(job)  # the caller was cancelled and left the tidying to us
         if not answer.done():
             answer.set_result(outcome)
+        elif isinstance(outcome.error, SubmissionUncertainError):
+            await self._leave_uncertain(job, offer)
         elif outcome.error is not None:
             await refuse(job, outcome.error)
-            if isinstance(outcome.error, SubmissionUncertainError):
-                _logger.warning("nobody waits any more for %r (key %s), which may have been bought", job, job.key)
+
+    async def _leave_uncertain(self, job: Job[Any], offer: Offer[Any]) -> None:
+        error = uncertain(offer, "the caller was cancelled before the outcome was known").error
+        if error is not None:
+            await refuse(job, error)
+            _logger.warning("nobody waits any more for %r (key %s), which may have been bought", job, job.key)
 
     async def _send(self, job: Job[Any], offer: Offer[Any]) -> Attempt[Any]:
         """Record the intent, send, and draw the conclusions that do not depend on who waits."""
@@ -243,6 +244,15 @@ class Buyer:
 
     async def _accepted(self, job: Job[Any], value: Submitted | Report, deadline: float) -> None:
         if isinstance(value, Submitted):
-            await accept(job, value, deadline)
+            finished = await accept(job, value, deadline)
+            if finished is not None:  # announced as finished: its picture is fetched without a slot being held
+                self._runtime.posts.spawn(self._conclude(job, finished))
         elif job.claim():
             await conclude(job, value)
+
+    async def _conclude(self, job: Job[Any], report: Report) -> None:
+        try:
+            await conclude(job, report)
+        finally:
+            if not job.done:  # everything closes, and the grace is over
+                job.stop(job.closed_error())

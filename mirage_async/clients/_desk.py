@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -143,6 +144,27 @@ class Desk:
         offer = self._offer(job, call, read, QUICK_TIMEOUT)
         await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
         return job
+
+    async def generate_job(
+        self,
+        kind: JobKind[Generation],
+        call: Call,
+        read: Callable[[Reply], Submitted],
+        *,
+        model: str | None = None,
+        max_wait: float,
+        resend_uncertain: bool | None,
+    ) -> Generation:
+        """Buy from a provider that answers with an id, and wait for the result.
+
+        A caller who is cancelled leaves the job in `jobs`, where its result can be had until somebody takes it.
+        """
+        job = await self.submit_job(kind, call, read, model=model, max_wait=max_wait, resend_uncertain=resend_uncertain)
+        try:
+            return await job.result()
+        except asyncio.CancelledError:
+            self.ledger.adopt(job)
+            raise
 
     async def generate_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Generation:
         """Buy from a provider that answers with the pictures, and wait for them."""

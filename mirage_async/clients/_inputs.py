@@ -104,8 +104,11 @@ async def _file(name: str, path: Path, provider: str) -> bytes:
 
     try:
         return await to_thread.run_sync(read)
-    except OSError as error:
-        msg = f"{name} must be a readable file; got {str(path)!r}: {error.strerror or type(error).__name__}"
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        msg = f"{name} must be a readable file; got {str(path)!r}: {reason}"
         raise InputError(msg, provider=provider) from None
 
 

@@ -46,6 +46,7 @@ class Runtime:
         proxy: str | None = None,
     ) -> None:
         self.scheduler = Scheduler() if scheduler is None else scheduler
+        self.scheduler.claim()
         self.clock = self.scheduler.clock
         self.waits: Clock = _UntilClosed(self)
         self.transport = Transport(self.clock, session=session, proxy=proxy)

@@ -66,6 +66,7 @@ class MiladyClient(ProviderClient):
             APIError: Milady refused or failed.
             SubmissionUncertainError: no usable answer came; it may have been bought.
             ConnectionFailedError: nothing was sent.
+            WaitTimeoutError: no place under `Limits.jobs` became free within an hour; nothing was sent.
         """
         order = await self._order(
             prompt,

@@ -87,6 +87,7 @@ class MiraClient(ProviderClient):
             APIError: Mira refused for another reason.
             SubmissionUncertainError: no usable answer came; it may have been bought.
             ConnectionFailedError: nothing was sent.
+            WaitTimeoutError: no place under `Limits.jobs` became free within an hour; nothing was sent.
         """
         order = await self._order(prompt, size, n, quality, reference_images)
         return await self._desk.generate_blocking(order, resend_uncertain=resend_uncertain)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mirage_async.clients._desk import Desk
     from mirage_async.jobs import Job, JobKind
     from mirage_async.models import Generation, ImageRequest
-    from mirage_async.wire import Report
+    from mirage_async.wire import Call, Report
 
 __all__ = ["MiragicClient"]
 
@@ -76,7 +76,8 @@ class MiragicClient(ProviderClient):
     ) -> Generation:
         """Draw one picture and wait for it; its link is short-lived, so the picture is read before this returns.
 
-        Cancelling stops this wait; an accepted job is watched on and appears in `jobs`.
+        Cancelling stops this wait; an accepted job is watched on and stays in `jobs`. Fetching the picture of a
+        finished job may take up to a minute more than `max_wait`.
 
         Args:
             prompt: what to draw.
@@ -94,16 +95,14 @@ class MiragicClient(ProviderClient):
             ConnectionFailedError: nothing was sent.
             JobError: the job failed, or (`WaitTimeoutError`) was not finished in time and lives on.
         """
-        job = await self.submit(
-            prompt,
+        return await self._desk.generate_job(
+            self._images,
+            self._call(prompt, model=model, width=width, height=height, image_url=image_url),
+            miragic.read_submitted,
             model=model,
-            width=width,
-            height=height,
-            image_url=image_url,
             max_wait=max_wait,
             resend_uncertain=resend_uncertain,
         )
-        return await job
 
     async def submit(
         self,
@@ -117,16 +116,18 @@ class MiragicClient(ProviderClient):
         resend_uncertain: bool | None = None,
     ) -> Job[Generation]:
         """Submit a picture as a job and return once Miragic has accepted it; arguments and errors as for `generate`."""
-        call = miragic.generate_call(
-            prompt, model=model, width=width, height=height, image_url=image_url, multipart=self._multipart
-        )
         return await self._desk.submit_job(
             self._images,
-            call,
+            self._call(prompt, model=model, width=width, height=height, image_url=image_url),
             miragic.read_submitted,
             model=model,
             max_wait=max_wait,
             resend_uncertain=resend_uncertain,
+        )
+
+    def _call(self, prompt: str, *, model: str, width: int, height: int, image_url: str | None) -> Call:
+        return miragic.generate_call(
+            prompt, model=model, width=width, height=height, image_url=image_url, multipart=self._multipart
         )
 
     async def submit_request(self, request: ImageRequest) -> Job[Generation]:

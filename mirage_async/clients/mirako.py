@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mirage_async.clients._desk import Desk
     from mirage_async.jobs import Job, JobKind
     from mirage_async.models import Avatar, Generation, ImageInput, ImageRequest
-    from mirage_async.wire import Report
+    from mirage_async.wire import Call, Report
 
 __all__ = ["MirakoClient"]
 
@@ -70,6 +70,7 @@ class MirakoClient(ProviderClient):
             APIError: Mirako refused.
             SubmissionUncertainError: no usable answer came; it may have been bought.
             ConnectionFailedError: nothing was sent.
+            WaitTimeoutError: no place under `Limits.jobs` became free within an hour; nothing was sent.
         """
         pictures = await load_all("images", images, provider=self.provider, at_most=mirako.MAX_IMAGES)
         call = mirako.generate_call(prompt, aspect_ratio=aspect_ratio, seed=seed, images=pictures)
@@ -108,8 +109,7 @@ class MirakoClient(ProviderClient):
             ConnectionFailedError: as for `generate`.
             WaitTimeoutError: no place under `Limits.jobs` became free within `max_wait`; nothing was sent.
         """
-        pictures = await load_all("images", images, provider=self.provider, at_most=mirako.MAX_IMAGES)
-        call = mirako.submit_call(prompt, aspect_ratio=aspect_ratio, seed=seed, images=pictures, webhook=webhook)
+        call = await self._job_call(prompt, aspect_ratio, seed, images, webhook)
         return await self._desk.submit_job(
             self._images, call, mirako.read_submitted, max_wait=max_wait, resend_uncertain=resend_uncertain
         )
@@ -167,8 +167,34 @@ class MirakoClient(ProviderClient):
     async def generate_request(self, request: ImageRequest) -> Generation:
         """Generate from a portable request: over the blocking endpoint, or as a job where `max_wait` is given."""
         if request.max_wait is not None:
-            return await (await self.submit_request(request))
+            return await self._generate_as_job(request.prompt, **_arguments(request, ("resend_uncertain",)))
         return await self.generate(request.prompt, **_arguments(request, ("resend_uncertain",)))
+
+    async def _generate_as_job(
+        self,
+        prompt: str,
+        *,
+        aspect_ratio: str = "16:9",
+        seed: int | None = None,
+        images: Sequence[ImageInput] = (),
+        max_wait: float,
+        resend_uncertain: bool | None = None,
+    ) -> Generation:
+        call = await self._job_call(prompt, aspect_ratio, seed, images, None)
+        return await self._desk.generate_job(
+            self._images, call, mirako.read_submitted, max_wait=max_wait, resend_uncertain=resend_uncertain
+        )
+
+    async def _job_call(
+        self,
+        prompt: str,
+        aspect_ratio: str,
+        seed: int | None,
+        images: Sequence[ImageInput],
+        webhook: tuple[str, str | None] | None,
+    ) -> Call:
+        pictures = await load_all("images", images, provider=self.provider, at_most=mirako.MAX_IMAGES)
+        return mirako.submit_call(prompt, aspect_ratio=aspect_ratio, seed=seed, images=pictures, webhook=webhook)
 
     async def _look(self, job: Job[Generation]) -> Report:
         return await self._desk.ask_once(mirako.status_call(job.id or ""), mirako.read_status)

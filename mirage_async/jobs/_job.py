@@ -314,6 +314,16 @@ class Job(Generic[T]):
             billed="yes" if self.id is not None else "unknown" if self.may_be_billed else "no",
         )
 
+    def closed_error(self) -> ClosedError:
+        """Build the error for a job whose client was closed before its end."""
+        state = "was being bought" if self.id is None else f"was {self.status.value}"
+        return ClosedError(
+            f"the client was closed while the {self.provider} job {self.id or self.key} {state}",
+            provider=self.provider,
+            token=self.token_or_none(),
+            billed="yes" if self.id is not None else "unknown" if self.may_be_billed else "no",
+        )
+
     def __repr__(self) -> str:
         progress = "" if self.progress is None else f" {self.progress:.0%}"
         return f"<Job {self.provider} {self.kind.name} {self.id or self.key} {self.status.value}{progress}>"

@@ -39,19 +39,23 @@ _ENDINGS: dict[JobStatus, tuple[type[JobError], str]] = {
 }
 
 
-async def accept(job: Job[T], submitted: Submitted, deadline: float) -> None:
-    """Give the job the provider's id, record it, and have it watched until `deadline` (monotonic seconds)."""
+async def accept(job: Job[T], submitted: Submitted, deadline: float) -> Report | None:
+    """Give the job the provider's id, record it, and have it watched until `deadline` (monotonic seconds).
+
+    Returns:
+        The report of a job that was finished when it was announced, claimed and for the caller to `conclude`; None
+        for all others.
+    """
     job.id = submitted.id
     await _record(job, "the provider's id", job.kind.recorder.accepted(job))
     report = submitted.report
     if report is not None and report.status is not None and report.status.terminal and not is_hollow(report):
-        if job.claim():
-            await conclude(job, report)
-        return
+        return report if job.claim() else None
     job.move(JobStatus.QUEUED)
     if report is not None:
         note(job, report)
     job.kind.waker.watch(job, deadline)
+    return None
 
 
 def note(job: Job[T], report: Report) -> None:

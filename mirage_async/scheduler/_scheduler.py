@@ -22,7 +22,7 @@ import msgspec
 from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
-from mirage_async.exceptions import APIError, ClosedError, ConfigurationError, MirageError, NotFoundError, ResponseError
+from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
 from mirage_async.jobs import conclude, is_hollow, note
 from mirage_async.scheduler._account import Account, AccountStatistics, Entry
 from mirage_async.scheduler._due import DueQueue
@@ -99,18 +99,23 @@ class Scheduler:
         self._concluded = 0
         self._expired = 0
         self._closed = False
+        self._claimed = False
 
     # --- what a client calls ---
 
-    def account(self, provider: str, limits: Limits) -> Account:
-        """Open an account whose jobs share `limits`.
+    def claim(self) -> None:
+        """Belong to one hub or client from now on.
 
         Raises:
-            ConfigurationError: the scheduler was closed along with the client it was given to.
+            ConfigurationError: it belongs to another already, which would close it while this one buys on.
         """
-        if self._closed:
-            msg = "this scheduler was closed with the client it was given to; make another one"
+        if self._claimed:
+            msg = "a scheduler belongs to one hub or client; make another one"
             raise ConfigurationError(msg)
+        self._claimed = True
+
+    def account(self, provider: str, limits: Limits) -> Account:
+        """Open an account whose jobs share `limits`."""
         account = Account(provider, limits)
         self._accounts.add(account)
         return account
@@ -118,7 +123,7 @@ class Scheduler:
     def watch(self, job: Job[Any], deadline: float, *, at_once: bool = False) -> None:
         """Begin asking about `job`, or extend the wait for it; see `mirage_async.jobs.Waker`."""
         if self._closed:
-            job.stop(closed_error(job))
+            job.stop(job.closed_error())
             return
         entry: Entry | None = job.ticket
         if entry is None:
@@ -189,7 +194,7 @@ class Scheduler:
             for job in self.watched(account):
                 if not job.claimed:
                     self.forget(job)
-                    job.stop(closed_error(job))
+                    job.stop(job.closed_error())
         for flight in self._flights:
             flight.scope.cancel()
         await self._tasks.aclose(grace=CLOSING_GRACE)  # results that are on the way to their waiters still arrive
@@ -353,7 +358,7 @@ class Scheduler:
         finally:
             self.forget(job)
             if not job.done:  # everything closes, and the grace is over
-                job.stop(closed_error(job))
+                job.stop(job.closed_error())
 
     def _missed(self, entry: Entry, error: MirageError) -> None:
         """Act on a status call that brought no usable answer."""
@@ -388,13 +393,3 @@ class Scheduler:
             wait = 0.0 if entry.urgent else max(at_least, self._interval(entry, job))
             entry.urgent = False
             self._set_due(entry, self.clock.monotonic() + wait)
-
-
-def closed_error(job: Job[Any]) -> ClosedError:
-    """Build the error that waiters of an unfinished job get when everything closes."""
-    return ClosedError(
-        f"the client was closed while the {job.provider} job {job.id or job.key} was {job.status.value}",
-        provider=job.provider,
-        token=job.token_or_none(),
-        billed="yes" if job.id is not None else "unknown",
-    )

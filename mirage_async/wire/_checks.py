@@ -148,6 +148,8 @@ def _shown(value: object) -> str:
         return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... ({len(value)} characters)"
     if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and value.bit_length() <= _SHOWN):
         return repr(value)
+    if isinstance(value, int):
+        return f"a whole number of {value.bit_length()} bits"
     return f"a value of type {type(value).__name__}"
 
 

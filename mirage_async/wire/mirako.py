@@ -185,7 +185,7 @@ def submit_call(
     """
     body = _generate(prompt, aspect_ratio, seed, images)
     if webhook is not None:
-        body.webhook = _webhook(*webhook)
+        body.webhook = _webhook(webhook)
     # An id needs no room for a picture. But a task may be finished when it is announced, and an answer
     # that is cut off would leave a paid task unknown.
     return Call(
@@ -360,7 +360,11 @@ def _image(name: str, picture: Picture) -> _Image:
     return image
 
 
-def _webhook(url: str, token: str | None) -> _Webhook:
+def _webhook(pair: tuple[str, str | None]) -> _Webhook:
+    if not isinstance(pair, tuple) or len(pair) != 2:  # noqa: PLR2004 - address and token
+        got = f"a {type(pair).__name__}"
+        raise refused("webhook", "a pair of an address and a token or None", got, NAME)
+    url, token = pair
     webhook = _Webhook(url=web_address("webhook url", url, provider=NAME))
     if token is not None:
         webhook.auth_token = short_text("webhook token", token, provider=NAME, maximum=1024, secret=True)

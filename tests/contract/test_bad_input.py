@@ -225,7 +225,7 @@ def _numbers() -> Iterator[Bad]:
                 f"{name} seed {value!r:.20}",
                 lambda hub, call=call, value=value: call(hub, value),
                 f"seed must be a whole number from -2147483648 to 2147483647; got {value!r:.20}".replace(
-                    f"{10**100!r:.20}", "a value of type int"
+                    f"{10**100!r:.20}", "a whole number of 333 bits"
                 ),
             )
     for value in (NAN, -1, 0, float("inf"), True, "5", 31 * 24 * 3600):

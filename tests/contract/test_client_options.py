@@ -604,7 +604,7 @@ async def test_closing_ends_purchases_that_wait_for_a_place(purchase: Purchase, 
                 second = asyncio.ensure_future(purchase.buy(client))
                 await until(lambda: len(client.jobs) == 2)
                 closing = asyncio.ensure_future(owner.aclose())
-                with pytest.raises(ClosedError, match="was closed while the purchase") as caught:
+                with pytest.raises(ClosedError, match="was closed while the") as caught:
                     await second
                 assert caught.value.billed == "no"
                 gate.set()
@@ -626,7 +626,7 @@ async def test_closing_ends_blocking_jobs_that_wait_for_a_place(client: type[Any
                 waiter = asyncio.ensure_future(second.result())
                 await until(lambda: server.posts)
                 closing = asyncio.ensure_future(owner.aclose())
-                with pytest.raises(ClosedError, match="was closed while the purchase"):
+                with pytest.raises(ClosedError, match="was closed while the"):
                     await waiter
                 gate.set()
                 await closing

@@ -21,7 +21,6 @@ from mirage_async.exceptions import (
     RateLimitError,
     SubmissionUncertainError,
 )
-from mirage_async.scheduler import Scheduler
 from mirage_async.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -356,19 +355,6 @@ def test_a_close_that_the_end_of_the_loop_cuts_short_leaves_nothing_open() -> No
             return closed
 
     assert asyncio.run(run())
-
-
-async def test_a_scheduler_does_not_outlive_its_client() -> None:
-    """One that was closed with a client is refused by the next, before any job could wait for it in vain."""
-    scheduler = Scheduler()
-    async with MiraClient(KEY, scheduler=scheduler):
-        pass
-    for client in (MirakoClient, MiragicClient, MiraClient, MiladyClient):
-        with pytest.raises(ConfigurationError, match="this scheduler was closed with the client it was given to"):
-            client(KEY, scheduler=scheduler)
-    async with Mirage({"mira": KEY}, scheduler=scheduler) as mirage:
-        with pytest.raises(ConfigurationError, match="this scheduler was closed"):
-            await mirage.generate(PROMPT, provider="mira")
 
 
 @every_purchase

@@ -143,9 +143,12 @@ async def test_the_state_announced_with_the_id_is_taken_over(diary: Diary) -> No
 
 
 async def test_a_result_that_comes_with_the_id_needs_no_status_call(diary: Diary) -> None:
-    """An acceptance that is the result already ends the job without watching it."""
+    """An acceptance that is the result already is claimed and handed back, to be concluded without watching."""
     job = diary.job()
-    await soon(accept(job, Submitted(id="j1", report=DONE), 60))
+    finished = await soon(accept(job, Submitted(id="j1", report=DONE), 60))
+    assert finished is DONE
+    assert diary.entries == ["accepted j1 submitting"]
+    await soon(conclude(job, finished))
     assert diary.entries == ["accepted j1 submitting", "redeem", "settled, done=False", "ended succeeded"]
     assert await soon(job) == "picture"
     assert diary.entries[-1] == "handed over"
@@ -163,7 +166,7 @@ async def test_a_result_that_somebody_else_settles_is_left_to_them(diary: Diary)
     """The claim decides also when the result comes with the id."""
     job = diary.job()
     job.claim()
-    await soon(accept(job, Submitted(id="j1", report=DONE), 60))
+    assert await soon(accept(job, Submitted(id="j1", report=DONE), 60)) is None
     assert diary.entries == ["accepted j1 submitting"]
     assert not job.done
 
