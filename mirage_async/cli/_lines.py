@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 
@@ -22,9 +23,17 @@ def one_line(text: str) -> str:
 
 def tell(text: str) -> None:
     """Write one line to stderr, whatever stderr is at this moment: a progress display may have replaced it."""
-    with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe must not cost a purchase
+    try:
         sys.stderr.write(f"{_PROGRAM}: {one_line(text)}\n")
         sys.stderr.flush()
+    except (OSError, ValueError):  # a full disk or a closed pipe must not cost a purchase
+        _silence()
+
+
+def _silence() -> None:
+    """Send stderr nowhere from now on, what is still in its buffer included."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def warn(text: str) -> None:

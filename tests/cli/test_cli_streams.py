@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GENERATE = [sys.executable, "-m", "mirage_async", "generate", "a red boat", "--provider", "miragic", "--sandbox"]
 
