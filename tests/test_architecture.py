@@ -22,12 +22,7 @@ from mirage_async import exceptions
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mirage_async"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-HAS_COMMAND = importlib.util.find_spec("typer") is not None
-PACKAGES = sorted(
-    ".".join(path.parent.relative_to(ROOT).parts)
-    for path in SOURCES
-    if path.name == "__init__.py" and (HAS_COMMAND or "cli" not in path.parts)
-)
+PACKAGES = sorted(".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES if path.name == "__init__.py")
 PUBLIC = ("mirage_async", "mirage_async.exceptions", "mirage_async.scheduler", "mirage_async.sandbox")
 PUBLIC_MODULES = (*PUBLIC, "mirage_async.hub", "mirage_async.models", "mirage_async.testing", "mirage_async.clients")
 LONGEST_FILE = 500  # lines
@@ -182,14 +177,12 @@ def test_the_errors_load_no_http_client_and_no_event_loop() -> None:
     assert loaded_by("-c", "import mirage_async.exceptions") & {"aiohttp", "anyio", "asyncio", "msgspec"} == set()
 
 
-@pytest.mark.skipif(not HAS_COMMAND, reason="the command line needs an extra")
 @pytest.mark.parametrize("command", [[], ["demo"], ["generate"]], ids=["itself", "demo", "generate"])
 def test_help_loads_no_http_client(command: list[str]) -> None:
     """Help answers at once."""
     assert loaded_by("-m", "mirage_async", *command, "--help") & {"aiohttp"} == set()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("importlinter") is None, reason="import-linter is a developer's tool")
 def test_the_import_contracts_hold() -> None:
     """The package has one direction, top to bottom; the contracts are in pyproject.toml."""
     ended = python("-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache", "--no-logo")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -24,7 +23,6 @@ DEMO_COMMAND = (
 TEST_COMMAND = 'python3 -m venv .venv && .venv/bin/pip install -q -e ".[dev]" && .venv/bin/python -m pytest'
 BOUND = 25.0  # seconds one block may take
 CONTINUES = "<!-- continues -->\n"
-HAS_COMMAND = importlib.util.find_spec("typer") is not None
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -96,7 +94,7 @@ async def ran(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> d
             program = tmp_path_factory.mktemp("program") / "program.py"
             program.write_text(text, encoding="utf-8")
             group.start_soon(keep, text, [sys.executable, "-W", "error", str(program)], program.parent, address)
-        for text in command_lines() if HAS_COMMAND else ():
+        for text in command_lines():
             command = [sys.executable, "-m", "mirage_async", *shlex.split(text)[1:]]
             group.start_soon(keep, text, command, tmp_path_factory.mktemp("command"), None)
     return outcomes
@@ -141,7 +139,6 @@ def test_the_first_python_block_leaves_the_picture_it_names(ran: dict[str, Ran])
     assert picture.stat().st_size > 1000
 
 
-@pytest.mark.skipif(not HAS_COMMAND, reason="the command line needs an extra")
 @pytest.mark.parametrize("line", command_lines())
 def test_every_command_line_works_as_it_is_printed(line: str, ran: dict[str, Ran]) -> None:
     """The commands on the page are run through the module, as the installed script runs it, and cost nothing."""
