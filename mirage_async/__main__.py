@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 __all__ = ["main"]
@@ -21,10 +22,16 @@ def main() -> None:
             'pip install "mirage_async[cli]"\n'
         )
         sys.exit(2)
+    # Whoever ends the process politely (timeout, a container's stop) gets the tokens of accepted jobs as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         sys.exit(run())
     except KeyboardInterrupt:  # while the command was still being loaded, or once more while it ended
         sys.exit(130)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -69,15 +69,16 @@ async def test_a_timed_out_job_can_be_resumed_with_the_token_told(tmp_path: Path
         assert [generation.job_id] == list(sandbox.jobs)
 
 
+@pytest.mark.parametrize("interruption", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("provider", "operation"), [("miragic", "miragic.status"), ("mirako", "mirako.create")])
 async def test_an_interrupted_command_tells_the_token_of_an_accepted_job(
-    provider: str, operation: str, tmp_path: Path
+    provider: str, operation: str, interruption: signal.Signals, tmp_path: Path
 ) -> None:
-    """Ctrl-C ends it within three seconds with 130 and the way back, without a traceback."""
+    """Ctrl-C or a polite end brings 130 and the way back within three seconds, without a traceback."""
     async with sandbox_for_commands(durations=60) as (sandbox, environment):
         process = await start("generate", "fox", "--provider", provider, folder=tmp_path, environment=environment)
         await _until_seen(sandbox, operation)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(interruption)
         async with asyncio.timeout(3):
             ended = await end(process)
         assert (ended.code, ended.stdout) == (ExitCode.INTERRUPTED, "")
