@@ -101,7 +101,7 @@ class Buyer:
         self._account = account
         self._terms = terms
         self._ledger = ledger
-        runtime.desks.add(self)
+        runtime.open_buyers.add(self)
 
     async def buy(
         self, job: Job[Any], offer: Offer[Any], *, max_wait: float, resend_uncertain: bool | None = None

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from mirage_async.models import ImageRequest
 
-__all__ = ["nearest_ratios", "one_of_two", "only", "ratio_of", "refuse_unsupported", "size_of", "with_options"]
+__all__ = [
+    "listed_ratio",
+    "nearest_ratios",
+    "one_of_two",
+    "only",
+    "ratio_of",
+    "refuse_unsupported",
+    "size_of",
+    "with_options",
+]
 
 
 def ratio_of(text: str, provider: str) -> tuple[int, int]:
@@ -44,6 +53,15 @@ def nearest_ratios(asked: tuple[int, int], allowed: Iterable[str], *, most: int 
         return max(ratio / wanted, wanted / ratio)
 
     return sorted(allowed, key=distance)[:most]
+
+
+def listed_ratio(text: str, allowed: Sequence[str], provider: str) -> str:
+    """Return an aspect ratio a provider lists, or raise `InputError` with the nearest it does."""
+    if text not in allowed:
+        near = " or ".join(nearest_ratios(ratio_of(text, provider), allowed))
+        msg = f"aspect_ratio must be one of {', '.join(allowed)}; got {text!r}, nearest {near}"
+        raise InputError(msg, provider=provider)
+    return text
 
 
 def only(name: str, value: object, allowed: Sequence[object], *, provider: str, hint: str = "") -> None:

@@ -54,7 +54,7 @@ class Runtime:
         self.recorder: Recorder = NullRecorder()
         self.buyers = TaskSet()  # purchases nobody waits for: they wait for a place, or for their request in `posts`
         self.posts = TaskSet()  # requests on the wire: cancelling one would not un-buy it
-        self.desks: weakref.WeakSet[Buyer] = weakref.WeakSet()  # told once nothing is on the wire any more
+        self.open_buyers: weakref.WeakSet[Buyer] = weakref.WeakSet()  # told once nothing is on the wire any more
         self.closed = False
         self._waiting: set[anyio.CancelScope] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -102,7 +102,7 @@ class Runtime:
         try:
             await asyncio.gather(self.scheduler.aclose(), self._close_posts())
         finally:  # the event loop may end, and cancel this task, before the grace is over
-            for buyer in tuple(self.desks):
+            for buyer in tuple(self.open_buyers):
                 buyer.let_go()
             await self.downloader.aclose()
             await self.transport.aclose()

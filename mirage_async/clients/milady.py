@@ -8,9 +8,8 @@ from mirage_async.clients._base import ProviderClient
 from mirage_async.clients._desk import BlockingOrder
 from mirage_async.clients._inputs import load
 from mirage_async.clients._portable import (
-    nearest_ratios,
+    listed_ratio,
     one_of_two,
-    ratio_of,
     refuse_unsupported,
     with_options,
 )
@@ -148,11 +147,8 @@ def _arguments(request: ImageRequest) -> dict[str, Any]:
     if len(request.references) > 1:
         msg = f"references must be at most 1 picture at milady; got {len(request.references)}"
         raise InputError(msg, provider="milady")
-    if request.aspect_ratio is not None and request.aspect_ratio not in milady.ASPECT_RATIOS:
-        near = " or ".join(nearest_ratios(ratio_of(request.aspect_ratio, "milady"), milady.ASPECT_RATIOS))
-        allowed = ", ".join(milady.ASPECT_RATIOS)
-        msg = f"aspect_ratio must be one of {allowed}; got {request.aspect_ratio!r}, nearest {near}"
-        raise InputError(msg, provider="milady")
+    if request.aspect_ratio is not None:
+        listed_ratio(request.aspect_ratio, milady.ASPECT_RATIOS, "milady")
     arguments: dict[str, Any] = {
         "model": request.model,
         "aspect_ratio": request.aspect_ratio,

@@ -10,14 +10,12 @@ from mirage_async.clients._base import ProviderClient
 from mirage_async.clients._desk import BlockingOrder
 from mirage_async.clients._inputs import load, load_all
 from mirage_async.clients._portable import (
-    nearest_ratios,
+    listed_ratio,
     one_of_two,
     only,
-    ratio_of,
     refuse_unsupported,
     with_options,
 )
-from mirage_async.exceptions import InputError
 from mirage_async.wire import mirako
 
 if TYPE_CHECKING:
@@ -218,11 +216,5 @@ def _arguments(request: ImageRequest, options: Sequence[str]) -> dict[str, Any]:
     only("n", request.n, (None, 1), provider="mirako", hint=": submit several requests")
     arguments: dict[str, Any] = {"seed": request.seed, "images": request.references}
     if request.aspect_ratio is not None:
-        asked = ratio_of(request.aspect_ratio, "mirako")
-        if request.aspect_ratio not in mirako.ASPECT_RATIOS:
-            near = " or ".join(nearest_ratios(asked, mirako.ASPECT_RATIOS))
-            allowed = ", ".join(mirako.ASPECT_RATIOS)
-            msg = f"aspect_ratio must be one of {allowed}; got {request.aspect_ratio!r}, nearest {near}"
-            raise InputError(msg, provider="mirako")
-        arguments["aspect_ratio"] = request.aspect_ratio
+        arguments["aspect_ratio"] = listed_ratio(request.aspect_ratio, mirako.ASPECT_RATIOS, "mirako")
     return with_options(request, arguments, options, "mirako")

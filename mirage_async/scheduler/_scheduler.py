@@ -339,10 +339,11 @@ class Scheduler:
         if report.status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
         if report.status is not None and report.status.terminal:
-            entry.hollow += is_hollow(report)
-            if 0 < entry.hollow < HOLLOW_REPORTS and is_hollow(report):
-                self._ask_again(entry)
-                return
+            if is_hollow(report):
+                entry.hollow += 1
+                if entry.hollow < HOLLOW_REPORTS:
+                    self._ask_again(entry)
+                    return
             if job.claim():
                 self._concluded += 1
                 self._drop_deadline(entry)

@@ -537,7 +537,7 @@ async def arrived(sandbox: Sandbox, count: int) -> None:
     """Wait until a sandbox has seen so many requests."""
     with anyio.fail_after(5):
         while len(sandbox.requests) < count:  # noqa: ASYNC110 - a server has no event to wait for
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
 
 
 async def test_closing_brings_home_what_is_on_the_wire() -> None:
