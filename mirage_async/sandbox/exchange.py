@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
-from .answers import Answer, RefusalError, json_answer
-from .bodies import Body, decode_body
-from .provider import Call
-from .requestlog import SeenRequest, redacted
-from .strikes import fault_answer, strike
+from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.bodies import Body, decode_body
+from mirage_async.sandbox.dialects.provider import Call
+from mirage_async.sandbox.faults.strikes import fault_answer, strike
+from mirage_async.sandbox.requestlog import SeenRequest, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from .faults import Fault, FaultQueues
-    from .provider import Operation, Provider
-    from .requestlog import RequestLog
-    from .world import World
+    from mirage_async.sandbox.dialects.provider import Operation, Provider
+    from mirage_async.sandbox.faults.fault import Fault, FaultQueues
+    from mirage_async.sandbox.requestlog import RequestLog
+    from mirage_async.sandbox.world import World
 
 __all__ = ["Exchange", "Route"]
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mirage_async._clock import Clock
-
-    from .pictures import Picture
+    from mirage_async.sandbox.drawing.pictures import Picture
 
 __all__ = ["Job", "JobStore", "JobView", "Words"]
 

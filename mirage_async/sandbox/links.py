@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .answers import RefusalError
+from mirage_async.sandbox.answers import RefusalError
 
 if TYPE_CHECKING:
     from mirage_async._clock import Clock
-
-    from .pictures import Picture
+    from mirage_async.sandbox.drawing.pictures import Picture
 
 __all__ = ["Links"]
 

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from mirage_async._clock import SystemClock
-
-from .durations import Durations, DurationsSetting
-from .exchange import Exchange, Route
-from .faults import Fault, FaultQueues
-from .registry import PROVIDERS
-from .requestlog import RequestLog, SeenRequest
-from .world import World
+from mirage_async.sandbox.dialects.registry import PROVIDERS
+from mirage_async.sandbox.durations import Durations, DurationsSetting
+from mirage_async.sandbox.exchange import Exchange, Route
+from mirage_async.sandbox.faults.fault import Fault, FaultQueues
+from mirage_async.sandbox.requestlog import RequestLog, SeenRequest
+from mirage_async.sandbox.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
     from mirage_async._clock import Clock
-
-    from .jobs import JobView
+    from mirage_async.sandbox.jobs import JobView
 
 __all__ = ["Sandbox", "Statistics"]
 

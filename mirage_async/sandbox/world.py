@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from .gallery import Gallery
-from .identifiers import Identifiers, number_from
-from .jobs import Job, JobStore, Words
-from .links import Links
+from mirage_async.sandbox.drawing.gallery import Gallery
+from mirage_async.sandbox.identifiers import Identifiers, number_from
+from mirage_async.sandbox.jobs import Job, JobStore, Words
+from mirage_async.sandbox.links import Links
 
 if TYPE_CHECKING:
     from mirage_async._clock import Clock
-
-    from .durations import Durations
-    from .pictures import Picture
+    from mirage_async.sandbox.drawing.pictures import Picture
+    from mirage_async.sandbox.durations import Durations
 
 __all__ = ["World"]
 

@@ -9,12 +9,12 @@ import pytest
 from calling import average, encoded, opened
 from PIL import Image
 
-import mirage_async.sandbox.gallery as gallery_module
-from mirage_async.sandbox.gallery import Gallery
+import mirage_async.sandbox.drawing.gallery as gallery_module
+from mirage_async.sandbox.drawing.gallery import Gallery
+from mirage_async.sandbox.drawing.inspection import average_colour, probe
+from mirage_async.sandbox.drawing.pictures import RATIO_SIZES, Picture
+from mirage_async.sandbox.drawing.scene import draw
 from mirage_async.sandbox.identifiers import Identifiers
-from mirage_async.sandbox.pictures import RATIO_SIZES, Picture
-from mirage_async.sandbox.references import average_colour, probe
-from mirage_async.sandbox.scene import draw
 
 pytestmark = pytest.mark.anyio
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-from .answers import Answer, RefusalError, json_answer
-from .fields import Fields
-from .pictures import Picture
-from .provider import Call, Operation, Provider, bearer
-from .references import read_picture_or_link
+from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.dialects.fields import Fields
+from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
+from mirage_async.sandbox.dialects.references import read_picture_or_link
+from mirage_async.sandbox.drawing.pictures import Picture
 
 if TYPE_CHECKING:
-    from .world import World
+    from mirage_async.sandbox.world import World
 
 __all__ = ["PROVIDER"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from .answers import Answer, RefusalError, json_answer
-from .fields import Fields
-from .identifiers import Identifiers
-from .jobs import Job, Words
-from .pictures import Picture
-from .provider import Call, Operation, Provider, api_key_header
+from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.dialects.fields import Fields
+from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, api_key_header
+from mirage_async.sandbox.drawing.pictures import Picture
+from mirage_async.sandbox.identifiers import Identifiers
+from mirage_async.sandbox.jobs import Job, Words
 
 if TYPE_CHECKING:
-    from .world import World
+    from mirage_async.sandbox.world import World
 
 __all__ = ["PROVIDER"]
 

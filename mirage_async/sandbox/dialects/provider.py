@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from .answers import Answer, RefusalError
-    from .bodies import Body
-    from .world import World
+    from mirage_async.sandbox.answers import Answer, RefusalError
+    from mirage_async.sandbox.bodies import Body
+    from mirage_async.sandbox.world import World
 
 __all__ = ["Call", "Operation", "Provider", "api_key_header", "bearer"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .answers import Answer, RefusalError, json_answer, phrase
-from .fields import Fields
+from mirage_async.sandbox.answers import Answer, RefusalError, json_answer, phrase
+from mirage_async.sandbox.dialects.fields import Fields
 
 if TYPE_CHECKING:
-    from .provider import Call
-    from .world import World
+    from mirage_async.sandbox.dialects.provider import Call
+    from mirage_async.sandbox.world import World
 
 __all__ = ["json_fields", "problem"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import milady, mira, miragic, mirako
+from mirage_async.sandbox.dialects import milady, mira, miragic, mirako
 
 if TYPE_CHECKING:
-    from .provider import Provider
+    from mirage_async.sandbox.dialects.provider import Provider
 
 __all__ = ["PROVIDERS"]
 

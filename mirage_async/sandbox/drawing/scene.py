@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageOps
 
-from .identifiers import number_from
-from .palettes import Palette, blend, choose_palette
+from mirage_async.sandbox.drawing.palettes import Palette, blend, choose_palette
+from mirage_async.sandbox.identifiers import number_from
 
 if TYPE_CHECKING:
-    from .pictures import Colour, Picture
+    from mirage_async.sandbox.drawing.pictures import Colour, Picture
 
 __all__ = ["draw"]
 

@@ -7,16 +7,16 @@ import binascii
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from .answers import Answer, RefusalError, json_answer
-from .jobs import Job, Words
-from .mirako_dialect import json_fields
-from .provider import Call, Operation
-from .references import probe
+from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.dialects.mirako_dialect import json_fields
+from mirage_async.sandbox.dialects.provider import Call, Operation
+from mirage_async.sandbox.drawing.inspection import probe
+from mirage_async.sandbox.jobs import Job, Words
 
 if TYPE_CHECKING:
-    from .fields import Fields
-    from .pictures import Colour
-    from .world import World
+    from mirage_async.sandbox.dialects.fields import Fields
+    from mirage_async.sandbox.drawing.pictures import Colour
+    from mirage_async.sandbox.world import World
 
 __all__ = ["OPERATIONS", "portrait_colour"]
 

@@ -10,13 +10,13 @@ from weakref import WeakValueDictionary
 import anyio
 import anyio.to_thread
 
-from .references import average_colour
-from .scene import draw
+from mirage_async.sandbox.drawing.inspection import average_colour
+from mirage_async.sandbox.drawing.scene import draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .pictures import Colour, Picture
+    from mirage_async.sandbox.drawing.pictures import Colour, Picture
 
 __all__ = ["Gallery"]
 

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .answers import Answer, RefusalError, phrase
+from mirage_async.sandbox.answers import Answer, RefusalError, phrase
 
 if TYPE_CHECKING:
     from mirage_async._clock import Clock
-
-    from .faults import Fault
-    from .provider import Provider
+    from mirage_async.sandbox.dialects.provider import Provider
+    from mirage_async.sandbox.faults.fault import Fault
 
 __all__ = ["fault_answer", "strike"]
 

@@ -6,18 +6,18 @@ import base64
 import re
 from typing import TYPE_CHECKING, Any, cast
 
-from . import mirako_avatars
-from .answers import Answer, RefusalError, json_answer
-from .fields import Fields
-from .jobs import Words
-from .mirako_dialect import json_fields, problem
-from .pictures import RATIO_SIZES, Picture
-from .provider import Call, Operation, Provider, bearer
-from .references import read_data_url
+from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.dialects import mirako_avatars
+from mirage_async.sandbox.dialects.fields import Fields
+from mirage_async.sandbox.dialects.mirako_dialect import json_fields, problem
+from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
+from mirage_async.sandbox.dialects.references import read_data_url
+from mirage_async.sandbox.drawing.pictures import RATIO_SIZES, Picture
+from mirage_async.sandbox.jobs import Words
 
 if TYPE_CHECKING:
-    from .pictures import Colour
-    from .world import World
+    from mirage_async.sandbox.drawing.pictures import Colour
+    from mirage_async.sandbox.world import World
 
 __all__ = ["PROVIDER"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from .answers import RefusalError
+from mirage_async.sandbox.answers import RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
-import warnings
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageStat
+from mirage_async.sandbox.drawing.inspection import probe
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from .fields import Fields
-    from .pictures import Colour
+    from mirage_async.sandbox.dialects.fields import Fields
 
-__all__ = ["average_colour", "probe", "read_data_url", "read_picture_or_link"]
+__all__ = ["read_data_url", "read_picture_or_link"]
 
 _MIME_BY_FORMAT = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 
@@ -56,26 +52,3 @@ def read_picture_or_link(fields: Fields, name: str, value: object) -> bytes:
     if isinstance(value, str) and value.startswith(("http://", "https://")):
         return value.encode()
     return read_data_url(fields, name, value)
-
-
-def probe(data: bytes) -> tuple[str, int, int] | None:
-    """Return format, width and height of an encoded picture from its head, or None when it is no picture."""
-    try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-            return image.format or "", image.width, image.height
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None
-
-
-def average_colour(data: bytes) -> Colour:
-    """Return the average colour of an encoded picture; for other bytes, a colour that depends on them alone.
-
-    Decodes the picture, so not on an event loop.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.draft("RGB", (64, 64))
-            red, green, blue = (round(part) for part in ImageStat.Stat(image.convert("RGB")).mean)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        red, green, blue = blake2b(data, digest_size=3).digest()
-    return red, green, blue

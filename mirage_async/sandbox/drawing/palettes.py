@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterable
 
-    from .pictures import Colour
+    from mirage_async.sandbox.drawing.pictures import Colour
 
 __all__ = ["Palette", "blend", "choose_palette"]
 

@@ -1,0 +1,1 @@
+"""The providers: what each of their documents says, as a server sees it."""

@@ -1,0 +1,1 @@
+"""The pictures of the sandbox: ordered, drawn, kept, and looked at."""

@@ -1,0 +1,1 @@
+"""Trouble to order: what can go wrong, when, and how it meets a connection."""
