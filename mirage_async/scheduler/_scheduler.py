@@ -67,11 +67,26 @@ class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class _Flight:
     """One poller at work, for the sweep."""
 
-    __slots__ = ("began", "scope")
+    __slots__ = ("began", "over", "scope")
 
-    def __init__(self, scope: anyio.CancelScope, began: float) -> None:
-        self.scope = scope
+    def __init__(self, began: float) -> None:
         self.began = began
+        self.over = False
+        # Made by the poller itself: anyio makes scopes inside tasks only, and a timer is what starts a poller.
+        self.scope: anyio.CancelScope | None = None
+
+    def enter(self) -> anyio.CancelScope:
+        """Return the scope to poll in; one that was ended before it began lets nothing be awaited."""
+        self.scope = anyio.CancelScope()
+        if self.over:
+            self.scope.cancel()
+        return self.scope
+
+    def end(self) -> None:
+        """Let the poller stop at once."""
+        self.over = True
+        if self.scope is not None:
+            self.scope.cancel()
 
 
 class Scheduler:
@@ -196,7 +211,7 @@ class Scheduler:
                     self.forget(job)
                     job.stop(job.closed_error())
         for flight in self._flights:
-            flight.scope.cancel()
+            flight.end()
         await self._tasks.aclose(grace=CLOSING_GRACE)  # results that are on the way to their waiters still arrive
         if self._timer is not None:
             self._timer.cancel()
@@ -263,7 +278,7 @@ class Scheduler:
         self._next_sweep = now + SWEEP
         for flight in self._flights:
             if now - flight.began > LONGEST_CALL:
-                flight.scope.cancel()
+                flight.end()
 
     def _interval(self, entry: Entry, job: Job[Any]) -> float:
         view = JobView(
@@ -298,14 +313,14 @@ class Scheduler:
         now = self.clock.monotonic()
         if not self._flights:
             self._next_sweep = now + SWEEP
-        flight = _Flight(anyio.CancelScope(), now)
+        flight = _Flight(now)
         self._flights.add(flight)
         self._tasks.spawn(self._poll_ready(account, entry, flight))
 
     async def _poll_ready(self, account: Account, first: Entry, flight: _Flight) -> None:
         entry: Entry | None = first
         try:
-            with flight.scope:
+            with flight.enter():
                 while entry is not None:
                     flight.began = self.clock.monotonic()
                     await self._poll(entry)
