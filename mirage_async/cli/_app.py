@@ -12,6 +12,7 @@ import mirage_async
 from mirage_async.cli import _lines
 from mirage_async.cli._exits import EPILOG, CommandError, ExitCode, code_for
 from mirage_async.cli._verbosity import Verbose
+from mirage_async.cli.avatar import avatars
 from mirage_async.cli.demo import demo
 from mirage_async.cli.generate import generate
 
@@ -32,6 +33,7 @@ _app = typer.Typer(
 )
 _app.command("demo", epilog=EPILOG)(demo)
 _app.command("generate", epilog=EPILOG)(generate)
+_app.add_typer(avatars, name="avatar")
 
 
 def _show_version(wanted: bool) -> None:

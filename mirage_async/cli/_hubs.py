@@ -13,34 +13,45 @@ from mirage_async.clients import Providers
 from mirage_async.clients._base import MissingKeyError
 from mirage_async.exceptions import MirageError
 from mirage_async.hub import Mirage
+from mirage_async.scheduler import FixedInterval, Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from mirage_async.jobs import Job
 
-__all__ = ["check_key", "hub_on", "minded", "whereabouts"]
+__all__ = ["check_key", "ends_with_us", "hub_on", "minded", "whereabouts"]
 
 
 @asynccontextmanager
-async def hub_on(*, sandbox: bool) -> AsyncGenerator[Mirage, None]:
+async def hub_on(*, sandbox: bool, poll_interval: float | None = None) -> AsyncGenerator[Mirage, None]:
     """Make a hub, not yet entered, for the providers of the environment or for a sandbox.
 
     Args:
         sandbox: use the sandbox that MIRAGE_SANDBOX_URL names, or else one that lives as long as this block. Neither
             real keys nor real addresses are used then.
+        poll_interval: seconds between two status calls of a job, above 0; None follows the providers' documents.
+
+    Raises:
+        InputError: `poll_interval` is out of range.
     """
-    running = os.environ.get("MIRAGE_SANDBOX_URL")
+    scheduler = None if poll_interval is None else Scheduler(policy=FixedInterval(poll_interval))
     keys = dict.fromkeys(Providers.classes(), "sandbox")
     if not sandbox:
-        yield Mirage()
-    elif running:
-        yield Mirage(keys, base_urls=dict.fromkeys(keys, running))
+        yield Mirage(scheduler=scheduler)
+    elif not ends_with_us(sandbox=sandbox):
+        running = os.environ["MIRAGE_SANDBOX_URL"]
+        yield Mirage(keys, base_urls=dict.fromkeys(keys, running), scheduler=scheduler)
     else:
         from mirage_async.sandbox import Sandbox  # noqa: PLC0415 - needs an extra that buying does not
 
         async with Sandbox() as embedded:
-            yield Mirage(keys, base_urls=embedded.base_urls)
+            yield Mirage(keys, base_urls=embedded.base_urls, scheduler=scheduler)
+
+
+def ends_with_us(*, sandbox: bool) -> bool:
+    """Whether the hub works with a sandbox of its own, so that nothing goes on when the command has ended."""
+    return sandbox and not os.environ.get("MIRAGE_SANDBOX_URL")
 
 
 def check_key(hub: Mirage, provider: str) -> None:
@@ -58,11 +69,18 @@ def check_key(hub: Mirage, provider: str) -> None:
 
 
 @asynccontextmanager
-async def minded(hub: Mirage) -> AsyncGenerator[list[Job[Any]], None]:
+async def minded(
+    hub: Mirage, *, ways_back: Callable[[Job[Any]], Awaitable[Sequence[str]]] | None = None
+) -> AsyncGenerator[list[Job[Any]], None]:
     """Open a hub, and tell how to resume what was accepted if the command is interrupted.
 
     Yields a list for the jobs whose results are not in safety yet; jobs the hub itself knows of need not be in it.
+
+    Args:
+        hub: is closed at the end.
+        ways_back: what to tell about a job, in lines; None takes `whereabouts`.
     """
+    lines_of = whereabouts if ways_back is None else ways_back
     open_jobs: list[Job[Any]] = []
     told: list[Job[Any]] = []
     try:
@@ -73,16 +91,18 @@ async def minded(hub: Mirage) -> AsyncGenerator[list[Job[Any]], None]:
                 for name in hub.statistics().unfinished_jobs:
                     open_jobs += [job for job in hub.client(name).jobs if job not in open_jobs]
                 # Told before the hub closes, which may take two seconds: nobody has to be patient to get them.
-                told += await _tell([job for job in open_jobs if job.id is not None])
+                told += await _tell([job for job in open_jobs if job.id is not None], lines_of)
                 raise
     except asyncio.CancelledError:
-        await _tell([job for job in open_jobs if job not in told])
+        await _tell([job for job in open_jobs if job not in told], lines_of)
         raise
 
 
-async def _tell(jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]]:
+async def _tell(
+    jobs: Sequence[Job[Any]], lines_of: Callable[[Job[Any]], Awaitable[Sequence[str]]]
+) -> Sequence[Job[Any]]:
     for job in jobs:
-        for line in await whereabouts(job):
+        for line in await lines_of(job):
             tell(line)
     return jobs
 

@@ -8,12 +8,25 @@ import os
 import sys
 import warnings
 
+from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.exceptions import ClosedError, JobError, MirageError, SubmissionUncertainError
 
-__all__ = ["complain", "one_line", "resume_line", "set_up", "tell", "warn"]
+__all__ = ["AdvisedError", "complain", "one_line", "resume_line", "set_up", "tell", "warn"]
 
 _PROGRAM = "mirage-async"
 _LONGEST_WORDS = 2000  # characters; tokens and addresses have a few hundred
+
+
+class AdvisedError(CommandError):
+    """A reason to end that comes with what a person can do now.
+
+    Attributes:
+        advice: one line, told after the reason.
+    """
+
+    def __init__(self, message: str, *, code: ExitCode, advice: str) -> None:
+        super().__init__(message, code=code)
+        self.advice = advice
 
 
 def one_line(text: str) -> str:
@@ -42,13 +55,15 @@ def warn(text: str) -> None:
 
 
 def complain(error: BaseException) -> None:
-    """Tell why the command ends, in one line, and how to resume in another where there is something to resume."""
+    """Tell why the command ends, in one line, and in another how to go on where there is a way."""
     reason = str(error) or type(error).__name__
     if isinstance(error, SubmissionUncertainError) and error.key and error.key not in reason:
         reason = f"{reason}; it may have been paid for (key {error.key})"
     elif not isinstance(error, MirageError | OSError) and type(error).__module__ == "builtins":
         reason = f"unexpected {type(error).__name__}: {reason} (MIRAGE_DEBUG=1 shows where)"
     tell(f"error: {reason}")
+    if isinstance(error, AdvisedError):
+        tell(error.advice)
     token = error.token if isinstance(error, JobError | ClosedError) else None
     if token is not None:
         tell(resume_line(token))

@@ -37,10 +37,18 @@ class RefusalError(Exception):
         code: machine-readable word, for providers that send one.
         name: the field at fault, or None when it is not about a field.
         value: what was given for it.
+        retry_after: seconds until the request may pass, for providers that say so in the body; 0 for nothing to say.
     """
 
     def __init__(
-        self, status: int, message: str, *, code: str | None = None, name: str | None = None, value: object = None
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        name: str | None = None,
+        value: object = None,
+        retry_after: int = 0,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -48,6 +56,7 @@ class RefusalError(Exception):
         self.code = code
         self.name = name
         self.value = value
+        self.retry_after = retry_after
 
 
 def json_answer(value: Any, *, status: int = 200, content_type: str = "application/json") -> Answer:

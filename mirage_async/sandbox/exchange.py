@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
+from mirage_async.sandbox.accounts import alias_of
 from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
 from mirage_async.sandbox.bodies import Body, decode_body
 from mirage_async.sandbox.dialects.provider import Call
+from mirage_async.sandbox.faults.rules import Occasion
 from mirage_async.sandbox.faults.strikes import fault_answer, strike
 from mirage_async.sandbox.requestlog import SeenRequest, redacted
 
@@ -18,13 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from mirage_async.sandbox.dialects.provider import Operation, Provider
-    from mirage_async.sandbox.faults.fault import Fault, FaultQueues
+    from mirage_async.sandbox.faults.fault import Fault
+    from mirage_async.sandbox.faults.flaws import Point
+    from mirage_async.sandbox.faults.rules import FaultRules
     from mirage_async.sandbox.requestlog import RequestLog
     from mirage_async.sandbox.world import World
 
 __all__ = ["Exchange", "Route"]
 
 _UNAUTHORIZED = "Authentication required: the API key is missing or empty."
+_HERE = b"http://sandbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class Exchange:
         faults: where faults wait.
     """
 
-    def __init__(self, world: World, log: RequestLog, faults: FaultQueues) -> None:
+    def __init__(self, world: World, log: RequestLog, faults: FaultRules) -> None:
         self._world = world
         self._log = log
         self._faults = faults
@@ -53,21 +60,8 @@ class Exchange:
 
     async def serve(self, request: web.Request, route: Route | None) -> web.StreamResponse:
         """Serve one request; without a route, say that there is nothing at this path."""
-        self._watch(cast("asyncio.Task[Any]", asyncio.current_task()))
-        operation = route.operation if route else None
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        place = self._log.arrive(self._first_sight(request, headers, route))
-        name = {"X-Request-Id": self._world.identifiers.request()}
-        fault = self._faults.take(operation.name) if operation else None
-        answer = await self._answer(request, headers, route, place, fault)
-        if fault is not None:
-            ordered = fault_answer(fault, route.provider) if route else None
-            if ordered is None:
-                return await self._strike(fault, request, answer.with_headers(name), place)
-            answer = ordered
-        self._log.amend(place, status=answer.status)
-        headers = {"Content-Type": answer.content_type, **name, **answer.headers}
-        return web.Response(status=answer.status, body=answer.body, headers=headers)
+        with self._world.clock.at_work():
+            return await self._serve(request, route)
 
     async def stop(self) -> None:
         """Cancel what is still being served or worked on, and wait until it has ended."""
@@ -75,29 +69,74 @@ class Exchange:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _answer(
-        self, request: web.Request, headers: Mapping[str, str], route: Route | None, place: int, fault: Fault | None
-    ) -> Answer:
-        """Return the genuine answer; the work is left out when a fault strikes before it."""
+    async def _serve(self, request: web.Request, route: Route | None) -> web.StreamResponse:
+        self._watch(cast("asyncio.Task[Any]", asyncio.current_task()))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        number = self._log.arrive(self._first_sight(request, headers, route))
+        name = {"X-Request-Id": self._world.identifiers.request()}
         if route is None:
-            return json_answer({"error": f"Nothing at {request.method} {request.path}"}, status=404)
+            nothing = json_answer({"error": f"Nothing at {request.method} {request.path}"}, status=404)
+            return self._respond(nothing.with_headers(name), number)
+        fault: Fault | None = None
         try:
-            body = await self._read(request, place)
-            if fault is not None and not fault.after_the_work:
-                return json_answer({})
-            operation = _admit(request, headers, route)
+            body = await self._read(request, number)
+            account = self._admit(headers, route, name)
+            fault = self._fault_for(request, route, body, number)
+            flaws = frozenset({fault.flaw}) if fault is not None and fault.flaw is not None else frozenset[str]()
+            call = Call(path_values=dict(request.match_info), body=body, account=account, flaws=flaws)
+            answer = await self._answer(request, route, call, fault)
         except RefusalError as refusal:
-            return route.provider.refuse(refusal)
-        work = self._work(route.provider, operation, Call(path_values=dict(request.match_info), body=body))
-        return await (work if request.method == "GET" else self._unstoppable(work))
+            answer = route.provider.refuse(refusal)
+        answer = answer.with_headers(name)
+        if fault is not None and fault.flaw is None:
+            self._log.amend(number, fault=str(fault))
+            ordered = fault_answer(fault, route.provider, self._world.clock)
+            if ordered is None:
+                return await self._strike(fault, request, answer, number)
+            answer = ordered.with_headers(name)
+        elif fault is not None:
+            self._log.amend(number, fault=str(fault))
+            answer = _spoiled(answer, fault, route.provider)
+        return self._respond(answer, number)
 
-    async def _work(self, provider: Provider, operation: Operation, call: Call) -> Answer:
+    def _respond(self, answer: Answer, number: int) -> web.Response:
+        body = answer.body.replace(self._world.url.encode(), _HERE)
+        digest = blake2b(body, digest_size=16).hexdigest()
+        self._log.amend(number, status=answer.status, answer_digest=digest)
+        headers = {"Content-Type": answer.content_type, **answer.headers}
+        return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+    def _admit(self, headers: Mapping[str, str], route: Route, extra: dict[str, str]) -> str:
+        """Return the account of a request that its limit lets pass, and note what the limit says in `extra`."""
+        account = alias_of(route.provider.find_key(headers))
+        if not account or route.operation is None:
+            return account
+        admission = self._world.accounts.admit(route.provider.name, account)
+        extra.update(admission.headers)
+        if admission.retry_after:
+            raise RefusalError(429, "Too many requests", retry_after=admission.retry_after)
+        return account
+
+    def _fault_for(self, request: web.Request, route: Route, body: Body, number: int) -> Fault | None:
+        """Return what is to go wrong with a request, and note what it is about."""
+        if route.operation is None:
+            return None
+        occasion = _occasion(self._world, route.operation, request.match_info, body)
+        self._log.amend(number, job_id=occasion.job_id)
         try:
-            return await operation.handle(self._world, call)
-        except RefusalError as refusal:
-            return provider.refuse(refusal)
+            return self._faults.take(occasion)
+        except ValueError as error:
+            raise RefusalError(400, str(error), name="prompt") from None
 
-    async def _read(self, request: web.Request, place: int) -> Body:
+    async def _answer(self, request: web.Request, route: Route, call: Call, fault: Fault | None) -> Answer:
+        """Return the genuine answer; the work is left out when a fault strikes before it."""
+        if fault is not None and not fault.after_the_work:
+            return json_answer({})
+        operation = _operation(request, route, call.account)
+        work = operation.handle(self._world, call)
+        return await (self._unstoppable(work) if operation.stage == "submit" else work)
+
+    async def _read(self, request: web.Request, number: int) -> Body:
         try:
             raw = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -105,7 +144,7 @@ class Exchange:
         except web.RequestPayloadError:
             raise RefusalError(400, "The request body cannot be read.") from None
         body = decode_body(request.headers.get("Content-Type", ""), raw)
-        self._log.amend(place, body=raw, fields=body.fields)
+        self._log.amend(number, body=raw, fields=body.fields)
         return body
 
     async def _unstoppable(self, work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -114,10 +153,13 @@ class Exchange:
         self._watch(task)
         return await asyncio.shield(task)
 
-    async def _strike(self, fault: Fault, request: web.Request, answer: Answer, place: int) -> web.StreamResponse:
+    async def _strike(self, fault: Fault, request: web.Request, answer: Answer, number: int) -> web.StreamResponse:
         # There is one: losing the connection cancels whoever serves it.
         transport = cast("asyncio.Transport", request.transport)
-        self._log.amend(place, status=await strike(fault, transport, answer, self._world.clock))
+        waits = fault.stall is not None or fault.dribble is not None
+        with self._world.clock.at_rest() if waits else nullcontext():
+            status = await strike(fault, transport, answer, self._world.clock)
+        self._log.amend(number, status=status)
         # The server will find the connection closed and drop this.
         return web.Response()
 
@@ -128,10 +170,9 @@ class Exchange:
     def _first_sight(self, request: web.Request, headers: Mapping[str, str], route: Route | None) -> SeenRequest:
         """Return what the head of a request tells."""
         operation = route.operation if route else None
+        key = headers.get("authorization") or headers.get("x-api-key") or ""
         if route and operation and operation.needs_key:
-            authorized = bool(route.provider.find_key(headers))
-        else:
-            authorized = bool(headers.get("authorization") or headers.get("x-api-key"))
+            key = route.provider.find_key(headers)
         return SeenRequest(
             operation=operation.name if operation else "unknown",
             provider=route.provider.name if route else "",
@@ -139,7 +180,8 @@ class Exchange:
             path=request.path,
             query=dict(request.query),
             headers=redacted(headers),
-            authorized=authorized,
+            authorized=bool(key),
+            account=alias_of(key),
             body=b"",
             fields={},
             at=self._world.clock.monotonic(),
@@ -147,10 +189,40 @@ class Exchange:
         )
 
 
-def _admit(request: web.Request, headers: Mapping[str, str], route: Route) -> Operation:
+def _operation(request: web.Request, route: Route, account: str) -> Operation:
     """Return the operation, unless the method or the missing key forbids it."""
     if route.operation is None:
         raise RefusalError(405, f"{request.method} is not allowed here; use {route.allowed}.")
-    if route.operation.needs_key and not route.provider.find_key(headers):
+    if route.operation.needs_key and not account:
         raise RefusalError(401, _UNAUTHORIZED)
     return route.operation
+
+
+def _occasion(world: World, operation: Operation, path_values: Mapping[str, str], body: Body) -> Occasion:
+    """Return what a request is about, as far as faults are concerned."""
+    points: set[Point] = set()
+    prompt, job_id = "", ""
+    named = list(path_values.values())[-1:]
+    embedded: set[Point] = {"result", "picture"} if operation.embeds(body.fields) else {"result"}
+    if operation.stage == "submit":
+        # An avatar has no prompt; its name stands for it.
+        prompt = str(body.fields.get("prompt") or body.fields.get("name") or "")
+        points = {"submit", *embedded} if operation.blocking else {"submit"}
+    elif operation.stage == "status" and named and (job := world.jobs.get_job(named[0])) is not None:
+        prompt, job_id = job.prompt, job.id
+        points = {"status", *embedded} if world.tells_result(job) else {"status"}
+    elif operation.stage == "picture" and named and (link := world.links.find(named[0])) is not None:
+        prompt, job_id = link.picture.prompt, link.job_id
+        points = {"picture"}
+    return Occasion(operation=operation.name, points=frozenset(points), prompt=prompt, job_id=job_id)
+
+
+def _spoiled(answer: Answer, fault: Fault, provider: Provider) -> Answer:
+    """Return an answer that arrives whole and is no good, for the flaws that are the same everywhere."""
+    if fault.flaw == "error-body":
+        refused = provider.refuse(RefusalError(500, "Internal error (ordered from the sandbox)"))
+        return Answer(status=200, body=refused.body, content_type=refused.content_type, headers=answer.headers)
+    if fault.flaw == "invalid-json":
+        body = answer.body[: max(1, len(answer.body) * 2 // 3)]
+        return Answer(status=answer.status, body=body, content_type=answer.content_type, headers=answer.headers)
+    return answer

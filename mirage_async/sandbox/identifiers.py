@@ -41,6 +41,10 @@ class Identifiers:
         digest = blake2b(f"{self._seed}/{purpose}/{self._next(purpose)}".encode(), digest_size=16).digest()
         return str(uuid.UUID(bytes=digest, version=4))
 
+    def restart(self) -> None:
+        """Count from the beginning again."""
+        self._counts.clear()
+
     def request(self) -> str:
         """Return the next request's name, in order of arrival."""
         return f"req-{self._next('request'):06d}"

@@ -1,7 +1,9 @@
-"""Work that takes time. Nothing runs: where a job stands is computed from the clock whenever someone asks."""
+"""What a job is: one piece of work, where it stands, and what a status call gets to see of it."""
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,20 +12,45 @@ if TYPE_CHECKING:
     from mirage_async._clock import Clock
     from mirage_async.sandbox.drawing.pictures import Picture
 
-__all__ = ["Job", "JobStore", "JobView", "Words"]
+__all__ = ["Job", "JobStore", "JobView", "Station", "Words"]
 
 _QUEUED_SHARE = 0.25
+_HALFWAY = 50
 _NEARLY_DONE = 99
 _DONE = 100
 
 
+class Station(enum.Enum):
+    """Where a job can stand, for all providers alike."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def is_bad_end(self) -> bool:
+        """Whether it is an end without a result."""
+        return self in (Station.FAILED, Station.CANCELLED, Station.TIMED_OUT)
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A provider's words for the three stations of a job."""
+    """A provider's words for the stations of a job; a provider with one word for every bad end repeats it."""
 
     queued: str
     running: str
     done: str
+    failed: str = "FAILED"
+    cancelled: str = "FAILED"
+    timed_out: str = "FAILED"
+
+    def word(self, station: Station) -> str:
+        """Return the word for `station`."""
+        word: str = getattr(self, station.value)
+        return word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +61,10 @@ class JobView:
         id: the provider's name for it.
         provider: "mirako", "miragic", "mira" or "milady".
         kind: "image" or "avatar".
+        model: the model that was asked for, "" where there is none.
         status: the provider's own word.
         progress: 0-99 while it is open, 100 when it is done.
+        polls: status calls so far.
         created_at: seconds since the epoch.
         prompt: the prompt, or an avatar's name.
     """
@@ -43,15 +72,30 @@ class JobView:
     id: str
     provider: str
     kind: str
+    model: str
     status: str
     progress: int
+    polls: int
     created_at: float
     prompt: str
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """One piece of work; `started_at` and `ends_at` are seconds on the monotonic clock."""
+    """One piece of work. Moments are seconds on the monotonic clock.
+
+    Attributes:
+        duration: seconds of work once a worker has taken it.
+        polls_needed: end at this status call instead of after `duration`; None for work that takes time.
+        work_at: when a worker took it; None while it waits for one.
+        ends_at: when it will end by itself; infinity where only a hand, or status calls, can end it.
+        end: how it ended; None while it is open.
+        ended_at: when that was.
+        destiny: how it will end by itself.
+        reason: what a failed job says of itself.
+        flaws: what is wrong with it for as long as it lives.
+        held: whether only a hand can end it.
+    """
 
     id: str
     provider: str
@@ -60,32 +104,40 @@ class Job:
     words: Words
     created_at: float
     started_at: float
-    ends_at: float
+    duration: float
+    model: str = ""
+    account: str = ""
+    polls_needed: int | None = None
+    held: bool = False
+    polls: int = 0
+    work_at: float | None = None
+    ends_at: float = math.inf
+    end: Station | None = None
+    ended_at: float = math.inf
+    destiny: Station = Station.DONE
+    reason: str = ""
+    flaws: frozenset[str] = frozenset()
     pictures: tuple[Picture, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
-    def duration(self) -> float:
-        """Seconds from start to end."""
-        return self.ends_at - self.started_at
+    def is_done(self) -> bool:
+        """Whether it ended well."""
+        return self.end is Station.DONE
 
-    def is_done(self, now: float) -> bool:
-        """Tell whether the job has ended at the monotonic moment `now`."""
-        return now >= self.ends_at
-
-    def status(self, now: float) -> str:
-        """Return the provider's word for where the job stands; the first quarter of its time is spent queued."""
-        if self.is_done(now):
-            return self.words.done
-        if now - self.started_at < self.duration * _QUEUED_SHARE:
-            return self.words.queued
-        return self.words.running
+    def station(self, now: float) -> Station:
+        """Return where it stands; the first quarter of the work still counts as queued."""
+        if self.end is not None:
+            return self.end
+        if self.work_at is None or self._share(now) < _QUEUED_SHARE:
+            return Station.QUEUED
+        return Station.RUNNING
 
     def progress(self, now: float) -> int:
         """Return 0-99 while open and 100 when done."""
-        if self.is_done(now):
+        if self.is_done:
             return _DONE
-        return max(0, min(_NEARLY_DONE, int(_DONE * (now - self.started_at) / self.duration)))
+        return 0 if self.work_at is None else max(0, min(_NEARLY_DONE, int(_DONE * self._share(now))))
 
     def view(self, now: float) -> JobView:
         """Return the job as it stands at `now`."""
@@ -93,11 +145,24 @@ class Job:
             id=self.id,
             provider=self.provider,
             kind=self.kind,
-            status=self.status(now),
+            model=self.model,
+            status=self.words.word(self.station(now)),
             progress=self.progress(now),
+            polls=self.polls,
             created_at=self.created_at,
             prompt=self.prompt,
         )
+
+    def _share(self, now: float) -> float:
+        """Return how much of the work is done, 0 to 1."""
+        if self.held:
+            # Nobody knows when somebody will end it. Having been looked at, it is on its way.
+            return _HALFWAY / _DONE if self.polls else 0.0
+        if self.polls_needed is not None:
+            return self.polls / self.polls_needed
+        if self.work_at is None or self.duration <= 0:
+            return 1.0
+        return (min(now, self.ended_at) - self.work_at) / self.duration
 
 
 class JobStore(Mapping[str, JobView]):
@@ -123,6 +188,14 @@ class JobStore(Mapping[str, JobView]):
         """Keep `job`."""
         self._jobs[job.id] = job
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._jobs.clear()
+
+    def get_job(self, job_id: str) -> Job | None:
+        """Return the job of that name."""
+        return self._jobs.get(job_id)
+
     def find(self, provider: str, kind: str, job_id: str) -> Job | None:
         """Return the job of that name if it is this provider's and of this kind."""
         job = self._jobs.get(job_id)
@@ -134,5 +207,4 @@ class JobStore(Mapping[str, JobView]):
 
     def count_open(self) -> int:
         """Return how many jobs have not ended yet."""
-        now = self._clock.monotonic()
-        return sum(not job.is_done(now) for job in self._jobs.values())
+        return sum(job.end is None for job in self._jobs.values())

@@ -11,13 +11,24 @@ if TYPE_CHECKING:
     from mirage_async._clock import Clock
     from mirage_async.sandbox.drawing.pictures import Picture
 
-__all__ = ["Links"]
+__all__ = ["Link", "Links"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Link:
+class Link:
+    """Where a link leads.
+
+    Attributes:
+        picture: what it shows.
+        job_id: the job that made it.
+        expires_at: when it stops working; None for never.
+        flaws: what is wrong with its bytes.
+    """
+
     picture: Picture
+    job_id: str
     expires_at: float | None
+    flaws: frozenset[str]
 
 
 class Links:
@@ -25,15 +36,33 @@ class Links:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, Link] = {}
 
-    def add(self, token: str, picture: Picture, *, lifetime: float | None = None) -> None:
+    def add(
+        self,
+        token: str,
+        picture: Picture,
+        *,
+        job_id: str,
+        lifetime: float | None = None,
+        flaws: frozenset[str] = frozenset(),
+    ) -> None:
         """Make `token` lead to `picture` for `lifetime` seconds, or for ever when None."""
+        if "expired" in flaws:
+            lifetime = 0.0
         expires_at = None if lifetime is None else self._clock.monotonic() + lifetime
-        self._links[token] = _Link(picture, expires_at)
+        self._links[token] = Link(picture, job_id, expires_at, flaws)
 
-    def open(self, token: str) -> Picture:
-        """Return the picture behind `token`.
+    def find(self, token: str) -> Link | None:
+        """Return the link of that name, expired or not."""
+        return self._links.get(token)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._links.clear()
+
+    def open(self, token: str, *, flaws: frozenset[str] = frozenset()) -> Link:
+        """Return the link behind `token`; among the `flaws` of a request may be that it finds it expired.
 
         Raises:
             RefusalError: 404 when there is no such link, 410 when it has expired.
@@ -41,6 +70,7 @@ class Links:
         link = self._links.get(token)
         if link is None:
             raise RefusalError(404, "No such picture.", code="NOT_FOUND")
-        if link.expires_at is not None and self._clock.monotonic() >= link.expires_at:
+        over = link.expires_at is not None and self._clock.monotonic() >= link.expires_at
+        if over or "expired" in flaws:
             raise RefusalError(410, "This link has expired; ask for the job's status to get a new one.", code="EXPIRED")
-        return link.picture
+        return link

@@ -1,15 +1,18 @@
-"""Every request that arrived, in order, with its secrets taken out."""
+"""Every request that arrived, in order, with its secrets taken out, and what became of it."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["RequestLog", "SeenRequest", "redacted"]
+__all__ = ["RequestLog", "SeenRequest", "redacted", "select", "transcript_of"]
+
+_MOST_ENTRIES = 100_000
+_MOST_BODY_BYTES = 64 * 2**20
 
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 
@@ -30,6 +33,12 @@ class SeenRequest:
         fields: the decoded form or JSON object; empty when there was none.
         at: seconds on the sandbox's monotonic clock.
         status: HTTP status of the answer, None as long as, or when, none was sent.
+        number: which request it was, counted from 1.
+        account: a short name of its key, "" without one.
+        job_id: the job it was about, "" when it was about none.
+        fault: what went wrong with it on purpose, "" when nothing did.
+        answer_digest: BLAKE2b of the answer's body in hexadecimal, with this sandbox's address taken out of it, so
+            that it is the same in two runs; "" when the body was not sent whole.
     """
 
     operation: str
@@ -43,33 +52,131 @@ class SeenRequest:
     fields: Mapping[str, Any]
     at: float
     status: int | None
+    number: int = 0
+    account: str = ""
+    job_id: str = ""
+    fault: str = ""
+    answer_digest: str = ""
 
 
 class RequestLog:
-    """The requests so far. An entry grows while its request is being served."""
+    """The latest requests. An entry grows while its request is being served.
 
-    def __init__(self) -> None:
-        self._entries: list[SeenRequest] = []
+    Args:
+        most: how many are kept.
+        most_body_bytes: how much of their bodies together; the oldest bodies go first, and their fields with them.
+    """
+
+    def __init__(self, *, most: int = _MOST_ENTRIES, most_body_bytes: int = _MOST_BODY_BYTES) -> None:
+        self._most = most
+        self._most_body_bytes = most_body_bytes
+        self._entries: dict[int, SeenRequest] = {}
+        self._bodies: deque[tuple[int, int]] = deque()
+        self._body_bytes = 0
+        self._arrived = 0
+        self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._arrived
 
     def arrive(self, request: SeenRequest) -> int:
-        """Note a request whose head has arrived; return its place."""
-        self._entries.append(request)
-        return len(self._entries) - 1
+        """Note a request whose head has arrived; return its number."""
+        self._arrived += 1
+        self._counts[request.operation] += 1
+        self._entries[self._arrived] = replace(request, number=self._arrived)
+        while len(self._entries) > self._most:
+            del self._entries[next(iter(self._entries))]
+        return self._arrived
 
-    def amend(self, place: int, **changes: Any) -> None:
-        """Fill in what has become known about the request at `place`."""
-        self._entries[place] = replace(self._entries[place], **changes)
+    def amend(self, number: int, **changes: Any) -> None:
+        """Fill in what has become known about a request, if it is still kept."""
+        entry = self._entries.get(number)
+        if entry is None:
+            return
+        self._entries[number] = replace(entry, **changes)
+        if "body" in changes:
+            self._make_room_for(number, len(changes["body"]))
 
     def all(self) -> list[SeenRequest]:
         """Return the requests in order of arrival."""
-        return self._entries.copy()
+        return list(self._entries.values())
 
     def count(self) -> dict[str, int]:
-        """Return how many requests each operation has had."""
-        return dict(Counter(entry.operation for entry in self._entries))
+        """Return how many requests each operation has had, those no longer kept included."""
+        return dict(self._counts)
+
+    def clear(self) -> None:
+        """Forget them all, and count from 1 again."""
+        self.__init__(most=self._most, most_body_bytes=self._most_body_bytes)  # type: ignore[misc]
+
+    def _make_room_for(self, number: int, size: int) -> None:
+        self._bodies.append((number, size))
+        self._body_bytes += size
+        while self._body_bytes > self._most_body_bytes and len(self._bodies) > 1:
+            oldest, freed = self._bodies.popleft()
+            self._body_bytes -= freed
+            entry = self._entries.get(oldest)
+            if entry is not None:
+                self._entries[oldest] = replace(entry, body=b"", fields={})
+
+
+def select(
+    requests: Iterable[SeenRequest],
+    *,
+    provider: str | None = None,
+    operation: str | None = None,
+    method: str | None = None,
+    status: int | None = None,
+    job_id: str | None = None,
+    prompt: str | None = None,
+    after: int = 0,
+) -> list[SeenRequest]:
+    """Return the requests that have all that is given.
+
+    Args:
+        requests: where to look.
+        provider: such as "mira".
+        operation: such as "mira.generate".
+        method: HTTP method, in any case.
+        status: of the answer.
+        job_id: the job they were about.
+        prompt: text that their prompt contains.
+        after: only requests with a higher number.
+    """
+    return [
+        request
+        for request in requests
+        if request.number > after
+        and (provider is None or request.provider == provider)
+        and (operation is None or request.operation == operation)
+        and (method is None or request.method == method.upper())
+        and (status is None or request.status == status)
+        and (job_id is None or request.job_id == job_id)
+        and (prompt is None or prompt in str(request.fields.get("prompt", "")))
+    ]
+
+
+def transcript_of(requests: Iterable[SeenRequest]) -> list[dict[str, Any]]:
+    """Return what was asked and answered, without what differs between two runs that did the same.
+
+    Left out are the times, the headers, the keys and the address of the sandbox.
+    """
+    return [
+        {
+            "number": request.number,
+            "operation": request.operation,
+            "method": request.method,
+            "path": request.path,
+            "query": dict(request.query),
+            "fields": dict(request.fields),
+            "authorized": request.authorized,
+            "status": request.status,
+            "fault": request.fault,
+            "job_id": request.job_id,
+            "answer_digest": request.answer_digest,
+        }
+        for request in requests
+    ]
 
 
 def redacted(headers: Mapping[str, str]) -> dict[str, str]:

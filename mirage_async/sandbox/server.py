@@ -1,18 +1,21 @@
-"""The sandbox itself: one port, one HTTP server, and the way of a request through it."""
+"""The sandbox itself: one port, one HTTP server, and everything a person can do with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from aiohttp import web
 
-from mirage_async._clock import SystemClock
+from mirage_async.sandbox.accounts import Accounts
+from mirage_async.sandbox.clock import VirtualClock
 from mirage_async.sandbox.dialects.registry import PROVIDERS
-from mirage_async.sandbox.durations import Durations, DurationsSetting
+from mirage_async.sandbox.durations import Durations
 from mirage_async.sandbox.exchange import Exchange, Route
-from mirage_async.sandbox.faults.fault import Fault, FaultQueues
-from mirage_async.sandbox.requestlog import RequestLog, SeenRequest
+from mirage_async.sandbox.faults.rules import FaultRules
+from mirage_async.sandbox.jobs import Station
+from mirage_async.sandbox.progress import Progress
+from mirage_async.sandbox.requestlog import RequestLog, SeenRequest, select, transcript_of
 from mirage_async.sandbox.world import World
 
 if TYPE_CHECKING:
@@ -20,7 +23,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mirage_async._clock import Clock
-    from mirage_async.sandbox.jobs import JobView
+    from mirage_async.sandbox.accounts import AccountView
+    from mirage_async.sandbox.durations import DurationsSetting
+    from mirage_async.sandbox.faults.fault import Fault
+    from mirage_async.sandbox.faults.rules import FaultRule
+    from mirage_async.sandbox.jobs import Job, JobView
+    from mirage_async.sandbox.progress import ProgressSetting
 
 __all__ = ["Sandbox", "Statistics"]
 
@@ -29,6 +37,7 @@ _KEEP_ALIVE = 5.0  # seconds, as Node's servers have it; longer, and node-fetch 
 _BACKLOG = 4096
 _SHUTDOWN = 0.05
 _MOST_PORTS = 65535
+_BAD_ENDS = {"failed": Station.FAILED, "cancelled": Station.CANCELLED, "timed_out": Station.TIMED_OUT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +48,7 @@ class Statistics:
         requests: requests per operation; those without one count as "unknown".
         purchases: POSTs whose work was done and charged, per provider.
         open_jobs: jobs that have not ended.
-        faults_waiting: faults that no request has met yet.
+        faults_waiting: faults that no request has met yet; one that strikes for ever counts once.
     """
 
     requests: Mapping[str, int]
@@ -51,20 +60,27 @@ class Statistics:
 class Sandbox:
     """Mirako, Miragic, Mira and Milady on one local port, with real pictures and trouble on demand.
 
-    Use it as an async context manager. It accepts any key that is not empty, keeps everything in memory, never opens a
-    connection of its own, and does the same again when run again with the same seed.
+    Use it as an async context manager. It accepts any key that is not empty, keeps everything in memory, and does the
+    same again when run again with the same seed. The only connections it opens are deliveries to the webhooks its
+    clients named, and those only to addresses of this machine or its private network.
+
+    Everything its methods do can also be asked of it over HTTP, under `/_sandbox/`.
 
     Args:
         port: TCP port, 0 for any free one.
         seed: decides ids, durations and pictures without a seed of their own.
         strict: enforce every documented rule, and name it in the error. The default also takes the documented examples
             that break the documents' own rules.
-        durations: seconds that work takes: a number for everything, or a mapping by "provider" or "provider.kind" (the
-            kinds are "image" and "avatar") to a number or a (low, high) range. None: images 1-3 s, avatars 4 s. The
-            first quarter is spent queued.
+        durations: seconds that work takes: a number, a (low, high) range, a `Lognormal` or a `ColdStart` for
+            everything, or a mapping to these by "provider", "provider.kind" (the kinds are "image" and "avatar") or
+            "provider:model". None: images 1-3 s, avatars 4 s. The first quarter is spent queued.
         host: address to listen on.
-        clock: where time comes from; None for the system's.
+        clock: the clock to follow; None for the system's. See `Sandbox.clock`.
         link_lifetime: seconds a Miragic result link works.
+        workers: how many jobs a provider works on at a time, the others waiting in a queue: a number for each
+            provider, or a mapping by provider. None: no limit.
+        progress: what ends a job. "time", or None: its duration. A number: that status call. "manual": `finish_job` and
+            `fail_job` alone. Or a mapping to these by "provider" or "provider.kind".
 
     Raises:
         ValueError: an argument is out of range.
@@ -80,6 +96,8 @@ class Sandbox:
         host: str = "127.0.0.1",
         clock: Clock | None = None,
         link_lifetime: float = 600.0,
+        workers: int | Mapping[str, int] | None = None,
+        progress: ProgressSetting = None,
     ) -> None:
         if not 0 <= port <= _MOST_PORTS:
             raise ValueError(f"port must be 0 to {_MOST_PORTS}, got {port!r}")
@@ -87,17 +105,20 @@ class Sandbox:
             raise ValueError(f"link_lifetime must be more than 0 seconds, got {link_lifetime!r}")
         self._host = host
         self._port = port
-        self._clock = clock or SystemClock()
+        self._clock = VirtualClock(clock)
         kinds = [f"{provider.name}.{kind}" for provider in PROVIDERS for kind in provider.kinds]
         self._world = World(
             clock=self._clock,
             seed=seed,
             strict=strict,
             durations=Durations(durations, seed=seed, kinds=kinds),
+            progress=Progress(progress, kinds=kinds),
+            workers=_workers(workers),
+            accounts=Accounts(self._clock, {provider.name: provider.price for provider in PROVIDERS}),
             link_lifetime=link_lifetime,
         )
         self._log = RequestLog()
-        self._faults = FaultQueues([operation.name for provider in PROVIDERS for operation in provider.operations])
+        self._faults = FaultRules(_operations(), seed=seed)
         self._exchange = Exchange(self._world, self._log, self._faults)
         self._runner: web.AppRunner | None = None
 
@@ -130,6 +151,7 @@ class Sandbox:
             self._runner = None
         # A last request may have come in between.
         await self._exchange.stop()
+        self._clock.close()
 
     def __repr__(self) -> str:
         return (
@@ -148,17 +170,67 @@ class Sandbox:
         return {provider.name: self.url for provider in PROVIDERS}
 
     @property
+    def clock(self) -> VirtualClock:
+        """Its time: `freeze`, `advance`, `auto_advance` and `resume` it."""
+        return self._clock
+
+    @property
     def requests(self) -> list[SeenRequest]:
-        """Every request so far, in order of arrival; a copy."""
+        """The latest requests, up to 100,000, in order of arrival; a copy."""
         return self._log.all()
+
+    def find_requests(self, **filters: Any) -> list[SeenRequest]:
+        """Return the requests that have all that is given.
+
+        Args:
+            filters: any of provider, operation, method, status, job_id, prompt (text it contains) and after (a number).
+
+        Raises:
+            TypeError: there is no such filter.
+        """
+        return select(self._log.all(), **filters)
+
+    def transcript(self) -> list[dict[str, Any]]:
+        """Return what was asked and answered, for JSON; two runs that did the same with one seed have the same.
+
+        Answers that tell a date are the same only if the clock was frozen at one, as in `clock.freeze(at=1.75e9)`.
+        """
+        return transcript_of(self._log.all())
 
     @property
     def jobs(self) -> Mapping[str, JobView]:
         """Every job, avatar and blocking purchase by id, oldest first, each as it stands when it is looked up."""
+        self._world.workshop.catch_up()
         return self._world.jobs
+
+    def finish_job(self, job_id: str) -> None:
+        """Let a job be done now, whatever it waits for.
+
+        Raises:
+            ValueError: there is no such job, or it has ended.
+        """
+        self._end(job_id, Station.DONE, "")
+
+    def fail_job(
+        self, job_id: str, reason: str = "", *, end: Literal["failed", "cancelled", "timed_out"] = "failed"
+    ) -> None:
+        """Let a job come to a bad end now.
+
+        Args:
+            job_id: the provider's name for it.
+            reason: what it says of itself.
+            end: which end, where the provider has more than one word for it.
+
+        Raises:
+            ValueError: there is no such job or end, or it has ended.
+        """
+        if end not in _BAD_ENDS:
+            raise ValueError(f"end must be one of {', '.join(_BAD_ENDS)}; got {end!r}")
+        self._end(job_id, _BAD_ENDS[end], reason)
 
     def statistics(self) -> Statistics:
         """Return the figures of this moment."""
+        self._world.workshop.catch_up()
         return Statistics(
             requests=self._log.count(),
             purchases=dict(self._world.purchases),
@@ -166,13 +238,130 @@ class Sandbox:
             faults_waiting=len(self._faults),
         )
 
-    def fail(self, operation: str, *faults: Fault) -> None:
+    def fail(
+        self,
+        operation: str,
+        *faults: Fault | str,
+        times: int | None = 1,
+        probability: float = 1.0,
+        prompt: str = "",
+    ) -> list[int]:
         """Let the next requests to `operation` fail, one for each of `faults` and in their order.
 
+        Args:
+            operation: such as "miragic.create"; "miragic.*" is every operation of a provider, "*" every one there is.
+            faults: faults, or their names as in a prompt: "429:2", "reset-after", "no-image".
+            times: how often each strikes; None for ever.
+            probability: the share of requests that it strikes, above 0 to 1; which ones follows from the seed.
+            prompt: text that a request's prompt must contain.
+
+        Returns:
+            The numbers of the rules, for `remove_fault`.
+
         Raises:
-            ValueError: there is no such operation, or no fault was given.
+            ValueError: there is no such operation or fault, no fault was given, or an argument is out of range.
         """
-        self._faults.add(operation, *faults)
+        return self._faults.add(operation, *faults, times=times, probability=probability, prompt=prompt)
+
+    @property
+    def faults(self) -> list[FaultRule]:
+        """The faults that wait, oldest first; a copy. Those that stand in prompts are not among them."""
+        return self._faults.view()
+
+    def remove_fault(self, rule_id: int) -> None:
+        """Take back one fault.
+
+        Raises:
+            ValueError: there is none of that number.
+        """
+        if not self._faults.remove(rule_id):
+            raise ValueError(f"no fault {rule_id!r} waits; waiting: {[rule.id for rule in self.faults]}")
+
+    def clear_faults(self) -> None:
+        """Take back all of them."""
+        self._faults.clear()
+
+    def set_durations(self, durations: DurationsSetting) -> None:
+        """Let work that begins from now on take that long; see the class."""
+        self._world.durations.set(durations)
+
+    def set_progress(self, progress: ProgressSetting) -> None:
+        """Let work that begins from now on end that way; see the class."""
+        self._world.progress.set(progress)
+
+    def set_workers(self, workers: int | Mapping[str, int] | None) -> None:
+        """Let so many jobs be worked on at a time from now on; see the class."""
+        limits = _workers(workers)
+        for provider in PROVIDERS:
+            self._world.workshop.set_workers(provider.name, limits.get(provider.name))
+
+    def set_credits(self, provider: str, credits_left: float | None, *, key: str | None = None) -> None:
+        """Let keys of a provider spend so many credits; a purchase they do not suffice for is answered with 402.
+
+        A picture costs 1, Milady's 0.02.
+
+        Args:
+            provider: its name.
+            credits_left: 0 or more; None for any number.
+            key: one key only; None for every key, each with that many.
+
+        Raises:
+            ValueError: there is no such provider, or the amount is out of range.
+        """
+        self._world.accounts.set_credits(provider, credits_left, key=key)
+
+    def set_rate_limit(
+        self, provider: str, requests: int | None, *, seconds: float = 60.0, key: str | None = None
+    ) -> None:
+        """Let each key make so many requests in so many seconds, and answer 429 with Retry-After to the rest.
+
+        Answers then carry `X-RateLimit-Limit`, `-Remaining`, `-Reset` and `-Policy`.
+
+        Args:
+            provider: its name.
+            requests: 1 or more; None for no limit.
+            seconds: more than 0, up to a day.
+            key: one key only; None for every key without a limit of its own.
+
+        Raises:
+            ValueError: there is no such provider, or a number is out of range.
+        """
+        self._world.accounts.set_rate_limit(provider, requests, seconds=seconds, key=key)
+
+    @property
+    def accounts(self) -> list[AccountView]:
+        """What each key has asked for, spent and left."""
+        return self._world.accounts.view()
+
+    def reset(self, scope: Literal["all", "state", "rules"] = "all") -> None:
+        """Begin anew.
+
+        Args:
+            scope: "state" forgets jobs, links, requests and the bill, and the next ids are the first again; "rules"
+                takes back faults, credits and limits; "all" does both. Settings and the clock stay as they are.
+
+        Raises:
+            ValueError: there is no such scope.
+        """
+        if scope not in ("all", "state", "rules"):
+            raise ValueError(f'scope must be "all", "state" or "rules", got {scope!r}')
+        if scope != "rules":
+            self._world.clear()
+            self._log.clear()
+        if scope != "state":
+            self._faults.clear()
+            self._world.accounts.clear_rules()
+
+    def _end(self, job_id: str, station: Station, reason: str) -> None:
+        job = self._job(job_id)
+        if not self._world.workshop.end(job, station, reason=reason):
+            raise ValueError(f"job {job_id!r} has ended: it is {self.jobs[job_id].status}")
+
+    def _job(self, job_id: str) -> Job:
+        job = self._world.jobs.get_job(job_id)
+        if job is None:
+            raise ValueError(f"no job {job_id!r} among the {len(self._world.jobs)} there are")
+        return job
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=_MAX_BODY_BYTES)
@@ -181,6 +370,8 @@ class Sandbox:
                 for path in operation.paths:
                     resource = application.router.add_resource(path)
                     resource.add_route(operation.method, self._handler(Route(provider, operation)))
+                    if operation.stage == "picture":
+                        resource.add_route("HEAD", self._handler(Route(provider, operation)))
                     resource.add_route("*", self._handler(Route(provider, None, allowed=operation.method)))
         application.router.add_route("*", "/{path:.*}", self._handler(None))
         return application
@@ -190,3 +381,20 @@ class Sandbox:
             return await self._exchange.serve(request, route)
 
         return handle
+
+
+def _operations() -> list[str]:
+    names = [operation.name for provider in PROVIDERS for operation in provider.operations]
+    return names + [f"{provider.name}.webhook" for provider in PROVIDERS if provider.delivers]
+
+
+def _workers(setting: int | Mapping[str, int] | None) -> dict[str, int]:
+    """Return checked numbers by provider; who is not in it has no limit."""
+    names = [provider.name for provider in PROVIDERS]
+    given = dict.fromkeys(names, setting) if isinstance(setting, int) else dict(setting or {})
+    for name, number in given.items():
+        if name not in names:
+            raise ValueError(f"workers: unknown provider {name!r}; known: {', '.join(names)}")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"workers must be whole numbers from 1, got {number!r} for {name}")
+    return given

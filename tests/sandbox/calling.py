@@ -18,34 +18,11 @@ from mirage_async.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from mirage_async._clock import Timer
+    from mirage_async.sandbox import VirtualClock
 
 BEARER = {"Authorization": "Bearer sk-test"}
+PATIENCE = aiohttp.ClientTimeout(total=2.0)
 API_KEY = {"X-API-Key": "sk-test"}
-
-
-class SteppedClock:
-    """A clock that stands still until it is moved; sleeping moves it, so nothing ever waits."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        """Return the current moment."""
-        return self.now
-
-    def time(self) -> float:
-        """Return the current moment as seconds since the epoch."""
-        return 1_700_000_000.0 + self.now
-
-    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        """Refuse: the sandbox arranges no calls."""
-        raise NotImplementedError
-
-    async def sleep(self, seconds: float) -> None:
-        """Move on by `seconds` at once."""
-        await asyncio.sleep(0)
-        self.now += seconds
 
 
 @dataclass
@@ -64,7 +41,13 @@ class Caller:
 
     sandbox: Sandbox
     http: aiohttp.ClientSession
-    clock: SteppedClock
+    clock: VirtualClock
+    began: float
+
+    @property
+    def elapsed(self) -> float:
+        """Return the seconds the sandbox's clock has moved."""
+        return round(self.clock.monotonic() - self.began, 6)
 
     async def get(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Reply:
         """Send a request without a body to a path or a whole URL."""
@@ -91,11 +74,19 @@ class Caller:
 
 
 @asynccontextmanager
-async def calling(**options: Any) -> AsyncIterator[Caller]:
-    """Start a sandbox on a stepped clock, unless `clock=None`, and a client for it."""
-    clock = SteppedClock()
-    async with Sandbox(**{"clock": clock, "durations": 8.0, **options}) as sandbox, aiohttp.ClientSession() as http:
-        yield Caller(sandbox, http, clock)
+async def calling(*, time: str = "frozen", **options: Any) -> AsyncIterator[Caller]:
+    """Start a sandbox, with jobs of eight seconds and blocking calls of none, and a client for it.
+
+    Its clock is "frozen", "jumping" to whatever somebody waits for, or "running".
+    """
+    durations = {"mirako": 8.0, "miragic": 8.0, "mira": 0.0, "milady": 0.0}
+    sandbox = Sandbox(**{"durations": durations, **options})
+    async with sandbox, aiohttp.ClientSession(timeout=PATIENCE) as http:
+        if time == "frozen":
+            sandbox.clock.freeze(at=1_700_001_000.0)
+        elif time == "jumping":
+            sandbox.clock.auto_advance(after=0.002)
+        yield Caller(sandbox, http, sandbox.clock, sandbox.clock.monotonic())
 
 
 def encoded(size: tuple[int, int] = (512, 512), colour: str = "red", kind: str = "PNG") -> bytes:

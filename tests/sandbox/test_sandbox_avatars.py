@@ -24,7 +24,7 @@ async def test_an_avatar_is_pending_then_building_then_ready() -> None:
         avatar_id = (await build(caller, encoded())).json["data"]["avatar_id"]
         seen = []
         for step in (0, 3, 5):
-            caller.clock.now += step
+            caller.clock.advance(step)
             data = (await caller.get(f"/v1/avatar/{avatar_id}", BEARER)).json["data"]
             seen.append((data["status"], bool(data["themes"])))
         assert seen == [("PENDING", False), ("BUILDING", False), ("READY", True)]
@@ -48,7 +48,7 @@ async def test_a_ready_avatar_named_in_a_prompt_tints_the_picture() -> None:
         avatar_id = (await build(caller, portrait)).json["data"]["avatar_id"]
         fields = {"prompt": f"{avatar_id} at the ocean", "seed": 1}
         early = (await caller.post("/v1/image/generate", fields)).json["data"]["image"]
-        caller.clock.now += 1000
+        caller.clock.advance(1000)
         late = (await caller.post("/v1/image/generate", fields)).json["data"]["image"]
         assert average(base64.b64decode(late))[0] > average(base64.b64decode(early))[0] + 20
 

@@ -33,7 +33,7 @@ async def test_a_job_is_pending_with_progress_then_completed() -> None:
         job_id = await create(caller)
         seen = []
         for step in (0, 4, 3.99, 0.01):
-            caller.clock.now += step
+            caller.clock.advance(step)
             data = await status(caller, job_id)
             seen.append((data["status"], data.get("progress")))
         assert seen == [("PENDING", 0), ("PENDING", 50), ("PENDING", 99), ("COMPLETED", None)]
@@ -43,7 +43,7 @@ async def test_a_completed_job_has_every_documented_field() -> None:
     """The answer has the fields of the documented example, with text for parameters and ISO timestamps."""
     async with calling() as caller:
         job_id = await create(caller)
-        caller.clock.now += 8
+        caller.clock.advance(8)
         data = await status(caller, job_id)
         assert data["parameters"]["width"] == "512"
         assert data["creditsUsed"] == 1
@@ -57,7 +57,7 @@ async def test_the_link_serves_a_jpeg_of_the_exact_size() -> None:
     """The result is as wide and high as asked, and needs no key."""
     async with calling() as caller:
         job_id = await create(caller, width="300", height="700")
-        caller.clock.now += 8
+        caller.clock.advance(8)
         reply = await caller.get((await status(caller, job_id))["processedImageUrl"])
         image = opened(reply.body)
         assert (image.format, image.size, reply.headers["Content-Type"]) == ("JPEG", (300, 700), "image/jpeg")
@@ -68,10 +68,10 @@ async def test_a_link_expires_and_the_job_gives_a_fresh_one() -> None:
     """After its lifetime a link is 410; a new status brings a new link to the same bytes."""
     async with calling(link_lifetime=5.0) as caller:
         job_id = await create(caller)
-        caller.clock.now += 8
+        caller.clock.advance(8)
         first = (await status(caller, job_id))["processedImageUrl"]
         before = await caller.get(first)
-        caller.clock.now += 5
+        caller.clock.advance(5)
         gone = await caller.get(first)
         assert (gone.status, gone.json["error"]["code"]) == (410, "EXPIRED")
         second = (await status(caller, job_id))["processedImageUrl"]

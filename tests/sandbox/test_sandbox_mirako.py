@@ -18,7 +18,7 @@ AUTH = {"Authorization": "Bearer sk-test"}
 async def finished_picture(caller: Caller, **fields: Any) -> bytes:
     """Buy a picture by task and return its bytes."""
     created = await caller.post(CREATE, {"aspect_ratio": "1:1", **fields})
-    caller.clock.now += 8
+    caller.clock.advance(8)
     status = await caller.get(f"{CREATE}/{created.json['data']['task_id']}/status", AUTH)
     return base64.b64decode(status.json["data"]["image"])
 
@@ -32,7 +32,7 @@ async def test_a_task_is_queued_then_in_progress_then_completed() -> None:
         path = f"{CREATE}/{created.json['data']['task_id']}/status"
         seen = []
         for step in (0, 1.9, 0.2, 5.8, 0.2):
-            caller.clock.now += step
+            caller.clock.advance(step)
             data = (await caller.get(path, AUTH)).json["data"]
             seen.append((data["status"], "image" in data))
         assert seen == [
@@ -58,7 +58,7 @@ async def test_a_task_is_queued_then_in_progress_then_completed() -> None:
 )
 async def test_the_blocking_request_answers_with_a_jpeg_of_the_ratio(ratio: str, size: tuple[int, int]) -> None:
     """Every documented ratio gives a base64 JPEG of exactly that shape."""
-    async with calling() as caller:
+    async with calling(durations=0.0) as caller:
         reply = await caller.post(GENERATE, {"prompt": "hills", "aspect_ratio": ratio})
         image = opened(base64.b64decode(reply.json["data"]["image"]))
         assert (image.format, image.size) == ("JPEG", size)
@@ -67,7 +67,7 @@ async def test_the_blocking_request_answers_with_a_jpeg_of_the_ratio(ratio: str,
 
 async def test_the_blocking_request_is_no_task() -> None:
     """A blocking purchase is listed as a job but its id is not a task anyone can ask about."""
-    async with calling() as caller:
+    async with calling(durations=0.0) as caller:
         await caller.post(GENERATE, {"prompt": "hills"})
         (job_id,) = caller.sandbox.jobs
         assert caller.sandbox.jobs[job_id].status == "COMPLETED"
@@ -103,7 +103,7 @@ async def test_lenient_mode_takes_the_documented_cut_short_data_url() -> None:
 
 async def test_lenient_mode_reads_null_as_absent_and_ignores_unknown_fields() -> None:
     """Fields that are null or unknown do no harm in lenient mode, and the ratio defaults to 16:9."""
-    async with calling() as caller:
+    async with calling(durations=0.0) as caller:
         reply = await caller.post(GENERATE, {"prompt": "hills", "seed": None, "images": None, "mood": 3})
         assert opened(base64.b64decode(reply.json["data"]["image"])).size == (1024, 576)
 
@@ -169,7 +169,7 @@ async def test_strict_mode_names_the_rule(fields: dict[str, Any], message: str) 
 
 async def test_strict_mode_takes_a_request_that_follows_every_rule() -> None:
     """All documented fields together pass strict mode; a webhook passes on tasks only."""
-    async with calling(strict=True) as caller:
+    async with calling(durations=0.0, strict=True) as caller:
         fields: dict[str, Any] = {"prompt": "p", "aspect_ratio": "1:1", "seed": 0}
         fields["images"] = [{"label": "a", "data": data_url(encoded())}]
         assert (await caller.post(GENERATE, fields)).status == 200

@@ -25,7 +25,7 @@ async def test_a_request_is_noted_with_its_secrets_removed() -> None:
         assert seen.headers["x-mine"] == "kept"
         assert seen.authorized
         assert (seen.body, seen.fields, seen.status) == (b'{"prompt": "p"}', {"prompt": "p"}, 200)
-        assert seen.at == 1000.0
+        assert seen.at == caller.clock.monotonic()
         assert "sk-test" not in repr(seen)
         for name in ("authorization", "x-api-key", "cookie"):
             assert seen.headers[name] == "<redacted>"
@@ -130,5 +130,5 @@ async def test_statistics_count_requests_purchases_jobs_and_faults() -> None:
         assert (figures.purchases, figures.open_jobs, figures.faults_waiting) == ({"mirako": 1}, 1, 0)
         assert "3 requests, 1 open jobs, 0 faults waiting" in repr(caller.sandbox)
         assert repr(caller.sandbox.jobs) == "<JobStore 1 jobs, 1 open>"
-        caller.clock.now += 8
+        caller.clock.advance(8)
         assert caller.sandbox.statistics().open_jobs == 0

@@ -36,7 +36,7 @@ async def test_a_port_in_use_is_an_error() -> None:
 
 async def test_the_caller_on_real_time_sees_jobs_finish() -> None:
     """Without a clock of its own the sandbox follows the system's."""
-    async with calling(clock=None, durations=0.0) as caller:
+    async with calling(time="running", durations=0.0) as caller:
         task_id = (await caller.post("/v1/image/async_generate", {"prompt": "p"})).json["data"]["task_id"]
         reply = await caller.get(f"/v1/image/async_generate/{task_id}/status", BEARER)
         assert reply.json["data"]["status"] == "COMPLETED"
@@ -57,18 +57,23 @@ async def shop(caller: Caller) -> list[Any]:
     return [reply.json for reply in replies]
 
 
+def jumping(seed: int) -> Any:
+    """Return a sandbox with its own durations, in which time passes only while somebody waits."""
+    return calling(seed=seed, durations=None, time="jumping")
+
+
 async def test_one_seed_gives_one_story() -> None:
     """Ids, durations and pictures are the same in two runs with one seed and differ with another."""
-    async with calling(seed=3, durations=None) as one, calling(seed=3, durations=None) as two:
+    async with jumping(seed=3) as one, jumping(seed=3) as two:
         assert await shop(one) == await shop(two)
-        assert one.clock.now == two.clock.now
-    async with calling(seed=4, durations=None) as three, calling(seed=3, durations=None) as four:
+        assert one.elapsed == two.elapsed
+    async with jumping(seed=4) as three, jumping(seed=3) as four:
         assert all(a != b for a, b in zip(await shop(three), await shop(four), strict=True))
 
 
 async def test_ids_have_each_providers_form() -> None:
     """Mirako's task ids are eight characters, Miragic's job ids UUIDs, and none comes twice."""
-    async with calling() as caller:
+    async with calling(durations=0.0) as caller:
         answers = [await shop(caller) for _ in range(3)]
         tasks = {answer["data"]["task_id"] for shopping in answers for answer in shopping[:2]}
         jobs = {shopping[2]["data"]["jobId"] for shopping in answers}
@@ -79,9 +84,9 @@ async def test_ids_have_each_providers_form() -> None:
 
 async def waited(durations: Any, path: str = "/v1/images/generate") -> float:
     """Return how long a blocking purchase took."""
-    async with calling(durations=durations) as caller:
+    async with calling(durations=durations, time="jumping") as caller:
         await caller.post(path, {"prompt": "p"})
-        return caller.clock.now - 1000
+        return caller.elapsed
 
 
 async def test_durations_can_be_set_for_all_for_a_provider_or_for_a_kind() -> None:

@@ -68,6 +68,11 @@ class Fields:
             raise self.invalid(name, f"must have at most {longest} characters (has {len(value)})", value)
         return value
 
+    def word(self, name: str) -> str:
+        """Return an optional text, "" when it is absent or no text; for what only has to be noted."""
+        value = self._values.get(name)
+        return value if isinstance(value, str) else ""
+
     def choice(self, name: str, allowed: Collection[str], default: str | None = None) -> str:
         """Return one of `allowed`; a field without a default is required."""
         if default is not None and not self.has(name):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.dialects.downloads import delivered, download
 from mirage_async.sandbox.dialects.fields import Fields
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
 from mirage_async.sandbox.dialects.references import read_data_url
 from mirage_async.sandbox.drawing.pictures import RATIO_SIZES, Picture
 
 if TYPE_CHECKING:
+    from mirage_async.sandbox.jobs import Job
     from mirage_async.sandbox.world import World
 
 __all__ = ["PROVIDER"]
@@ -55,16 +58,12 @@ async def _generate(world: World, call: Call) -> Answer:
     fields.only(*_DOCUMENTED)
     pictures = await _read_pictures(world, fields)
     job_id = world.identifiers.uuid("milady.generate")
-    job = world.start(_NAME, "image", job_id, prompt=pictures[0].prompt, pictures=pictures)
+    job = world.start(
+        _NAME, "image", job_id, call, prompt=pictures[0].prompt, model=fields.word("model"), pictures=pictures
+    )
     await world.finish(job)
-    images = [await _result(world, picture) for picture in pictures]
+    images = [await _result(world, job, picture) for picture in delivered(pictures, job.flaws)]
     return json_answer({"images": images, "numImages": len(images)})
-
-
-async def _download(world: World, call: Call) -> Answer:
-    """Serve the bytes behind a link."""
-    picture = world.links.open(call.path_values["file_name"])
-    return Answer(body=await world.gallery.render(picture), content_type=picture.mime_type)
 
 
 async def _read_pictures(world: World, fields: Fields) -> tuple[Picture, ...]:
@@ -97,34 +96,52 @@ def _read_source(fields: Fields) -> list[bytes]:
     return [read_data_url(fields, "sourceImage", source)]
 
 
-async def _result(world: World, picture: Picture) -> dict[str, Any]:
+async def _result(world: World, job: Job, picture: Picture) -> dict[str, Any]:
     """Return one picture's entry; the file size is the real one, so it has to be drawn now."""
-    size = len(await world.gallery.render(picture))
+    said = {"text": f"Here is your picture: {picture.prompt}", "mimeType": picture.mime_type}
+    if "no-image" in job.flaws:
+        return said
+    data = await world.encoded(picture, job.flaws)
+    if "data-url" in job.flaws:
+        # The document's fallback for a picture that could not be stored.
+        return {"image": f"data:{picture.mime_type};base64,{base64.b64encode(data).decode()}", **said}
     token = world.identifiers.short("milady.link")
-    world.links.add(token, picture)
-    return {
-        "url": f"{world.url}/images/{token}.webp",
-        "text": f"Here is your picture: {picture.prompt}",
-        "mimeType": picture.mime_type,
-        "fileSize": size,
-    }
+    world.links.add(token, picture, job_id=job.id, flaws=job.flaws)
+    return {"url": f"{world.url}/images/{token}.webp", **said, "fileSize": len(data)}
 
 
 def _refuse(refusal: RefusalError) -> Answer:
     body: dict[str, Any] = {"error": refusal.message}
     if refusal.status == _PAYMENT_REQUIRED:
         body["required"] = _PRICE
+    if refusal.retry_after:
+        message = f"Too many requests; try again in {refusal.retry_after} seconds."
+        body = {"success": False, **body, "code": "rate_limit_exceeded", "message": message}
+        body["retryAfter"] = refusal.retry_after
     return json_answer(body, status=refusal.status)
 
 
 PROVIDER = Provider(
     name=_NAME,
     operations=(
-        Operation(name="milady.generate", method="POST", paths=("/api/v1/generate-image",), handle=_generate),
         Operation(
-            name="milady.download", method="GET", paths=("/images/{file_name}.webp",), handle=_download, needs_key=False
+            name="milady.generate",
+            method="POST",
+            paths=("/api/v1/generate-image",),
+            stage="submit",
+            handle=_generate,
+            blocking=True,
+        ),
+        Operation(
+            name="milady.download",
+            method="GET",
+            paths=("/images/{file_name}.webp",),
+            stage="picture",
+            handle=download,
+            needs_key=False,
         ),
     ),
     find_key=bearer,
     refuse=_refuse,
+    price=_PRICE,
 )

@@ -6,12 +6,14 @@ import base64
 from typing import TYPE_CHECKING
 
 from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.dialects.downloads import delivered, download
 from mirage_async.sandbox.dialects.fields import Fields
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
 from mirage_async.sandbox.dialects.references import read_picture_or_link
 from mirage_async.sandbox.drawing.pictures import Picture
 
 if TYPE_CHECKING:
+    from mirage_async.sandbox.jobs import Job
     from mirage_async.sandbox.world import World
 
 __all__ = ["PROVIDER"]
@@ -38,23 +40,24 @@ async def _generate(world: World, call: Call) -> Answer:
     as_base64 = fields.choice("response_format", ("url", "b64_json"), "url") == "b64_json"
     pictures = await _read_pictures(world, fields, prompt, count)
     job_id = world.identifiers.uuid("mira.generate")
-    job = world.start(_NAME, "image", job_id, prompt=prompt, pictures=pictures)
+    job = world.start(_NAME, "image", job_id, call, prompt=prompt, model=fields.word("model"), pictures=pictures)
     await world.finish(job)
     revised = f"{prompt.rstrip('. ')}. Layered depth, soft natural light, calm composition."
     data: list[dict[str, str]] = []
-    for picture in pictures:
-        if as_base64:
-            result = {"b64_json": base64.b64encode(await world.gallery.render(picture)).decode()}
+    for picture in delivered(pictures, job.flaws):
+        if "no-image" in job.flaws:
+            result = {}
+        elif as_base64:
+            result = {"b64_json": await _encoded(world, picture, job.flaws)}
         else:
-            result = {"url": _issue_link(world, picture)}
+            result = {"url": _issue_link(world, job, picture)}
         data.append(result | {"revised_prompt": revised})
     return json_answer({"created": int(world.clock.time()), "data": data})
 
 
-async def _download(world: World, call: Call) -> Answer:
-    """Serve the bytes behind a link."""
-    picture = world.links.open(call.path_values["file_name"])
-    return Answer(body=await world.gallery.render(picture), content_type=picture.mime_type)
+async def _encoded(world: World, picture: Picture, flaws: frozenset[str]) -> str:
+    text = base64.b64encode(await world.encoded(picture, flaws)).decode()
+    return f"data:{picture.mime_type};base64,{text}" if "data-url" in flaws else text
 
 
 async def _read_pictures(world: World, fields: Fields, prompt: str, count: int) -> tuple[Picture, ...]:
@@ -70,9 +73,9 @@ async def _read_pictures(world: World, fields: Fields, prompt: str, count: int) 
     )
 
 
-def _issue_link(world: World, picture: Picture) -> str:
+def _issue_link(world: World, job: Job, picture: Picture) -> str:
     token = world.identifiers.short("mira.link")
-    world.links.add(token, picture)
+    world.links.add(token, picture, job_id=job.id, flaws=job.flaws)
     return f"{world.url}/img/{token}.png"
 
 
@@ -88,10 +91,18 @@ PROVIDER = Provider(
             name="mira.generate",
             method="POST",
             paths=("/v1/images/generate", "/v1/images/generations"),
+            stage="submit",
             handle=_generate,
+            blocking=True,
+            embeds=lambda fields: fields.get("response_format") == "b64_json",
         ),
         Operation(
-            name="mira.download", method="GET", paths=("/img/{file_name}.png",), handle=_download, needs_key=False
+            name="mira.download",
+            method="GET",
+            paths=("/img/{file_name}.png",),
+            stage="picture",
+            handle=download,
+            needs_key=False,
         ),
     ),
     find_key=bearer,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.dialects.downloads import download
 from mirage_async.sandbox.dialects.fields import Fields
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, api_key_header
 from mirage_async.sandbox.drawing.pictures import Picture
@@ -52,7 +53,9 @@ async def _create(world: World, call: Call) -> Answer:
     )
     notes = {"model": model, "image_url": image_url, "user_id": Identifiers(world.seed).uuid("account")}
     job_id = world.identifiers.uuid("miragic.create")
-    world.start(_NAME, "image", job_id, prompt=prompt, words=_WORDS, pictures=(picture,), notes=notes)
+    world.start(
+        _NAME, "image", job_id, call, prompt=prompt, model=model, words=_WORDS, pictures=(picture,), notes=notes
+    )
     world.charge(_NAME)
     return json_answer(
         {
@@ -69,23 +72,21 @@ async def _status(world: World, call: Call) -> Answer:
     job = world.jobs.find(_NAME, "image", job_id)
     if job is None:
         raise RefusalError(404, f"No job {job_id!r}.", code="JOB_NOT_FOUND")
-    now = world.clock.monotonic()
+    sight = world.look_at(job, call)
     data = _describe(job)
-    data["status"] = job.status(now)
-    if job.is_done(now):
-        link = _issue_link(world, job)
+    data["status"] = sight.word
+    if sight.has_result:
+        link = None if "no-image" in sight.flaws else _issue_link(world, job, sight.flaws)
         data |= {"imageUrl": link, "processedImageUrl": link, "creditsUsed": 1}
-        data["metadata"]["processingTimeMs"] = round(job.duration * 1000)
-        data["updatedAt"] = _timestamp(job.created_at + job.duration)
+    elif sight.station.is_bad_end:
+        data["errorMessage"] = job.reason
     else:
-        data["progress"] = job.progress(now)
+        data["progress"] = sight.progress
+    if job.end is not None:
+        took = job.ended_at - job.started_at
+        data["metadata"]["processingTimeMs"] = round(took * 1000)
+        data["updatedAt"] = _timestamp(job.created_at + took)
     return json_answer({"success": True, "data": data})
-
-
-async def _download(world: World, call: Call) -> Answer:
-    """Serve the bytes behind a link."""
-    picture = world.links.open(call.path_values["file_name"])
-    return Answer(body=await world.gallery.render(picture), content_type=picture.mime_type)
 
 
 def _read_fields(world: World, call: Call) -> Fields:
@@ -142,14 +143,15 @@ def _describe(job: Job) -> dict[str, Any]:
     }
 
 
-def _issue_link(world: World, job: Job) -> str:
+def _issue_link(world: World, job: Job, flaws: frozenset[str]) -> str:
     token = world.identifiers.uuid("miragic.link")
-    world.links.add(token, job.pictures[0], lifetime=world.link_lifetime)
+    world.links.add(token, job.pictures[0], job_id=job.id, lifetime=world.link_lifetime, flaws=flaws)
     return world.url + _LINK_PATH.format(user_id=job.notes["user_id"], file_name=token)
 
 
 def _timestamp(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, UTC)
+    # Rounded, since the format cuts digits off, and the last of them are noise.
+    moment = datetime.fromtimestamp(round(seconds, 3), UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -162,9 +164,20 @@ def _refuse(refusal: RefusalError) -> Answer:
 PROVIDER = Provider(
     name=_NAME,
     operations=(
-        Operation(name="miragic.create", method="POST", paths=("/api/v1/image/generate",), handle=_create),
-        Operation(name="miragic.status", method="GET", paths=("/api/v1/image/jobs/{job_id}",), handle=_status),
-        Operation(name="miragic.download", method="GET", paths=(_LINK_PATH,), handle=_download, needs_key=False),
+        Operation(
+            name="miragic.create", method="POST", paths=("/api/v1/image/generate",), stage="submit", handle=_create
+        ),
+        Operation(
+            name="miragic.status", method="GET", paths=("/api/v1/image/jobs/{job_id}",), stage="status", handle=_status
+        ),
+        Operation(
+            name="miragic.download",
+            method="GET",
+            paths=(_LINK_PATH,),
+            stage="picture",
+            handle=download,
+            needs_key=False,
+        ),
     ),
     find_key=api_key_header,
     refuse=_refuse,

@@ -16,13 +16,16 @@ from mirage_async.sandbox.drawing.pictures import RATIO_SIZES, Picture
 from mirage_async.sandbox.jobs import Words
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mirage_async.sandbox.drawing.pictures import Colour
+    from mirage_async.sandbox.jobs import Job
     from mirage_async.sandbox.world import World
 
 __all__ = ["PROVIDER"]
 
 _NAME = "mirako"
-_WORDS = Words("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+_WORDS = Words("IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELED", "TIMED_OUT")
 _RATIOS = ("16:9", "1:1", "4:3", "3:2", "2:3", "3:4", "9:16")
 _MOST_IMAGES = 5
 _IMAGE_TYPES = ("image/jpeg", "image/png")
@@ -37,9 +40,9 @@ async def _generate(world: World, call: Call) -> Answer:
     fields.only("prompt", "aspect_ratio", "seed", "images")
     picture = await _read_picture(world, fields)
     job_id = world.identifiers.short("mirako.generate")
-    job = world.start(_NAME, "image", f"sync-{job_id}", prompt=picture.prompt, pictures=(picture,))
+    job = world.start(_NAME, "image", f"sync-{job_id}", call, prompt=picture.prompt, pictures=(picture,))
     await world.finish(job)
-    return json_answer({"data": {"image": await _encoded(world, picture)}})
+    return json_answer({"data": await _result(world, job, job.flaws)})
 
 
 async def _create(world: World, call: Call) -> Answer:
@@ -52,12 +55,14 @@ async def _create(world: World, call: Call) -> Answer:
         _NAME,
         "image",
         world.identifiers.short("mirako.create"),
+        call,
         prompt=picture.prompt,
         words=_WORDS,
         pictures=(picture,),
         notes={"webhook": webhook},
     )
     world.charge(_NAME)
+    await world.before_reply(job)
     return json_answer({"data": {"task_id": job.id, "status": _WORDS.queued}})
 
 
@@ -67,11 +72,21 @@ async def _status(world: World, call: Call) -> Answer:
     job = world.jobs.find(_NAME, "image", task_id)
     if job is None or job.words is not _WORDS:
         raise RefusalError(404, f"No task {task_id!r}.", name="task_id", value=task_id)
-    now = world.clock.monotonic()
-    data = {"task_id": job.id, "status": job.status(now)}
-    if job.is_done(now):
-        data["image"] = await _encoded(world, job.pictures[0])
+    sight = world.look_at(job, call)
+    data = {"task_id": job.id, "status": sight.word}
+    if sight.has_result:
+        data |= await _result(world, job, sight.flaws)
+    elif sight.station.is_bad_end:
+        data["error"] = job.reason
     return json_answer({"data": data})
+
+
+async def _result(world: World, job: Job, flaws: frozenset[str]) -> dict[str, str]:
+    """Return the field that holds the picture."""
+    if "no-image" in flaws:
+        return {}
+    text = base64.b64encode(await world.encoded(job.pictures[0], flaws)).decode()
+    return {"image": f"data:image/jpeg;base64,{text}" if "data-url" in flaws else text}
 
 
 async def _read_picture(world: World, fields: Fields) -> Picture:
@@ -127,21 +142,37 @@ def _avatar_tints(world: World, prompt: str) -> tuple[Colour, ...]:
     return tuple(tint for tint in tints if tint is not None)
 
 
-async def _encoded(world: World, picture: Picture) -> str:
-    return base64.b64encode(await world.gallery.render(picture)).decode()
+def _always(_: Mapping[str, Any]) -> bool:
+    return True
 
 
 PROVIDER = Provider(
     name=_NAME,
     kinds=("image", "avatar"),
     operations=(
-        Operation(name="mirako.generate", method="POST", paths=("/v1/image/generate",), handle=_generate),
-        Operation(name="mirako.create", method="POST", paths=("/v1/image/async_generate",), handle=_create),
         Operation(
-            name="mirako.status", method="GET", paths=("/v1/image/async_generate/{task_id}/status",), handle=_status
+            name="mirako.generate",
+            method="POST",
+            paths=("/v1/image/generate",),
+            stage="submit",
+            handle=_generate,
+            blocking=True,
+            embeds=_always,
+        ),
+        Operation(
+            name="mirako.create", method="POST", paths=("/v1/image/async_generate",), stage="submit", handle=_create
+        ),
+        Operation(
+            name="mirako.status",
+            method="GET",
+            paths=("/v1/image/async_generate/{task_id}/status",),
+            stage="status",
+            handle=_status,
+            embeds=_always,
         ),
         *mirako_avatars.OPERATIONS,
     ),
     find_key=bearer,
     refuse=problem,
+    delivers=True,
 )

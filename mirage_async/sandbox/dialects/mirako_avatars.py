@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["OPERATIONS", "portrait_colour"]
 
 _NAME = "mirako"
-_WORDS = Words("PENDING", "BUILDING", "READY")
+_WORDS = Words("PENDING", "BUILDING", "READY", "ERROR", "ERROR", "ERROR")
 _MOST_BYTES = 10 * 2**20
 _LEAST_PIXELS = 512
 _RATIOS = (1.0, 16 / 9)
@@ -31,8 +31,9 @@ _THEMES = ("Studio", "Outdoor")
 
 def portrait_colour(world: World, avatar_id: str) -> Colour | None:
     """Return the average colour of a finished avatar's portrait, or None for any other name."""
+    world.workshop.catch_up()
     job = world.jobs.find(_NAME, "avatar", avatar_id)
-    if job is None or not job.is_done(world.clock.monotonic()):
+    if job is None or not job.is_done:
         return None
     colour: Colour = job.notes["colour"]
     return colour
@@ -45,7 +46,7 @@ async def _create(world: World, call: Call) -> Answer:
     name = fields.text("name")
     (colour,) = await world.gallery.tints([_read_portrait(fields)])
     job_id = world.identifiers.uuid("mirako.avatar")
-    world.start(_NAME, "avatar", job_id, prompt=name, words=_WORDS, notes={"colour": colour})
+    world.start(_NAME, "avatar", job_id, call, prompt=name, words=_WORDS, notes={"colour": colour})
     world.charge(_NAME)
     return json_answer({"data": {"avatar_id": job_id}})
 
@@ -56,24 +57,29 @@ async def _status(world: World, call: Call) -> Answer:
     job = world.jobs.find(_NAME, "avatar", avatar_id)
     if job is None:
         raise RefusalError(404, f"No avatar {avatar_id!r}.", name="avatar_id", value=avatar_id)
-    return json_answer({"data": _describe(world, job)})
+    sight = world.look_at(job, call)
+    return json_answer({"data": _describe(job, sight.word, is_ready=sight.has_result)})
 
 
 async def _list(world: World, _call: Call) -> Answer:
     """Show all avatars, oldest first; null rather than an empty list, as the vendor's schema has it."""
-    avatars = [_describe(world, job) for job in world.jobs.of_kind(_NAME, "avatar")]
+    world.workshop.catch_up()
+    now = world.clock.monotonic()
+    avatars = [
+        _describe(job, job.words.word(job.station(now)), is_ready=job.is_done)
+        for job in world.jobs.of_kind(_NAME, "avatar")
+    ]
     return json_answer({"data": avatars or None})
 
 
-def _describe(world: World, job: Job) -> dict[str, Any]:
-    now = world.clock.monotonic()
-    themes = [{"name": theme} for theme in _THEMES] if job.is_done(now) else None
+def _describe(job: Job, status: str, *, is_ready: bool) -> dict[str, Any]:
+    themes = [{"name": theme} for theme in _THEMES] if is_ready else None
     return {
         "id": job.id,
         "user_id": "sandbox",
         "name": job.prompt,
         "created_at": datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "status": job.status(now),
+        "status": status,
         "themes": themes,
     }
 
@@ -103,8 +109,12 @@ def _check_size(fields: Fields, width: int, height: int) -> None:
 
 
 OPERATIONS = (
-    Operation(name="mirako.avatar_create", method="POST", paths=("/v1/avatar/async_build",), handle=_create),
+    Operation(
+        name="mirako.avatar_create", method="POST", paths=("/v1/avatar/async_build",), stage="submit", handle=_create
+    ),
     # Before the path with a name in it, which would match "list" too.
-    Operation(name="mirako.avatar_list", method="GET", paths=("/v1/avatar/list",), handle=_list),
-    Operation(name="mirako.avatar_status", method="GET", paths=("/v1/avatar/{avatar_id}",), handle=_status),
+    Operation(name="mirako.avatar_list", method="GET", paths=("/v1/avatar/list",), stage="list", handle=_list),
+    Operation(
+        name="mirako.avatar_status", method="GET", paths=("/v1/avatar/{avatar_id}",), stage="status", handle=_status
+    ),
 )

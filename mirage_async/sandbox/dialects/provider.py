@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -17,13 +17,27 @@ __all__ = ["Call", "Operation", "Provider", "api_key_header", "bearer"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request as an operation sees it: the names in its path and its decoded body."""
+    """One request as an operation sees it.
+
+    Attributes:
+        path_values: the names in its path.
+        body: its decoded body.
+        account: the short name of its key.
+        flaws: what shall be wrong with its answer, or with the job it starts.
+    """
 
     path_values: Mapping[str, str]
     body: Body
+    account: str = ""
+    flaws: frozenset[str] = frozenset()
 
 
+Stage: TypeAlias = Literal["submit", "status", "list", "picture"]
 Handler: TypeAlias = "Callable[[World, Call], Coroutine[Any, Any, Answer]]"
+
+
+def _never(_: Mapping[str, Any]) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +48,20 @@ class Operation:
         name: "provider.verb", the name faults and statistics use.
         method: HTTP method.
         paths: paths, with `{names}`.
+        stage: what it is for its job: what buys it, asks for it, lists it, or hands out its picture.
         handle: the work; raises `RefusalError` to refuse.
+        blocking: whether the answer of a submit is the result.
+        embeds: whether the result holds the picture itself, told from the request's fields.
         needs_key: False for downloads, which anybody with the link may do.
     """
 
     name: str
     method: str
     paths: tuple[str, ...]
+    stage: Stage
     handle: Handler
+    blocking: bool = False
+    embeds: Callable[[Mapping[str, Any]], bool] = _never
     needs_key: bool = True
 
 
@@ -55,6 +75,8 @@ class Provider:
         operations: in the order in which paths are tried.
         find_key: returns the API key in lower-case headers, "" when there is none.
         refuse: words a refusal in the provider's own shape.
+        price: credits a picture costs.
+        delivers: whether it announces the end of a job to a webhook.
     """
 
     name: str
@@ -62,6 +84,8 @@ class Provider:
     operations: tuple[Operation, ...]
     find_key: Callable[[Mapping[str, str]], str]
     refuse: Callable[[RefusalError], Answer]
+    price: float = 1.0
+    delivers: bool = False
 
 
 def bearer(headers: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 __all__ = ["RATIO_SIZES", "Colour", "Picture", "PictureFormat"]
@@ -44,3 +44,7 @@ class Picture:
     def mime_type(self) -> str:
         """The MIME type of the encoded bytes."""
         return f"image/{self.format.lower()}"
+
+    def mislabelled(self) -> Picture:
+        """Return the same picture encoded as something else than will be said of it."""
+        return replace(self, format="JPEG" if self.format == "PNG" else "PNG")

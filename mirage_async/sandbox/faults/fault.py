@@ -1,19 +1,20 @@
-"""Trouble to order: what a fault is, and the queue each operation takes them from."""
+"""What a fault is: one thing that goes wrong with one request."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
+from mirage_async.sandbox.faults.flaws import FLAWS
 
-__all__ = ["Fault", "FaultQueues"]
+if TYPE_CHECKING:
+    from mirage_async.sandbox.faults.flaws import FlawName, Point
+
+__all__ = ["Fault"]
 
 _LOWEST_STATUS = 200
 _HIGHEST_STATUS = 599
@@ -21,19 +22,28 @@ _HIGHEST_STATUS = 599
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that goes wrong with one request. Exactly one of the six kinds is given.
+    """One thing that goes wrong with one request.
+
+    Exactly one of `status`, `reset`, `stall`, `cut`, `cut_head`,
+    `garbage`, `dribble` and `flaw` is given.
 
     Args:
         status: answer with this HTTP status, 200-599. Without a `body` the provider's own error shape is sent.
         headers: further headers of that answer; only with `status`.
         body: bytes, text, or anything JSON can say, in place of the error shape; only with `status`. With status 200
             it replaces a genuine answer.
+        retry_after: seconds for the header Retry-After, as a number; only with `status`.
+        retry_at: seconds from now for the header Retry-After, as a date; only with `status`.
         reset: close the connection hard, so that the client sees a TCP reset.
         stall: say nothing for so many seconds, then close; `float("inf")` waits until the client leaves.
         cut: send the genuine answer's head, with its full length, and at most so many bytes of its body, always at
             least one too few; then close. The work is always done first.
         cut_head: send only the first half of the answer's head, then close.
         garbage: send these raw bytes where HTTP was expected, then close.
+        dribble: send the genuine answer in small pieces, spread over so many seconds. The work is always done first.
+        flaw: the answer arrives whole, but something is wrong with it; see the table of names in the README. Ordered
+            for a request that buys, a flaw stays with the job for as long as it lives; ordered for any other request,
+            it is that of one answer.
         when: "before" strikes in place of the work, so nothing is bought. "after" strikes once the work is done, the
             job exists and has been charged; the client just does not learn of it.
     """
@@ -41,33 +51,57 @@ class Fault:
     status: int | None = None
     headers: Mapping[str, str] | None = None
     body: Any = None
+    retry_after: float | None = None
+    retry_at: float | None = None
     reset: bool = False
     stall: float | None = None
     cut: int | None = None
     cut_head: bool = False
     garbage: bytes | None = None
+    dribble: float | None = None
+    flaw: FlawName | None = None
     when: Literal["before", "after"] = "before"
 
     def __post_init__(self) -> None:
         self._check_one_kind()
-        if self.status is None and (self.headers is not None or self.body is not None):
-            raise ValueError("headers and body belong to a status, and no status was given")
+        if self.status is None and not all(
+            value is None for value in (self.headers, self.body, self.retry_after, self.retry_at)
+        ):
+            raise ValueError("headers, body and retry_after belong to a status, and no status was given")
         if self.status is not None and not _whole(self.status, _LOWEST_STATUS, _HIGHEST_STATUS):
             raise ValueError(f"status must be a whole number from 200 to 599, got {self.status!r}")
         self._check_answer()
-        if self.stall is not None and (isinstance(self.stall, bool) or math.isnan(self.stall) or self.stall < 0):
-            raise ValueError(f"stall must be seconds, zero or more, got {self.stall!r}")
+        for name in ("stall", "dribble", "retry_after", "retry_at"):
+            seconds = getattr(self, name)
+            # A stall may be endless; the others have to come to an end.
+            if seconds is not None and not _seconds(seconds, endless=name == "stall"):
+                raise ValueError(f"{name} must be seconds, zero or more, got {seconds!r}")
         if self.cut is not None and not _whole(self.cut, 0, None):
             raise ValueError(f"cut must be a number of bytes, zero or more, got {self.cut!r}")
         if self.garbage is not None and not isinstance(self.garbage, bytes):
             raise ValueError(f"garbage must be bytes, got {self.garbage!r}")
+        if self.flaw is not None and self.flaw not in FLAWS:
+            raise ValueError(f"flaw must be one of {', '.join(FLAWS)}; got {self.flaw!r}")
         if self.when not in ("before", "after"):
             raise ValueError(f'when must be "before" or "after", got {self.when!r}')
 
     @property
     def after_the_work(self) -> bool:
         """Whether the work is done, and paid for, before the fault strikes."""
-        return self.when == "after" or self.cut is not None
+        genuine = self.cut is not None or self.dribble is not None or self.flaw not in (None, "error-body")
+        return self.when == "after" or genuine
+
+    @property
+    def point(self) -> Point:
+        """Where in a job's life it strikes."""
+        return "any" if self.flaw is None else FLAWS[self.flaw]
+
+    def __str__(self) -> str:
+        """Return it as a person would order it, without its defaults: "status=429 retry_after=2"."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return " ".join(
+            f"{name}={value}" for name, value in given.items() if value not in (None, False) and value != "before"
+        )
 
     def _check_answer(self) -> None:
         """Check what will be sent with a status, so that a mistake shows here and not in the middle of a request."""
@@ -90,44 +124,21 @@ class Fault:
             "cut": self.cut is not None,
             "cut_head": self.cut_head,
             "garbage": self.garbage is not None,
+            "dribble": self.dribble is not None,
+            "flaw": self.flaw is not None,
         }
         given = [name for name, is_given in kinds.items() if is_given]
         if len(given) != 1:
             raise ValueError(f"a fault is exactly one of {', '.join(kinds)}; got {', '.join(given) or 'none'}")
 
 
-class FaultQueues:
-    """Faults that wait for their request, one first-in first-out queue for each operation.
-
-    Args:
-        operations: the operations that exist.
-    """
-
-    def __init__(self, operations: Collection[str]) -> None:
-        self._queues: dict[str, deque[Fault]] = {name: deque() for name in sorted(operations)}
-
-    def __len__(self) -> int:
-        return sum(map(len, self._queues.values()))
-
-    def add(self, operation: str, *faults: Fault) -> None:
-        """Queue `faults` for the next requests to `operation`, one each.
-
-        Raises:
-            ValueError: there is no such operation, or no fault was given.
-        """
-        if operation not in self._queues:
-            raise ValueError(f"unknown operation {operation!r}; known: {', '.join(self._queues)}")
-        if not faults:
-            raise ValueError(f"no fault was given for {operation!r}")
-        self._queues[operation].extend(faults)
-
-    def take(self, operation: str) -> Fault | None:
-        """Return the next fault of `operation`, or None."""
-        queue = self._queues[operation]
-        return queue.popleft() if queue else None
-
-
 def _whole(value: object, low: int, high: int | None) -> bool:
     if isinstance(value, bool) or not isinstance(value, int):
         return False
     return value >= low and (high is None or value <= high)
+
+
+def _seconds(value: object, *, endless: bool) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value >= 0 and (endless or value < math.inf)

@@ -10,6 +10,7 @@ import asyncio
 import math
 import socket
 import struct
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["fault_answer", "strike"]
 
 _FIRST_ERROR = 400
+_PIECES = 20
 
 
-def fault_answer(fault: Fault, provider: Provider) -> Answer | None:
+def fault_answer(fault: Fault, provider: Provider, clock: Clock) -> Answer | None:
     """Return the whole answer a fault with a status stands for; None for the faults that strike the connection."""
     if fault.status is None:
         return None
@@ -35,10 +37,17 @@ def fault_answer(fault: Fault, provider: Provider) -> Answer | None:
         body, content_type = answer.body, answer.content_type
     else:
         body, content_type = _encode(fault.body)
-    headers = dict(fault.headers or {})
+    headers = {**_retry_header(fault, clock), **(fault.headers or {})}
     for name in [name for name in headers if name.lower() == "content-type"]:
         content_type = headers.pop(name)
     return Answer(status=fault.status, body=body, content_type=content_type, headers=headers)
+
+
+def _retry_header(fault: Fault, clock: Clock) -> dict[str, str]:
+    if fault.retry_at is not None:
+        # HTTP dates have whole seconds; a client that waits until then has waited long enough.
+        return {"Retry-After": formatdate(math.ceil(clock.time() + fault.retry_at), usegmt=True)}
+    return {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
 
 
 async def strike(fault: Fault, transport: asyncio.Transport, answer: Answer, clock: Clock) -> int | None:
@@ -48,7 +57,7 @@ async def strike(fault: Fault, transport: asyncio.Transport, answer: Answer, clo
         fault: any fault without a status.
         transport: the connection; it is closed when this returns.
         answer: the genuine answer, or what its head would look like.
-        clock: times a stall.
+        clock: times a stall, and the pauses between pieces.
     """
     if fault.stall is not None:
         await _stall(fault.stall, clock)
@@ -56,6 +65,10 @@ async def strike(fault: Fault, transport: asyncio.Transport, answer: Answer, clo
         _reset(transport)
     elif fault.garbage is not None:
         transport.write(fault.garbage)
+    elif fault.dribble is not None:
+        await _dribble(_head(answer) + answer.body, fault.dribble, transport, clock)
+        transport.close()
+        return answer.status
     else:
         head = _head(answer)
         if fault.cut is None:
@@ -73,6 +86,15 @@ async def _stall(seconds: float, clock: Clock) -> None:
     if math.isinf(seconds):
         await asyncio.get_running_loop().create_future()
     await clock.sleep(seconds)
+
+
+async def _dribble(raw: bytes, seconds: float, transport: asyncio.Transport, clock: Clock) -> None:
+    """Send bytes in pieces of one size, with a pause before each."""
+    size = max(1, math.ceil(len(raw) / _PIECES))
+    pieces = [raw[start : start + size] for start in range(0, len(raw), size)]
+    for piece in pieces:
+        await clock.sleep(seconds / len(pieces))
+        transport.write(piece)
 
 
 def _reset(transport: asyncio.Transport) -> None:

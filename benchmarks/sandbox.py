@@ -1,0 +1,408 @@
+"""What the sandbox costs: time to start, pictures a second, and the requests a second below which nothing gets.
+
+    python benchmarks/sandbox.py
+    python benchmarks/sandbox.py --quick --json
+
+Except for the first line of figures the sandbox runs in a process of its own: the CPU time reported is the server's
+alone. Pictures are bought by a plain aiohttp client as an application would; the floor is measured with requests sent
+many in one go, since otherwise the client, not the server, would set the pace.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    sys.path.pop(0)  # run as a script, its neighbour would stand in for the standard library's `concurrent`
+
+import argparse
+import asyncio
+import base64
+import http.client
+import json
+import multiprocessing
+import resource
+import statistics
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from mirage_async.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+    from multiprocessing.connection import Connection
+
+COMMAND = (sys.executable, "-m", "mirage_async", "sandbox", "--port", "0")
+START_LIMIT = 30.0  # seconds for a process to come up
+START_BOUND = 0.5  # seconds; a test suite should not notice that it started a server
+UNFINISHED = 3600.0  # seconds; longer than any run, so that a job stays unfinished
+BATCH = 50  # requests sent in one go where the client must cost next to nothing
+BEARER = {"Authorization": "Bearer sk-benchmark"}
+API_KEY = {"X-API-Key": "sk-benchmark"}
+CHEAP = "/v1/avatar/list"  # a request that draws nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Several measurements of one thing, in seconds."""
+
+    median: float
+    least: float
+    most: float
+    repeats: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """One provider's pictures: drawn for the first time, or served again."""
+
+    provider: str
+    prompts: str
+    pictures: int
+    pictures_per_second: float
+    bytes_per_picture: float
+    server_cpu_ms_per_picture: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """Requests that cost the sandbox as little as any."""
+
+    requests: int
+    requests_per_second: float
+    server_cpu_ms_per_request: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One run."""
+
+    concurrency: int
+    start_bound: float
+    in_process: Spread
+    command_ready: Spread
+    command_answer: Spread
+    paces: Sequence[Pace]
+    floor: Floor
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------
+
+
+async def start_in_process(seed: int) -> float:
+    """Return the seconds from the call to the first answered request."""
+    async with aiohttp.ClientSession(headers=BEARER) as session:
+        began = time.perf_counter()
+        async with Sandbox(seed=seed) as sandbox, session.get(sandbox.url + CHEAP) as response:
+            await response.read()
+            return time.perf_counter() - began
+
+
+def start_command() -> tuple[float, float]:
+    """Return the seconds from the start of a process to its ready line, and to its first answered request."""
+    began = time.perf_counter()
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
+        try:
+            ready = read_ready(process)
+            ready_after = time.perf_counter() - began
+            ask_once(ready["url"])
+            return ready_after, time.perf_counter() - began
+        finally:
+            process.terminate()
+
+
+def read_ready(process: subprocess.Popen[str]) -> Mapping[str, Any]:
+    """Return the line with which the command says that it listens."""
+    for line in process.stdout or ():
+        event: Mapping[str, Any] = json.loads(line)
+        if event.get("event") == "ready":
+            return event
+    sys.exit(f"sandbox.py: {' '.join(COMMAND)} ended with exit code {process.wait()} before it was ready")
+
+
+def ask_once(url: str) -> None:
+    """Send one request over a connection of its own and read the answer."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=START_LIMIT)
+    connection.request("GET", CHEAP, headers=BEARER)
+    connection.getresponse().read()
+    connection.close()
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Summarize measurements of one thing."""
+    return Spread(median=statistics.median(values), least=min(values), most=max(values), repeats=len(values))
+
+
+# --- buying -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """A plain client of one sandbox; every method buys one picture and returns the number of its bytes."""
+
+    session: aiohttp.ClientSession
+    url: str
+
+    async def mirako(self, prompt: str) -> int:
+        """Create a task, ask for it until it is completed, decode the picture."""
+        fields = {"prompt": prompt, "aspect_ratio": "1:1"}
+        task = (await self.post("/v1/image/async_generate", json=fields, headers=BEARER))["data"]["task_id"]
+        data: dict[str, str] = {}
+        while "image" not in data:
+            data = (await self.ask(f"/v1/image/async_generate/{task}/status", BEARER))["data"]
+        return len(base64.b64decode(data["image"]))
+
+    async def miragic(self, prompt: str) -> int:
+        """Create a job, ask for it until it is completed, download the picture."""
+        fields = {"prompt": prompt, "model": "flux", "width": "1024", "height": "1024"}
+        job = (await self.post("/api/v1/image/generate", data=fields, headers=API_KEY))["data"]["jobId"]
+        link = None
+        while link is None:
+            link = (await self.ask(f"/api/v1/image/jobs/{job}", API_KEY))["data"]["processedImageUrl"]
+        return await self.download(link)
+
+    async def mira(self, prompt: str) -> int:
+        """Wait for the link, download the picture."""
+        answer = await self.post("/v1/images/generate", json={"prompt": prompt, "size": "1024x1024"}, headers=BEARER)
+        return await self.download(answer["data"][0]["url"])
+
+    async def milady(self, prompt: str) -> int:
+        """Wait for the link, download the picture."""
+        answer = await self.post("/api/v1/generate-image", json={"prompt": prompt}, headers=BEARER)
+        return await self.download(answer["images"][0]["url"])
+
+    async def post(self, path: str, **options: Any) -> Any:
+        """Send a purchase and return the decoded answer."""
+        async with self.session.post(self.url + path, **options) as response:
+            return await response.json()
+
+    async def ask(self, path: str, headers: Mapping[str, str]) -> Any:
+        """Ask how far a job is and return the decoded answer."""
+        async with self.session.get(self.url + path, headers=headers) as response:
+            return await response.json()
+
+    async def download(self, link: str) -> int:
+        """Read what is behind a link."""
+        async with self.session.get(link) as response:
+            return len(await response.read())
+
+
+async def together(tasks: Sequence[Callable[[], Awaitable[int]]], concurrency: int) -> int:
+    """Do all tasks, so many of them at a time, and return the sum of what they return."""
+    waiting, total = iter(tasks), 0
+
+    async def worker() -> None:
+        nonlocal total
+        for task in waiting:
+            done = await task()
+            total += done
+
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+    return total
+
+
+# --- the sandbox's own process ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A sandbox in a child process."""
+
+    url: str
+    pipe: Connection
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time its process has used, the kernel's share included."""
+        self.pipe.send("cpu")
+        used: float = self.pipe.recv()
+        return used
+
+
+@contextmanager
+def sandbox_process(*, seed: int, durations: float) -> Generator[Server]:
+    """Run a sandbox in a child process; it ends with the block, or with this process."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=serve, args=(theirs, seed, durations), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(START_LIMIT):
+            msg = f"the sandbox's process did not come up within {START_LIMIT:g} s"
+            raise TimeoutError(msg)
+        yield Server(url=ours.recv(), pipe=ours)
+    finally:
+        ours.close()
+        child.join(timeout=5)
+        if child.is_alive():
+            child.terminate()
+            child.join()
+
+
+def serve(connection: Connection, seed: int, durations: float) -> None:
+    """Be the child process: run a sandbox, and tell its CPU time, until the parent closes its end of the pipe."""
+
+    def answer() -> None:
+        try:
+            while connection.recv():
+                used = resource.getrusage(resource.RUSAGE_SELF)
+                connection.send(used.ru_utime + used.ru_stime)
+        except EOFError:
+            return
+
+    async def until_closed() -> None:
+        async with Sandbox(seed=seed, durations=durations) as sandbox:
+            connection.send(sandbox.url)
+            await asyncio.to_thread(answer)
+
+    asyncio.run(until_closed())
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+async def measure_pictures(server: Server, *, pictures: int, concurrency: int, seed: int) -> list[Pace]:
+    """Buy every provider's pictures twice over: with a new prompt each, and all with one prompt."""
+    paces: list[Pace] = []
+    async with aiohttp.ClientSession() as session:
+        client = Client(session=session, url=server.url)
+        for buy in (client.mirako, client.miragic, client.mira, client.milady):
+            # The name is in the prompt because one drawing serves all providers that want the same picture.
+            same = f"a lighthouse in the fog for {buy.__name__}, {seed}"
+            await buy(same)
+            new = [f"{same}, number {number}" for number in range(pictures)]
+            for kind, prompts in (("new", new), ("again", [same] * (10 * pictures))):
+                began, cpu = time.perf_counter(), server.cpu_seconds()
+                size = await together([partial(buy, prompt) for prompt in prompts], concurrency)
+                seconds, cpu = time.perf_counter() - began, server.cpu_seconds() - cpu
+                paces.append(
+                    Pace(
+                        provider=buy.__name__,
+                        prompts=kind,
+                        pictures=len(prompts),
+                        pictures_per_second=len(prompts) / seconds,
+                        bytes_per_picture=size / len(prompts),
+                        server_cpu_ms_per_picture=1000 * cpu / len(prompts),
+                    )
+                )
+    return paces
+
+
+async def measure_floor(server: Server, *, requests: int, concurrency: int) -> Floor:
+    """Ask for an unfinished job over and over, so cheaply that the server is what limits the pace."""
+    async with aiohttp.ClientSession() as session:
+        client = Client(session=session, url=server.url)
+        fields = {"prompt": "a lighthouse in the fog", "aspect_ratio": "1:1"}
+        task = (await client.post("/v1/image/async_generate", json=fields, headers=BEARER))["data"]["task_id"]
+    batches = max(1, requests // (concurrency * BATCH))
+    connections = [partial(ask_in_batches, server.url, task, batches) for _ in range(concurrency)]
+    began, cpu = time.perf_counter(), server.cpu_seconds()
+    answered = await together(connections, concurrency)
+    seconds, cpu = time.perf_counter() - began, server.cpu_seconds() - cpu
+    return Floor(
+        requests=answered, requests_per_second=answered / seconds, server_cpu_ms_per_request=1000 * cpu / answered
+    )
+
+
+async def ask_in_batches(url: str, task: str, batches: int) -> int:
+    """Send status calls a batch at a time on one connection; return how many were answered."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    head = f"GET /v1/image/async_generate/{task}/status HTTP/1.1\r\nHost: {place.netloc}\r\n"
+    request = f"{head}Authorization: {BEARER['Authorization']}\r\n\r\n".encode()
+    answered = 0
+    for _ in range(batches):
+        writer.write(request * BATCH)
+        for _ in range(BATCH):
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+            await reader.readexactly(int(length))
+            answered += answer.startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await writer.wait_closed()
+    return answered
+
+
+def measure(*, repeats: int, pictures: int, requests: int, concurrency: int, seed: int) -> Report:
+    """Take every measurement."""
+    in_process = [asyncio.run(start_in_process(seed)) for _ in range(repeats)]
+    commands = [start_command() for _ in range(repeats)]
+    with sandbox_process(seed=seed, durations=0.0) as server:
+        paces = asyncio.run(measure_pictures(server, pictures=pictures, concurrency=concurrency, seed=seed))
+    with sandbox_process(seed=seed, durations=UNFINISHED) as server:
+        floor = asyncio.run(measure_floor(server, requests=requests, concurrency=concurrency))
+    return Report(
+        concurrency=concurrency,
+        start_bound=START_BOUND,
+        in_process=spread(in_process),
+        command_ready=spread([ready for ready, _ in commands]),
+        command_answer=spread([answered for _, answered in commands]),
+        paces=paces,
+        floor=floor,
+    )
+
+
+# --- reporting --------------------------------------------------------------------------------------------------------
+
+
+def text(report: Report) -> str:
+    """Return the report for people."""
+
+    def start(name: str, times: Spread) -> str:
+        return f"  {name:<34}{times.median:>8.3f} s ({times.least:.3f}-{times.most:.3f})"
+
+    lines = [
+        f"start, median of {report.in_process.repeats} (lowest-highest), bound {report.start_bound:g} s",
+        start("in process, to the first answer", report.in_process),
+        start("command, to the ready line", report.command_ready),
+        start("command, to the first answer", report.command_answer),
+        f"pictures of about 1024x1024, {report.concurrency} at a time",
+        "  provider  prompts  pictures/s  KB/picture  server CPU ms/picture",
+    ]
+    lines += [
+        f"  {pace.provider:<10}{pace.prompts:<7}{pace.pictures_per_second:>12.1f}"
+        f"{pace.bytes_per_picture / 1000:>12.1f}{pace.server_cpu_ms_per_picture:>23.2f}"
+        for pace in report.paces
+    ]
+    floor = report.floor
+    lines.append(f"floor, {floor.requests} status calls of an unfinished job, {report.concurrency} connections")
+    lines.append(
+        f"  {floor.requests_per_second:.0f} requests/s, server CPU {floor.server_cpu_ms_per_request:.3f} ms/request"
+    )
+    return "\n".join(lines)
+
+
+def positive(value: str) -> int:
+    """Read a whole number of at least 1."""
+    number = int(value)
+    if number < 1:
+        msg = f"must be at least 1, got {value}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its report."""
+    parser = argparse.ArgumentParser(description="What the sandbox costs")
+    parser.add_argument("--concurrency", type=positive, default=8, metavar="C", help="requests under way at a time")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same pictures")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a first look")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    repeats, pictures, requests = (3, 10, 800) if options.quick else (9, 100, 8000)
+    report = measure(
+        repeats=repeats, pictures=pictures, requests=requests, concurrency=options.concurrency, seed=options.seed
+    )
+    print(json.dumps(asdict(report)) if options.json else text(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Faults by name, as they are ordered on a command line, over the control routes and inside a prompt."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirage_async.sandbox.faults.fault import Fault
+from mirage_async.sandbox.faults.flaws import FLAWS, POINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mirage_async.sandbox.faults.flaws import Point
+
+__all__ = ["NAMES", "Directive", "directives_in", "named_fault"]
+
+_HTML = "<!DOCTYPE html><html><body><h1>{status}</h1><p>The server is having a rest.</p></body></html>"
+_GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
+_SLOW = 2.0  # seconds
+_CUT = 20  # bytes
+_STATUS = re.compile(r"[45][0-9]{2}")
+_MARK = re.compile(r"\[\[fault:(?P<order>[^\[\]]*)\]\]")
+_ORDER = re.compile(r"(?P<name>[a-z0-9-]+?(?::[a-z0-9.]+?)?)(?:x(?P<times>[1-9][0-9]{0,5}|\*))?(?:@(?P<point>[a-z]+))?")
+
+
+def _seconds(text: str, default: float) -> float:
+    try:
+        seconds = float(text) if text else default
+    except ValueError:
+        raise ValueError(f"want seconds, got {text!r}") from None
+    if not seconds >= 0:
+        raise ValueError(f"want seconds, zero or more, got {text!r}")
+    return seconds
+
+
+def _bytes(text: str) -> int:
+    if text and not text.isdecimal():
+        raise ValueError(f"want a number of bytes, got {text!r}")
+    return int(text or _CUT)
+
+
+_MADE: Mapping[str, Callable[[str], Fault]] = {
+    "hang": lambda text: Fault(stall=_seconds(text, math.inf)),
+    "reset": lambda _: Fault(reset=True),
+    "reset-after": lambda _: Fault(reset=True, when="after"),
+    "lost": lambda _: Fault(stall=0, when="after"),
+    "truncated": lambda text: Fault(cut=_bytes(text)),
+    "cut-head": lambda _: Fault(cut_head=True),
+    "garbage": lambda _: Fault(garbage=_GARBAGE),
+    "dribble": lambda text: Fault(dribble=_seconds(text, _SLOW)),
+    "slow": lambda text: Fault(dribble=_seconds(text, _SLOW)),
+    "late": lambda text: Fault(stall=_seconds(text, _SLOW)),
+}
+
+NAMES: tuple[str, ...] = (*_MADE, *FLAWS)
+"""Every name but the statuses 400-599, which are names as well."""
+
+_HOMES: Mapping[str, Point] = {**FLAWS, "slow": "picture", "late": "webhook"}
+
+
+def named_fault(name: str) -> Fault:
+    """Return the fault of that name.
+
+    "429", "429:2" (Retry-After: 2), "429:date" (Retry-After as a date a second ahead), "502:html", "hang" or "hang:3",
+    "truncated:100", "dribble:5", and every name of `FLAWS`.
+
+    Raises:
+        ValueError: there is none, or what follows the colon does not suit it.
+    """
+    head, _, argument = name.partition(":")
+    try:
+        if head in _MADE:
+            return _MADE[head](argument)
+        if head in FLAWS and not argument:
+            return Fault(flaw=head)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        if _STATUS.fullmatch(head):
+            return _status(int(head), argument)
+    except ValueError as error:
+        raise ValueError(f"fault {name!r}: {error}") from None
+    raise ValueError(f"unknown fault {name!r}; known: a status 400-599, {', '.join(NAMES)}")
+
+
+def _status(status: int, argument: str) -> Fault:
+    if argument == "html":
+        return Fault(status=status, body=_HTML.format(status=status))
+    if argument == "date":
+        return Fault(status=status, retry_at=1.0)
+    return Fault(status=status, retry_after=_seconds(argument, 0.0) if argument else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directive:
+    """A fault that a prompt orders for itself.
+
+    Attributes:
+        order: the words between the brackets.
+        fault: what goes wrong.
+        point: where.
+        times: how often; None for always.
+    """
+
+    order: str
+    fault: Fault
+    point: Point
+    times: int | None
+
+
+def directives_in(prompt: str) -> tuple[Directive, ...]:
+    """Return the faults that stand in a prompt, such as "[[fault:429x3]]" or "[[fault:503:html x*@status]]".
+
+    Raises:
+        ValueError: something between such brackets orders nothing.
+    """
+    return tuple(_directive(match["order"].replace(" ", "")) for match in _MARK.finditer(prompt))
+
+
+def _directive(order: str) -> Directive:
+    match = _ORDER.fullmatch(order)
+    if match is None:
+        raise ValueError(
+            f"cannot read the fault {order!r}; want NAME[:ARGUMENT][xTIMES or x*][@{' or @'.join(POINTS)}]"
+        )
+    name, times, point = match["name"], match["times"], match["point"]
+    fault = named_fault(name)
+    if point is not None and point not in POINTS:
+        raise ValueError(f"fault {order!r}: unknown point {point!r}; known: {', '.join(POINTS)}")
+    home = _HOMES.get(name.partition(":")[0], "any")
+    if point is None or home == "early":
+        point = "submit" if home == "any" else home
+    return Directive(order=order, fault=fault, point=point, times=None if times == "*" else int(times or 1))
