@@ -28,6 +28,10 @@ async def redeem_pictures(runtime: Runtime, job: Job[Generation], report: Report
 
     A picture that cannot be fetched does not fail the job: it is paid for, and `read()` tries again later.
     """
+    for piece in report.pieces:
+        if piece.flaw is not None:
+            # Paid for, and no better one is to be had: half a picture is worth more than none.
+            _logger.warning("a picture of %r is not whole: %s", job, piece.flaw)
     name = f"{job.provider}-{job.id or job.key[:12]}"
     images = tuple(
         runtime.downloader.image(

@@ -49,7 +49,7 @@ async def accept(job: Job[T], submitted: Submitted, deadline: float) -> Report |
     job.id = submitted.id
     await _record(job, "the provider's id", job.kind.recorder.accepted(job))
     report = submitted.report
-    if report is not None and report.status is not None and report.status.terminal and not is_hollow(report):
+    if report is not None and report.status is not None and report.status.terminal and not is_dubious(report):
         return report if job.claim() else None
     job.move(JobStatus.QUEUED)
     if report is not None:
@@ -68,6 +68,11 @@ def note(job: Job[T], report: Report) -> None:
 def is_hollow(report: Report) -> bool:
     """Whether the provider claims success without anything to show for it."""
     return report.status is JobStatus.SUCCEEDED and not report.pieces and report.avatar is None
+
+
+def is_dubious(report: Report) -> bool:
+    """Whether asking again might bring a better answer: success with nothing to show, or with a picture cut short."""
+    return is_hollow(report) or any(piece.flaw is not None for piece in report.pieces)
 
 
 async def conclude(job: Job[T], report: Report) -> None:

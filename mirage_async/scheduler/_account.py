@@ -58,7 +58,7 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Entry:
     """The scheduler's note about one job being watched; the job's `ticket` points back at it."""
 
-    __slots__ = ("account", "deadline", "due", "flying", "hollow", "job", "misses", "not_found", "polls", "urgent")
+    __slots__ = ("account", "deadline", "dubious", "due", "flying", "job", "misses", "not_found", "polls", "urgent")
 
     def __init__(self, job: Job[Any], account: Account) -> None:
         self.job: Job[Any] | None = job  # None once nobody watches it; queues may still hold the note for a while
@@ -68,7 +68,7 @@ class Entry:
         self.polls = 0
         self.misses = 0  # status calls without usable answer, in a row
         self.not_found = 0  # of these: answers "no such job"
-        self.hollow = 0  # reports of success with nothing to show for it
+        self.dubious = 0  # reports of success with nothing, or half a picture, to show for it
         self.flying = False
         self.urgent = False  # a hint came while a status call was under way: ask again right after it
 

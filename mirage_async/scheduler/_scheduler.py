@@ -23,7 +23,7 @@ from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
-from mirage_async.jobs import conclude, is_hollow, note
+from mirage_async.jobs import conclude, is_dubious, note
 from mirage_async.scheduler._account import Account, AccountStatistics, Entry
 from mirage_async.scheduler._due import DueQueue
 from mirage_async.scheduler._intervals import BackoffInterval, IntervalPolicy, JobView
@@ -40,7 +40,7 @@ _logger = logging.getLogger("mirage_async.scheduler")
 
 LONGEST_CALL = 90.0  # seconds a status call may take in all; the sweep looks every SWEEP seconds
 SWEEP = 5.0
-HOLLOW_REPORTS = 3  # a provider may announce success a moment before it can show the result; then it is believed
+DUBIOUS_REPORTS = 3  # a provider may announce success a moment before it can show all of it; then it is believed
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
 
 
@@ -354,9 +354,9 @@ class Scheduler:
         if report.status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
         if report.status is not None and report.status.terminal:
-            if is_hollow(report):
-                entry.hollow += 1
-                if entry.hollow < HOLLOW_REPORTS:
+            if is_dubious(report):
+                entry.dubious += 1
+                if entry.dubious < DUBIOUS_REPORTS:
                     self._ask_again(entry)
                     return
             if job.claim():

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from mirage_async import media
 from mirage_async.models import Avatar, JobStatus
 
 __all__ = ["Call", "Form", "Piece", "Reply", "Report", "Submitted"]
@@ -98,6 +99,11 @@ class Piece(_Unshown, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Say what there is without showing it."""
         return f"<Piece {'link' if self.data is None else f'{len(self.data)} bytes'}>"
+
+    @property
+    def flaw(self) -> str | None:
+        """Why the bytes are no whole picture; None where nothing speaks against them, or where there are none."""
+        return None if self.data is None else media.incomplete(self.data, self.data, len(self.data))
 
 
 class Report(_Unshown, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ from mirage_async.exceptions import (
 )
 from mirage_async.sandbox import Fault, Sandbox
 from mirage_async.scheduler import BackoffInterval, Scheduler
-from mirage_async.testing import FakeClock
+from mirage_async.testing import FakeClock, sandboxed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -601,3 +601,13 @@ async def test_l1_only_the_model_the_caller_named_is_sent() -> None:
                 {"prompt": PROMPT},
                 {"prompt": PROMPT, "model": "new/one"},
             ]
+
+
+async def test_m12_a_picture_that_stays_cut_short_is_delivered_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """What was paid for is handed over even when the provider has no better; the log says what is wrong with it."""
+    async with sandboxed(durations=0.0) as (mirage, sandbox):
+        generation = await mirage.mirako.submit("a fox [[fault:corruptx*]]")
+        result = await generation
+        assert len(await result.image.read()) > 0
+        assert sandbox.statistics().requests == {"mirako.create": 1, "mirako.status": 3}
+    assert "is not whole: image/jpeg of" in caplog.text

@@ -308,6 +308,17 @@ async def test_a_hollow_success_may_still_fill(bench: Bench) -> None:
     assert await soon(job) == "picture of j1"
 
 
+async def test_a_picture_that_is_cut_short_is_asked_for_again_and_then_delivered(bench: Bench) -> None:
+    """Half a picture is asked for twice more; then it is what was paid for, and better than nothing."""
+    cut = Report(status=JobStatus.SUCCEEDED, pieces=(Piece(data=b"\x89PNG\r\n\x1a\n" + bytes(40)),))
+    provider = bench.provider()
+    provider.answers = [cut]
+    job = provider.watch()
+    await bench.clock.advance(100)
+    assert await soon(job) == "picture of j1"
+    assert provider.times == [10, 20, 30]
+
+
 async def test_a_word_nobody_knows_does_not_end_the_wait(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """A status this version does not know is logged, shortened, and asked about again."""
     caplog.set_level(logging.INFO)

@@ -19,7 +19,7 @@ from mirage_async.exceptions import (
     ResponseError,
     SubmissionUncertainError,
 )
-from mirage_async.jobs import Job, JobKind, accept, conclude, is_hollow, note, refuse
+from mirage_async.jobs import Job, JobKind, accept, conclude, is_dubious, note, refuse
 from mirage_async.models import Avatar, JobStatus, Pace
 from mirage_async.testing import FakeClock
 from mirage_async.wire import Piece, Report, Submitted
@@ -208,13 +208,16 @@ def test_a_status_that_goes_backwards_is_not_believed(
     assert (job.status, job.progress) == (after, 0.3)
 
 
-def test_success_is_hollow_only_without_pictures_and_avatar() -> None:
-    """A success with anything to show is not hollow, and neither is a failure."""
-    assert is_hollow(HOLLOW)
-    assert not is_hollow(DONE)
-    assert not is_hollow(Report(status=JobStatus.SUCCEEDED, avatar=Avatar(id="a", name="n", status="READY")))
-    assert not is_hollow(Report(status=JobStatus.FAILED))
-    assert not is_hollow(Report(status=None))
+def test_success_is_dubious_without_a_whole_picture_or_an_avatar() -> None:
+    """A success with something whole to show needs no second look, and neither does a failure."""
+    assert is_dubious(HOLLOW)
+    assert not is_dubious(DONE)
+    assert not is_dubious(Report(status=JobStatus.SUCCEEDED, avatar=Avatar(id="a", name="n", status="READY")))
+    assert not is_dubious(Report(status=JobStatus.FAILED))
+    assert not is_dubious(Report(status=None))
+    cut = Piece(data=b"\x89PNG\r\n\x1a\n" + bytes(40))
+    assert cut.flaw == "image/png of 48 bytes has no IEND chunk"
+    assert is_dubious(Report(status=JobStatus.SUCCEEDED, pieces=(cut,)))
 
 
 # --- concluded ---

@@ -1,1 +1,3 @@
 """The pictures of the sandbox: ordered, drawn, kept, and looked at."""
+
+__all__: list[str] = []
