@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 
@@ -12,6 +13,7 @@ _NEEDED = frozenset({"click", "rich", "typer"})
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    gc.disable()  # loading makes thousands of objects and no garbage; looking for some takes a tenth of the time
     try:
         from mirage_async.cli import run  # noqa: PLC0415 - needs an extra, whose absence is told below
     except ModuleNotFoundError as error:
@@ -22,6 +24,8 @@ def main() -> None:
             'pip install "mirage_async[cli]"\n'
         )
         sys.exit(2)
+    finally:
+        gc.enable()
     # Whoever ends the process politely (timeout, a container's stop) gets the tokens of accepted jobs as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -31,6 +35,9 @@ def main() -> None:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So it is in whatever a script's shell starts with &.
+        raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
 
 

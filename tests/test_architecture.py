@@ -177,7 +177,11 @@ def test_the_errors_load_no_http_client_and_no_event_loop() -> None:
     assert loaded_by("-c", "import mirage_async.exceptions") & {"aiohttp", "anyio", "asyncio", "msgspec"} == set()
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["generate"]], ids=["itself", "demo", "generate"])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["avatar"], ["demo"], ["generate"], ["sandbox"]],
+    ids=["itself", "avatar", "demo", "generate", "sandbox"],
+)
 def test_help_loads_no_http_client(command: list[str]) -> None:
     """Help answers at once."""
     assert loaded_by("-m", "mirage_async", *command, "--help") & {"aiohttp"} == set()

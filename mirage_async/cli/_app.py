@@ -15,6 +15,7 @@ from mirage_async.cli._verbosity import Verbose
 from mirage_async.cli.avatar import avatars
 from mirage_async.cli.demo import demo
 from mirage_async.cli.generate import generate
+from mirage_async.cli.sandbox import sandbox
 
 __all__ = ["run"]
 
@@ -34,6 +35,7 @@ _app = typer.Typer(
 _app.command("demo", epilog=EPILOG)(demo)
 _app.command("generate", epilog=EPILOG)(generate)
 _app.add_typer(avatars, name="avatar")
+_app.add_typer(sandbox, name="sandbox")
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mirage_async.cli._display import displayed
 from mirage_async.cli._exits import ExitCode
-from mirage_async.cli._hubs import check_key, hub_on, minded, whereabouts
+from mirage_async.cli._hubs import check_key, ends_with_us, hub_on, minded, whereabouts
 from mirage_async.cli._keeping import keep_all
-from mirage_async.cli._lines import tell, warn
+from mirage_async.cli._lines import AdvisedError, tell, warn
 from mirage_async.cli._record import picture_record, write_json
+from mirage_async.exceptions import WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +29,8 @@ __all__ = ["buy"]
 
 _logger = logging.getLogger("mirage_async.cli")
 
+_ENDED = "the sandbox has ended and the picture with it: nothing goes on, nothing was paid"
+
 
 async def buy(request: ImageRequest, output: Output, *, sandbox: bool, as_json: bool, quiet: bool) -> ExitCode:
     """Buy what was asked for, save it and print where it is.
@@ -38,7 +42,23 @@ async def buy(request: ImageRequest, output: Output, *, sandbox: bool, as_json: 
         MirageError: it was not bought, or nobody knows, or the wait is over.
         CommandError: there is no key.
     """
-    async with hub_on(sandbox=sandbox) as hub, minded(hub) as open_jobs:
+    fleeting = ends_with_us(sandbox=sandbox)
+    try:
+        return await _bought(request, output, sandbox=sandbox, as_json=as_json, quiet=quiet)
+    except asyncio.CancelledError:
+        if fleeting:
+            tell(_ENDED)
+        raise
+    except WaitTimeoutError as error:
+        if not fleeting:
+            raise
+        reason = f"the wait is over, and {error.provider} is not done with job {error.job_id}"
+        raise AdvisedError(reason, code=ExitCode.TIMED_OUT, advice=_ENDED) from error
+
+
+async def _bought(request: ImageRequest, output: Output, *, sandbox: bool, as_json: bool, quiet: bool) -> ExitCode:
+    fleeting = ends_with_us(sandbox=sandbox)
+    async with hub_on(sandbox=sandbox) as hub, minded(hub, ways_back=_none if fleeting else None) as open_jobs:
         check_key(hub, request.provider or "")
         with displayed(lines=False, quiet=quiet) as board:
             row = board.add(request.provider or "", request.prompt)
@@ -53,9 +73,14 @@ async def buy(request: ImageRequest, output: Output, *, sandbox: bool, as_json: 
         missing = generation.requested - len(generation.images)
         if missing > 0 and not quiet:
             warn(f"{generation.provider} delivered {len(generation.images)} of {generation.requested} pictures")
-        code = await _report(kept, open_jobs)
+        code = await _report(kept, () if fleeting else open_jobs)
         _print(kept, generation, as_json=as_json)
         return code
+
+
+async def _none(_: Job[Any]) -> Sequence[str]:
+    """Know no way back to a job whose sandbox ends with the command."""
+    return []
 
 
 async def _drawn(hub: Mirage, request: ImageRequest, row: Row, open_jobs: list[Job[Generation]]) -> Generation:

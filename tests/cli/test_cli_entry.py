@@ -37,7 +37,16 @@ async def _python(code: str, *words: str, folder: Path) -> Ended:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("words", [("--help",), ("--version",), ("generate", "--help")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("--version",),
+        ("generate", "--help"),
+        ("sandbox", "--help"),
+        ("sandbox", "env", "--help"),
+    ],
+)
 async def test_help_and_version_load_no_http_client(words: tuple[str, ...], tmp_path: Path) -> None:
     """What answers without work starts without what work needs."""
     heavy = ("aiohttp", "PIL")
@@ -47,9 +56,23 @@ async def test_help_and_version_load_no_http_client(words: tuple[str, ...], tmp_
 
 
 @pytest.mark.anyio
+async def test_leading_a_shell_to_a_sandbox_loads_no_sandbox(tmp_path: Path) -> None:
+    """`sandbox env` runs where the pictures' extra is missing, and takes a shell's start-up file no time."""
+    words = ("sandbox", "env", "--url", "http://127.0.0.1:1")
+    ended = await _python(_PROBE.format(heavy=("aiohttp", "PIL", "rich")), *words, folder=tmp_path)
+    assert ended.code == 0
+    assert ended.stderr.splitlines()[-1] == "loaded:"
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("module", "words", "extra"),
-    [("typer", ("--help",), "cli"), ("rich", ("demo",), "cli"), ("PIL", ("demo",), "sandbox")],
+    [
+        ("typer", ("--help",), "cli"),
+        ("rich", ("demo",), "cli"),
+        ("PIL", ("demo",), "sandbox"),
+        ("PIL", ("sandbox", "--port", "0"), "sandbox"),
+    ],
 )
 async def test_a_missing_extra_is_named_in_one_line(
     module: str, words: tuple[str, ...], extra: str, tmp_path: Path
@@ -72,7 +95,18 @@ async def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:
     assert flag.stderr.startswith("mirage-async: error: No such option: --frobnicate")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["demo", "-h"], []])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["generate", "--help"],
+        ["demo", "-h"],
+        ["avatar", "--help"],
+        ["sandbox", "--help"],
+        ["sandbox", "env", "--help"],
+        [],
+    ],
+)
 def test_every_help_text_shows_the_exit_codes(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The table that scripts need stands where people look; no command at all shows the help as well."""
     assert run(words) == ExitCode.DONE

@@ -86,6 +86,24 @@ async def test_an_interrupted_command_tells_the_token_of_an_accepted_job(
         assert "Traceback" not in ended.stderr
 
 
+async def test_a_background_command_of_a_script_tells_the_token_when_it_is_killed(tmp_path: Path) -> None:
+    """A shell makes what it starts with "&" ignore Ctrl-C; a polite end counts all the same."""
+    ignoring = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "runpy.run_module('mirage_async', run_name='__main__', alter_sys=True)"
+    )
+    async with sandbox_for_commands(durations=60) as (sandbox, environment):
+        words = ("generate", "fox", "--provider", "miragic")
+        process = await start(*words, folder=tmp_path, python=("-c", ignoring), environment=environment)
+        await _until_seen(sandbox, "miragic.status")
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(3):
+            ended = await end(process)
+        assert (ended.code, ended.stdout) == (ExitCode.INTERRUPTED, "")
+        assert json.loads(_token(ended.stderr))["id"] in sandbox.jobs
+        assert "Traceback" not in ended.stderr
+
+
 async def test_an_interrupted_blocking_request_is_said_to_be_perhaps_bought(tmp_path: Path) -> None:
     """There is nothing to resume where the provider has no jobs, but money may be gone, and the line says so."""
     async with sandbox_for_commands(durations=60) as (sandbox, environment):
@@ -96,6 +114,25 @@ async def test_an_interrupted_blocking_request_is_said_to_be_perhaps_bought(tmp_
             ended = await end(process)
         assert ended.code == ExitCode.INTERRUPTED
         assert "may have been bought (key " in ended.stderr
+
+
+async def test_nothing_is_to_be_resumed_where_the_sandbox_ends_with_the_command(tmp_path: Path) -> None:
+    """An interruption and a wait that is over say that the sandbox has ended, and name no way back."""
+    words = ("generate", "fox", "--provider", "miragic", "--sandbox")
+    process = await start(*words, "-v", folder=tmp_path)
+    assert process.stderr is not None
+    async with asyncio.timeout(10):
+        assert b"submitted: " in await process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(6):
+        interrupted = await end(process)
+    timed_out = await command(*words, "--max-wait", "0.1", folder=tmp_path)
+    assert (interrupted.code, timed_out.code) == (ExitCode.INTERRUPTED, ExitCode.TIMED_OUT)
+    for ended in (interrupted, timed_out):
+        assert ended.stderr.count("the sandbox has ended and the picture with it") == 1
+        assert "resume" not in ended.stderr
+        assert "lives on" not in ended.stderr
+        assert (ended.stdout, names_in(tmp_path)) == ("", [])
 
 
 async def test_a_missing_key_is_a_matter_of_authentication(tmp_path: Path) -> None:
