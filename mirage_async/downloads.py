@@ -174,6 +174,9 @@ class _Source:
     async def read(self, image: GeneratedImage) -> bytes:
         """Return the bytes; the download ends early only when the last of its readers is cancelled."""
         if image.data is not None:
+            if image.flaw is not None:
+                message = f"the picture came cut short, and there is no other: {image.flaw}; `data` holds what came"
+                raise DownloadError(message, provider=self._provider)
             return image.data
         if self._task is None:
             # A task of its own, so that no single reader's cancellation can cut the others short.

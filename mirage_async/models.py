@@ -142,12 +142,15 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
         interval: between the first two status calls.
         maximum: the longest interval a growing schedule reaches.
         max_wait: how long to wait for such a job by default.
+        typical: how long such a job takes, roughly, or None where the document gives no idea. A policy that learns
+            begins with it.
     """
 
     first: float
     interval: float
     maximum: float
     max_wait: float
+    typical: float | None = None
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,6 +245,17 @@ class GeneratedImage:
         """The bytes if they are here already, else None; `read()` fetches them."""
         return self._data
 
+    @property
+    def flaw(self) -> str | None:
+        """Why the bytes that are here are no whole picture; None where nothing speaks against them.
+
+        Only a picture that came inside an answer, cut short, has one: `read()` and `save()` refuse it, since there is
+        no other copy, and `data` holds what came.
+        """
+        if self._data is None or media.inspect(self._data) is None:
+            return None
+        return media.incomplete(self._data, self._data, len(self._data))
+
     async def read(self) -> bytes:
         """Return the whole picture, fetching it on first use and keeping it.
 
@@ -249,10 +263,10 @@ class GeneratedImage:
         from the job. Cancelling leaves the picture as it was.
 
         Raises:
-            DownloadError: it could not be fetched whole; calling again tries again.
+            DownloadError: it could not be fetched whole, and calling again tries again; or it has a `flaw`.
             DownloadExpiredError: the link no longer works and there is no fresh one.
         """
-        if self._data is None:
+        if self._data is None or self.flaw is not None:
             self.fill(await self._reader.read(self))
         assert self._data is not None  # noqa: S101 - fill() has just set it; says so to the type checker
         return self._data

@@ -156,7 +156,7 @@ def _read(reply: Reply, offer: Offer[T]) -> T | MirageError:
 def uncertain(offer: Offer[T], why: str, status: int | None = None) -> Attempt[T]:
     """Build the outcome of an attempt of which nobody can say whether it bought anything."""
     error = SubmissionUncertainError(
-        f"{offer.provider} may or may not have taken the job: {why}. Look at the provider's "
+        f"{offer.provider} may or may not have taken the job: {why.rstrip('.')}. Look at the provider's "
         f"dashboard before you buy again; only resend_uncertain=True would send it again unasked (key {offer.key})",
         provider=offer.provider,
         key=offer.key,

@@ -30,7 +30,7 @@ async def redeem_pictures(runtime: Runtime, job: Job[Generation], report: Report
     """
     for piece in report.pieces:
         if piece.flaw is not None:
-            # Paid for, and no better one is to be had: half a picture is worth more than none.
+            # Paid for, and no better one is to be had. `read()` will say so; the bytes stay at hand.
             _logger.warning("a picture of %r is not whole: %s", job, piece.flaw)
     name = f"{job.provider}-{job.id or job.key[:12]}"
     images = tuple(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mirage_async.exceptions import (
     APIError,
+    BadRequestError,
     ConfigurationError,
     NotFoundError,
     RateLimitError,
@@ -51,6 +52,8 @@ def judge(error: MirageError, not_found: int) -> Verdict:
         return Verdict.GIVE_UP
     if not isinstance(error, APIError) or error.status >= 500 or error.status in _PASSING or _is_page(error):  # noqa: PLR2004 - HTTP's own number
         return Verdict.ASK_AGAIN
+    if type(error) is BadRequestError and error.status < 400:  # noqa: PLR2004 - HTTP's own number
+        return Verdict.ASK_AGAIN  # "success: false" without a reason this version knows: trouble inside, or nothing
     if isinstance(error, NotFoundError) and not_found < NOT_FOUND_IN_A_ROW:
         return Verdict.ASK_AGAIN
     return Verdict.GIVE_UP

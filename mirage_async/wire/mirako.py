@@ -65,11 +65,17 @@ BASE_URL = "https://mirako.co"
 ASPECT_RATIOS = ("16:9", "1:1", "4:3", "3:2", "2:3", "3:4", "9:16")
 MAX_IMAGES = 5
 
-IMAGE_PACE = Pace(first=2, interval=5, maximum=15, max_wait=180)
-"""Mirako's image guide asks every 5 s and stops after 180 s."""
+IMAGE_PACE = Pace(first=2, interval=5, maximum=15, max_wait=180, typical=15)
+"""Mirako's image guide asks every 5 s and stops after 180 s.
 
-AVATAR_PACE = Pace(first=10, interval=10, maximum=60, max_wait=3600)
-"""Mirako's avatar guide asks every 10 s and speaks of about 45 minutes; its sample's limit of 600 s is too short."""
+It names no duration. 15 s, three of its intervals and a twelfth of its limit, are a guess.
+"""
+
+AVATAR_PACE = Pace(first=10, interval=10, maximum=60, max_wait=3600, typical=720)
+"""Mirako's avatar guide asks every 10 s and speaks of about 45 minutes; its sample's limit of 600 s is too short.
+
+Elsewhere the guide speaks of 2 to 5 minutes. 12 minutes are as many times longer than that as they are shorter than 45.
+"""
 
 _JSON = "application/json"
 _TYPES = ("image/jpeg", "image/png")
@@ -218,7 +224,7 @@ def read_generated(reply: Reply) -> Report:
     answer, data = _opened(reply)
     pieces = _pieces(data)
     if not pieces:
-        reason = _reason(plain(data, without=("image",))) or "data.image is no picture"
+        reason = _reason(plain(data, without=("image",))) or _missing(data)
         raise ResponseError(f"{NAME} answered without a usable picture: {reason}", provider=NAME)
     return Report(status=JobStatus.SUCCEEDED, pieces=pieces, raw=_raw(answer, data))
 
@@ -403,6 +409,10 @@ def _pieces(data: Fields) -> tuple[Piece, ...]:
     return (Piece(data=found),) if found is not None else ()
 
 
+def _missing(data: Fields) -> str:
+    return "data.image is no picture" if "image" in data else "data.image is missing"
+
+
 def _reason(fields: dict[str, Any]) -> str | None:
     """Return `data.error`, which the vendor's page on tasks shows and the image guide does not mention."""
     error = fields.get("error")
@@ -418,7 +428,7 @@ def _task_report(answer: Fields, data: Fields) -> Report | None:
     reason = _reason(raw["data"])
     pieces = _pieces(data) if status is JobStatus.SUCCEEDED else ()
     if status is JobStatus.SUCCEEDED and not pieces:
-        reason = reason or ("data.image is no picture" if "image" in data else "data.image is missing")
+        reason = reason or _missing(data)
     return Report(status=status, word=word, pieces=pieces, reason=reason, raw=raw)
 
 

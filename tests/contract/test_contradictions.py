@@ -25,6 +25,7 @@ from mirage_async.exceptions import (
     APIError,
     AuthenticationError,
     BadRequestError,
+    DownloadError,
     InputError,
     JobFailedError,
     MirageError,
@@ -603,11 +604,27 @@ async def test_l1_only_the_model_the_caller_named_is_sent() -> None:
             ]
 
 
-async def test_m12_a_picture_that_stays_cut_short_is_delivered_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """What was paid for is handed over even when the provider has no better; the log says what is wrong with it."""
+async def test_m12_a_picture_that_stays_cut_short_is_never_read_as_a_whole_one(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """The job succeeds, since nothing better is to be had; reading says what is wrong, and the bytes are kept."""
     async with sandboxed(durations=0.0) as (mirage, sandbox):
-        generation = await mirage.mirako.submit("a fox [[fault:corruptx*]]")
-        result = await generation
-        assert len(await result.image.read()) > 0
-        assert sandbox.statistics().requests == {"mirako.create": 1, "mirako.status": 3}
-    assert "is not whole: image/jpeg of" in caplog.text
+        job = await mirage.mirako.submit("a fox [[fault:corruptx*]]")
+        for generation in (await job, await mirage.mirako.generate("a fox [[fault:corrupt]]")):
+            with pytest.raises(DownloadError, match=r"came cut short.*image/jpeg of [0-9]+ bytes") as caught:
+                await generation.image.read()
+            assert caught.value.billed == "yes"
+            with pytest.raises(DownloadError, match=r"came cut short"):
+                await generation.image.save(tmp_path / "fox")
+            assert generation.image.data
+        assert sandbox.statistics().requests == {"mirako.create": 1, "mirako.status": 3, "mirako.generate": 1}
+    assert not await anyio.Path(tmp_path / "fox.jpg").exists()
+    assert caplog.text.count("is not whole: image/jpeg of") == 2
+
+
+async def test_g13_a_status_call_that_fails_without_a_known_reason_is_repeated() -> None:
+    """Trouble at the provider's side, told with status 200, does not end the wait for a job that was paid for."""
+    async with sandboxed(durations=0.0) as (mirage, sandbox):
+        generation = await mirage.miragic.generate("a fox [[fault:error-body@status]]")
+        assert await generation.image.read()
+        assert sandbox.statistics().requests["miragic.status"] == 2
