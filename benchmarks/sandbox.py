@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
     from multiprocessing.connection import Connection
 
-COMMAND = (sys.executable, "-m", "mirage_async", "sandbox", "--port", "0")
+COMMAND = (sys.executable, "-m", "mirage_async", "sandbox", "--port", "0", "-q")
 START_LIMIT = 30.0  # seconds for a process to come up
 START_BOUND = 0.5  # seconds; a test suite should not notice that it started a server
 UNFINISHED = 3600.0  # seconds; longer than any run, so that a job stays unfinished

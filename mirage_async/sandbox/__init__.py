@@ -5,13 +5,18 @@ from mirage_async.sandbox.clock import VirtualClock
 from mirage_async.sandbox.durations import ColdStart, Lognormal
 from mirage_async.sandbox.faults.fault import Fault
 from mirage_async.sandbox.faults.rules import FaultRule
+from mirage_async.sandbox.honesty import Behaviour
 from mirage_async.sandbox.jobs import JobView
 from mirage_async.sandbox.requestlog import SeenRequest
 from mirage_async.sandbox.server import Sandbox, Statistics
+from mirage_async.sandbox.webhooks import Delivery, DeliveryAttempt
 
 __all__ = [
     "AccountView",
+    "Behaviour",
     "ColdStart",
+    "Delivery",
+    "DeliveryAttempt",
     "Fault",
     "FaultRule",
     "JobView",

@@ -20,6 +20,7 @@ __all__ = ["AccountView", "Accounts", "Admission", "alias_of"]
 
 _LOW_ON_CREDITS = 402
 _DAY = 86_400.0
+_MOST = 1_000_000_000  # credits or requests; far from where sums of floats begin to lose cents
 
 
 def alias_of(key: str) -> str:
@@ -103,7 +104,7 @@ class Accounts:
         """
         self._check(provider)
         if credits_left is not None and not _is_amount(credits_left):
-            raise ValueError(f"credits must be 0 or more, or None for any number, got {credits_left!r}")
+            raise ValueError(f"credits must be 0 to {_MOST:g}, or None for any number, got {credits_left!r}")
         account = (provider, alias_of(key or ""))
         if not account[1]:
             for known in [known for known in self._credits if known[0] == provider]:
@@ -125,8 +126,8 @@ class Accounts:
             ValueError: there is no such provider, or a number is out of range.
         """
         self._check(provider)
-        if requests is not None and (isinstance(requests, bool) or not isinstance(requests, int) or requests < 1):
-            raise ValueError(f"requests must be a whole number from 1, or None for no limit, got {requests!r}")
+        if requests is not None and not (_is_amount(requests) and isinstance(requests, int) and requests >= 1):
+            raise ValueError(f"requests must be a whole number from 1 to a billion, or None, got {requests!r}")
         if not (_is_amount(seconds) and 0 < seconds <= _DAY):
             raise ValueError(f"seconds must be more than 0 and at most {_DAY:g}, got {seconds!r}")
         self._limits[provider, alias_of(key or "")] = None if requests is None else _Limit(requests, seconds)
@@ -170,10 +171,19 @@ class Accounts:
         left = self._credits[name]
         if left is not None:
             if left < price:
-                raise RefusalError(_LOW_ON_CREDITS, f"Insufficient credits: {price:g} needed, {left:g} left.")
+                message = f"Insufficient credits: {price:g} needed, {left:g} left."
+                raise RefusalError(_LOW_ON_CREDITS, message, value=price)
             self._credits[name] = round(left - price, 6)
         self._spent[name] += price
         return price
+
+    def give_back(self, provider: str, account: str, price: float) -> None:
+        """Give back the price of what came to nothing."""
+        name = (provider, account)
+        self._spent[name] -= price
+        left = self._credits.get(name)
+        if left is not None:
+            self._credits[name] = round(left + price, 6)
 
     def view(self) -> list[AccountView]:
         """Return every account that was used or set, in the order of their names."""
@@ -211,7 +221,7 @@ def _known(provider: str, providers: Collection[str]) -> None:
 
 
 def _is_amount(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value < math.inf
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= _MOST
 
 
 def _iso(seconds: float) -> str:

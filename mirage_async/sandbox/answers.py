@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -37,7 +37,9 @@ class RefusalError(Exception):
         code: machine-readable word, for providers that send one.
         name: the field at fault, or None when it is not about a field.
         value: what was given for it.
+        part: where in the request that field is, "body" or "path".
         retry_after: seconds until the request may pass, for providers that say so in the body; 0 for nothing to say.
+        headers: headers that belong to the refusal, whoever words it.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class RefusalError(Exception):
         code: str | None = None,
         name: str | None = None,
         value: object = None,
+        part: Literal["body", "path"] = "body",
         retry_after: int = 0,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -56,7 +60,9 @@ class RefusalError(Exception):
         self.code = code
         self.name = name
         self.value = value
+        self.part = part
         self.retry_after = retry_after
+        self.headers = headers or {}
 
 
 def json_answer(value: Any, *, status: int = 200, content_type: str = "application/json") -> Answer:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["VirtualClock"]
 
 _QUIET = 0.005  # seconds
+_LAST_DATE = 2.5e11  # seconds since 1970; the year 9892, with room before dates end
 
 
 class _Pending:
@@ -96,8 +97,8 @@ class VirtualClock:
         Args:
             at: what `time()` shall say, in seconds since 1970, so that two runs show the same times; None leaves it.
         """
-        if at is not None and not math.isfinite(at):
-            raise ValueError(f"at must be finite seconds since 1970, got {at!r}")
+        if at is not None and not 0 <= at <= _LAST_DATE:
+            raise ValueError(f"at must be 0 to {_LAST_DATE:.0f} seconds since 1970, got {at!r}")
         self._frozen_at = self.monotonic()
         self._quiet = None
         if at is not None:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+_LONGEST = 1e9  # seconds, thirty years
+_WIDEST = 10.0
+
 __all__ = ["ColdStart", "Durations", "DurationsSetting", "Lognormal", "durations_from_json"]
 
 
@@ -20,7 +23,7 @@ class Lognormal:
 
     Attributes:
         median: seconds; half of the work is faster.
-        sigma: spread of the logarithm, 0 and more; 0.5 puts one job in twenty above 2.3 times the median.
+        sigma: spread of the logarithm, 0 to 10; 0.5 puts one job in twenty above 2.3 times the median.
         longest: seconds no draw exceeds; None for no bound.
     """
 
@@ -30,7 +33,7 @@ class Lognormal:
 
     def __post_init__(self) -> None:
         _check("median", self.median)
-        _check("sigma", self.sigma)
+        _check("sigma", self.sigma, _WIDEST)
         if self.longest is not None:
             _check("longest", self.longest)
 
@@ -159,16 +162,16 @@ def _profile(value: Any) -> Profile:
     if isinstance(value, Lognormal | ColdStart):
         return value
     low, high = _range(value)
-    if not (0 <= low <= high and math.isfinite(high)):
+    if not 0 <= low <= high <= _LONGEST:
         raise ValueError(f"durations: want finite seconds, zero or more, low before high, got {value!r}")
     return (low, high)
 
 
 def _range(value: Any) -> tuple[float, float]:
-    try:
-        low, high = map(float, value if isinstance(value, tuple) else (value, value))  # pyright: ignore[reportUnknownArgumentType]
-    except (TypeError, ValueError):
-        raise ValueError(f"durations: want seconds or (low, high), got {value!r}") from None
+    pair: Any = value if isinstance(value, tuple) else (value, value)  # pyright: ignore[reportUnknownVariableType]
+    if [type(one) in (int, float) for one in pair] != [True, True]:
+        raise ValueError(f"durations: want seconds or (low, high), got {value!r}")
+    low, high = pair
     return low, high
 
 
@@ -176,9 +179,9 @@ def _draw(profile: float | tuple[float, float] | Lognormal, source: random.Rando
     if not isinstance(profile, Lognormal):
         return source.uniform(*_range(profile))
     drawn = profile.median * math.exp(profile.sigma * source.gauss(0.0, 1.0))
-    return drawn if profile.longest is None else min(drawn, profile.longest)
+    return min(drawn, _LONGEST if profile.longest is None else profile.longest)
 
 
-def _check(name: str, seconds: object) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-        raise ValueError(f"{name} must be a finite number, zero or more, got {seconds!r}")
+def _check(name: str, seconds: object, most: float = _LONGEST) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= most:
+        raise ValueError(f"{name} must be a number from 0 to {most:g}, got {seconds!r}")

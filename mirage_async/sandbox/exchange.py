@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from dataclasses import dataclass
+from email.utils import formatdate
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,37 +73,40 @@ class Exchange:
     async def _serve(self, request: web.Request, route: Route | None) -> web.StreamResponse:
         self._watch(cast("asyncio.Task[Any]", asyncio.current_task()))
         headers = {name.lower(): value for name, value in request.headers.items()}
-        number = self._log.arrive(self._first_sight(request, headers, route))
-        name = {"X-Request-Id": self._world.identifiers.request()}
+        serial = self._log.arrive(self._first_sight(request, headers, route))
+        name = {
+            "X-Request-Id": self._world.identifiers.request(),
+            "Date": formatdate(int(self._world.clock.time()), usegmt=True),
+        }
         if route is None:
             nothing = json_answer({"error": f"Nothing at {request.method} {request.path}"}, status=404)
-            return self._respond(nothing.with_headers(name), number)
+            return self._respond(nothing.with_headers(name), serial)
         fault: Fault | None = None
         try:
-            body = await self._read(request, number)
+            body = await self._read(request, serial)
             account = self._admit(headers, route, name)
-            fault = self._fault_for(request, route, body, number)
+            fault = self._fault_for(request, route, body, serial)
             flaws = frozenset({fault.flaw}) if fault is not None and fault.flaw is not None else frozenset[str]()
             call = Call(path_values=dict(request.match_info), body=body, account=account, flaws=flaws)
             answer = await self._answer(request, route, call, fault)
         except RefusalError as refusal:
-            answer = route.provider.refuse(refusal)
+            answer = route.provider.refuse(refusal).with_headers(refusal.headers)
         answer = answer.with_headers(name)
         if fault is not None and fault.flaw is None:
-            self._log.amend(number, fault=str(fault))
+            self._log.amend(serial, fault=str(fault))
             ordered = fault_answer(fault, route.provider, self._world.clock)
             if ordered is None:
-                return await self._strike(fault, request, answer, number)
+                return await self._strike(fault, request, answer, serial)
             answer = ordered.with_headers(name)
         elif fault is not None:
-            self._log.amend(number, fault=str(fault))
+            self._log.amend(serial, fault=str(fault))
             answer = _spoiled(answer, fault, route.provider)
-        return self._respond(answer, number)
+        return self._respond(answer, serial)
 
-    def _respond(self, answer: Answer, number: int) -> web.Response:
+    def _respond(self, answer: Answer, serial: int) -> web.Response:
         body = answer.body.replace(self._world.url.encode(), _HERE)
         digest = blake2b(body, digest_size=16).hexdigest()
-        self._log.amend(number, status=answer.status, answer_digest=digest)
+        self._log.amend(serial, status=answer.status, answer_digest=digest)
         headers = {"Content-Type": answer.content_type, **answer.headers}
         return web.Response(status=answer.status, body=answer.body, headers=headers)
 
@@ -117,12 +121,12 @@ class Exchange:
             raise RefusalError(429, "Too many requests", retry_after=admission.retry_after)
         return account
 
-    def _fault_for(self, request: web.Request, route: Route, body: Body, number: int) -> Fault | None:
+    def _fault_for(self, request: web.Request, route: Route, body: Body, serial: int) -> Fault | None:
         """Return what is to go wrong with a request, and note what it is about."""
         if route.operation is None:
             return None
         occasion = _occasion(self._world, route.operation, request.match_info, body)
-        self._log.amend(number, job_id=occasion.job_id)
+        self._log.amend(serial, job_id=occasion.job_id)
         try:
             return self._faults.take(occasion)
         except ValueError as error:
@@ -136,7 +140,7 @@ class Exchange:
         work = operation.handle(self._world, call)
         return await (self._unstoppable(work) if operation.stage == "submit" else work)
 
-    async def _read(self, request: web.Request, number: int) -> Body:
+    async def _read(self, request: web.Request, serial: int) -> Body:
         try:
             raw = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -144,7 +148,7 @@ class Exchange:
         except web.RequestPayloadError:
             raise RefusalError(400, "The request body cannot be read.") from None
         body = decode_body(request.headers.get("Content-Type", ""), raw)
-        self._log.amend(number, body=raw, fields=body.fields)
+        self._log.amend(serial, body=raw, fields=body.fields)
         return body
 
     async def _unstoppable(self, work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -153,13 +157,13 @@ class Exchange:
         self._watch(task)
         return await asyncio.shield(task)
 
-    async def _strike(self, fault: Fault, request: web.Request, answer: Answer, number: int) -> web.StreamResponse:
+    async def _strike(self, fault: Fault, request: web.Request, answer: Answer, serial: int) -> web.StreamResponse:
         # There is one: losing the connection cancels whoever serves it.
         transport = cast("asyncio.Transport", request.transport)
         waits = fault.stall is not None or fault.dribble is not None
         with self._world.clock.at_rest() if waits else nullcontext():
             status = await strike(fault, transport, answer, self._world.clock)
-        self._log.amend(number, status=status)
+        self._log.amend(serial, status=status)
         # The server will find the connection closed and drop this.
         return web.Response()
 
@@ -192,7 +196,8 @@ class Exchange:
 def _operation(request: web.Request, route: Route, account: str) -> Operation:
     """Return the operation, unless the method or the missing key forbids it."""
     if route.operation is None:
-        raise RefusalError(405, f"{request.method} is not allowed here; use {route.allowed}.")
+        message = f"{request.method} is not allowed here; use {route.allowed}."
+        raise RefusalError(405, message, headers={"Allow": route.allowed})
     if route.operation.needs_key and not account:
         raise RefusalError(401, _UNAUTHORIZED)
     return route.operation

@@ -85,6 +85,7 @@ class Job:
     """One piece of work. Moments are seconds on the monotonic clock.
 
     Attributes:
+        price: credits that were taken for it.
         duration: seconds of work once a worker has taken it.
         polls_needed: end at this status call instead of after `duration`; None for work that takes time.
         work_at: when a worker took it; None while it waits for one.
@@ -107,6 +108,7 @@ class Job:
     duration: float
     model: str = ""
     account: str = ""
+    price: float = 0.0
     polls_needed: int | None = None
     held: bool = False
     polls: int = 0

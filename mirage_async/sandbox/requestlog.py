@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-__all__ = ["RequestLog", "SeenRequest", "redacted", "select", "transcript_of"]
+__all__ = ["RequestLog", "SeenRequest", "redacted", "select", "transcript_of", "without_tokens"]
 
 _MOST_ENTRIES = 100_000
 _MOST_BODY_BYTES = 64 * 2**20
+_DEEPEST = 50  # objects in objects
 
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 
@@ -70,32 +72,34 @@ class RequestLog:
     def __init__(self, *, most: int = _MOST_ENTRIES, most_body_bytes: int = _MOST_BODY_BYTES) -> None:
         self._most = most
         self._most_body_bytes = most_body_bytes
-        self._entries: dict[int, SeenRequest] = {}
+        self._entries: dict[int, SeenRequest] = {}  # by a serial number that never starts again
         self._bodies: deque[tuple[int, int]] = deque()
         self._body_bytes = 0
         self._arrived = 0
+        self._serial = 0
         self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return self._arrived
 
     def arrive(self, request: SeenRequest) -> int:
-        """Note a request whose head has arrived; return its number."""
+        """Note a request whose head has arrived; return the serial number to amend it by."""
         self._arrived += 1
+        self._serial += 1
         self._counts[request.operation] += 1
-        self._entries[self._arrived] = replace(request, number=self._arrived)
+        self._entries[self._serial] = replace(request, number=self._arrived)
         while len(self._entries) > self._most:
             del self._entries[next(iter(self._entries))]
-        return self._arrived
+        return self._serial
 
-    def amend(self, number: int, **changes: Any) -> None:
+    def amend(self, serial: int, **changes: Any) -> None:
         """Fill in what has become known about a request, if it is still kept."""
-        entry = self._entries.get(number)
+        entry = self._entries.get(serial)
         if entry is None:
             return
-        self._entries[number] = replace(entry, **changes)
+        self._entries[serial] = replace(entry, **changes)
         if "body" in changes:
-            self._make_room_for(number, len(changes["body"]))
+            self._make_room_for(serial, len(changes["body"]))
 
     def all(self) -> list[SeenRequest]:
         """Return the requests in order of arrival."""
@@ -106,11 +110,14 @@ class RequestLog:
         return dict(self._counts)
 
     def clear(self) -> None:
-        """Forget them all, and count from 1 again."""
-        self.__init__(most=self._most, most_body_bytes=self._most_body_bytes)  # type: ignore[misc]
+        """Forget them all, those being served included, and count from 1 again."""
+        self._entries.clear()
+        self._bodies.clear()
+        self._counts.clear()
+        self._body_bytes = self._arrived = 0
 
-    def _make_room_for(self, number: int, size: int) -> None:
-        self._bodies.append((number, size))
+    def _make_room_for(self, serial: int, size: int) -> None:
+        self._bodies.append((serial, size))
         self._body_bytes += size
         while self._body_bytes > self._most_body_bytes and len(self._bodies) > 1:
             oldest, freed = self._bodies.popleft()
@@ -156,10 +163,10 @@ def select(
     ]
 
 
-def transcript_of(requests: Iterable[SeenRequest]) -> list[dict[str, Any]]:
+def transcript_of(requests: Iterable[SeenRequest], url: str) -> list[dict[str, Any]]:
     """Return what was asked and answered, without what differs between two runs that did the same.
 
-    Left out are the times, the headers, the keys and the address of the sandbox.
+    Left out are the times, the headers, the keys, and the address of the sandbox, which is `url`.
     """
     return [
         {
@@ -168,7 +175,7 @@ def transcript_of(requests: Iterable[SeenRequest]) -> list[dict[str, Any]]:
             "method": request.method,
             "path": request.path,
             "query": dict(request.query),
-            "fields": dict(request.fields),
+            "fields": _elsewhere(without_tokens(request.fields), url, _DEEPEST),
             "authorized": request.authorized,
             "status": request.status,
             "fault": request.fault,
@@ -177,6 +184,29 @@ def transcript_of(requests: Iterable[SeenRequest]) -> list[dict[str, Any]]:
         }
         for request in requests
     ]
+
+
+def _elsewhere(value: Any, url: str, depth: int) -> Any:
+    """Return a value with another address in place of `url`; what lies deeper than anybody looks is left out."""
+    if isinstance(value, str):
+        return value.replace(url, "http://sandbox") if url else value
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, Any]", value).items()
+        return {name: _elsewhere(one, url, depth - 1) for name, one in items} if depth else "..."
+    if isinstance(value, list):
+        return [_elsewhere(one, url, depth - 1) for one in value] if depth else "..."  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def without_tokens(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields fit to leave the process: the tokens of webhooks are their receivers' secrets."""
+    return {name: _without_token(value) for name, value in fields.items()}
+
+
+def _without_token(value: Any) -> Any:
+    if isinstance(value, dict) and "auth_token" in (fields := cast("dict[str, Any]", value)):
+        return {**fields, "auth_token": "<redacted>"}
+    return cast("Any", value)
 
 
 def redacted(headers: Mapping[str, str]) -> dict[str, str]:

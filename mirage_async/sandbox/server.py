@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -9,17 +11,21 @@ from aiohttp import web
 
 from mirage_async.sandbox.accounts import Accounts
 from mirage_async.sandbox.clock import VirtualClock
+from mirage_async.sandbox.control.routes import add_control
 from mirage_async.sandbox.dialects.registry import PROVIDERS
 from mirage_async.sandbox.durations import Durations
 from mirage_async.sandbox.exchange import Exchange, Route
 from mirage_async.sandbox.faults.rules import FaultRules
+from mirage_async.sandbox.honesty import BEHAVIOURS
+from mirage_async.sandbox.httplog import HTTP_LOGGER
 from mirage_async.sandbox.jobs import Station
 from mirage_async.sandbox.progress import Progress
 from mirage_async.sandbox.requestlog import RequestLog, SeenRequest, select, transcript_of
+from mirage_async.sandbox.webhooks import Deliveries
 from mirage_async.sandbox.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from mirage_async._clock import Clock
@@ -27,8 +33,10 @@ if TYPE_CHECKING:
     from mirage_async.sandbox.durations import DurationsSetting
     from mirage_async.sandbox.faults.fault import Fault
     from mirage_async.sandbox.faults.rules import FaultRule
+    from mirage_async.sandbox.honesty import Behaviour
     from mirage_async.sandbox.jobs import Job, JobView
     from mirage_async.sandbox.progress import ProgressSetting
+    from mirage_async.sandbox.webhooks import Delivery, DeliveryAttempt
 
 __all__ = ["Sandbox", "Statistics"]
 
@@ -37,6 +45,9 @@ _KEEP_ALIVE = 5.0  # seconds, as Node's servers have it; longer, and node-fetch 
 _BACKLOG = 4096
 _SHUTDOWN = 0.05
 _MOST_PORTS = 65535
+_PATH_NAME = re.compile(r"\{(\w+)\}")
+# The router's own pattern stops at braces, too, which a client may send.
+_ANYTHING_BUT_SLASHES = r"{\1:[^/]+}"
 _BAD_ENDS = {"failed": Station.FAILED, "cancelled": Station.CANCELLED, "timed_out": Station.TIMED_OUT}
 
 
@@ -49,12 +60,14 @@ class Statistics:
         purchases: POSTs whose work was done and charged, per provider.
         open_jobs: jobs that have not ended.
         faults_waiting: faults that no request has met yet; one that strikes for ever counts once.
+        deliveries: deliveries to webhooks that were accepted, each counted once.
     """
 
     requests: Mapping[str, int]
     purchases: Mapping[str, int]
     open_jobs: int
     faults_waiting: int
+    deliveries: int
 
 
 class Sandbox:
@@ -81,6 +94,8 @@ class Sandbox:
             provider, or a mapping by provider. None: no limit.
         progress: what ends a job. "time", or None: its duration. A number: that status call. "manual": `finish_job` and
             `fail_job` alone. Or a mapping to these by "provider" or "provider.kind".
+        webhook_attempts: how often a delivery to a webhook is tried until it is answered with 2xx.
+        webhook_interval: seconds between two of these, above 0.
 
     Raises:
         ValueError: an argument is out of range.
@@ -98,6 +113,8 @@ class Sandbox:
         link_lifetime: float = 600.0,
         workers: int | Mapping[str, int] | None = None,
         progress: ProgressSetting = None,
+        webhook_attempts: int = 3,
+        webhook_interval: float = 10.0,
     ) -> None:
         if not 0 <= port <= _MOST_PORTS:
             raise ValueError(f"port must be 0 to {_MOST_PORTS}, got {port!r}")
@@ -119,6 +136,7 @@ class Sandbox:
         )
         self._log = RequestLog()
         self._faults = FaultRules(_operations(), seed=seed)
+        self._deliveries = Deliveries(self._world, self._faults, attempts=webhook_attempts, interval=webhook_interval)
         self._exchange = Exchange(self._world, self._log, self._faults)
         self._runner: web.AppRunner | None = None
 
@@ -126,6 +144,7 @@ class Sandbox:
         runner = web.AppRunner(
             self._application(),
             access_log=None,
+            logger=HTTP_LOGGER,
             handler_cancellation=True,
             keepalive_timeout=_KEEP_ALIVE,
             shutdown_timeout=_SHUTDOWN,
@@ -146,6 +165,7 @@ class Sandbox:
     ) -> None:
         # Nobody waits for a stalled request or an unfinished picture.
         await self._exchange.stop()
+        await self._deliveries.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -195,7 +215,7 @@ class Sandbox:
 
         Answers that tell a date are the same only if the clock was frozen at one, as in `clock.freeze(at=1.75e9)`.
         """
-        return transcript_of(self._log.all())
+        return transcript_of(self._log.all(), self.url)
 
     @property
     def jobs(self) -> Mapping[str, JobView]:
@@ -236,6 +256,7 @@ class Sandbox:
             purchases=dict(self._world.purchases),
             open_jobs=self._world.jobs.count_open(),
             faults_waiting=len(self._faults),
+            deliveries=self._deliveries.made,
         )
 
     def fail(
@@ -333,12 +354,34 @@ class Sandbox:
         """What each key has asked for, spent and left."""
         return self._world.accounts.view()
 
+    @property
+    def honesty(self) -> tuple[Behaviour, ...]:
+        """What it does, and whether a provider says so, public sources do, or nobody does."""
+        return BEHAVIOURS + tuple(one for provider in PROVIDERS for one in provider.behaviours)
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """The latest deliveries to webhooks, up to 10,000, oldest first, each as it stands now; a copy."""
+        self._world.workshop.catch_up()
+        return self._deliveries.view()
+
+    async def redeliver(self, delivery_id: int) -> DeliveryAttempt:
+        """Make one more attempt of a delivery now, whatever went wrong with it before, and return what came of it.
+
+        An attempt goes on when its caller is cancelled.
+
+        Raises:
+            ValueError: there is no such delivery.
+            RuntimeError: the sandbox was reset or left.
+        """
+        return await self._deliveries.redeliver(delivery_id)
+
     def reset(self, scope: Literal["all", "state", "rules"] = "all") -> None:
         """Begin anew.
 
         Args:
-            scope: "state" forgets jobs, links, requests and the bill, and the next ids are the first again; "rules"
-                takes back faults, credits and limits; "all" does both. Settings and the clock stay as they are.
+            scope: "state" forgets jobs, links, requests, deliveries and the bill, and the next ids are the first again;
+                "rules" takes back faults, credits and limits; "all" does both. Settings and the clock stay as they are.
 
         Raises:
             ValueError: there is no such scope.
@@ -348,6 +391,7 @@ class Sandbox:
         if scope != "rules":
             self._world.clear()
             self._log.clear()
+            self._deliveries.clear()
         if scope != "state":
             self._faults.clear()
             self._world.accounts.clear_rules()
@@ -365,15 +409,18 @@ class Sandbox:
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=_MAX_BODY_BYTES)
+        add_control(application, self, self._world, host=self._host)
         for provider in PROVIDERS:
             for operation in provider.operations:
                 for path in operation.paths:
-                    resource = application.router.add_resource(path)
+                    resource = application.router.add_resource(_PATH_NAME.sub(_ANYTHING_BUT_SLASHES, path))
                     resource.add_route(operation.method, self._handler(Route(provider, operation)))
+                    allowed = operation.method
                     if operation.stage == "picture":
                         resource.add_route("HEAD", self._handler(Route(provider, operation)))
-                    resource.add_route("*", self._handler(Route(provider, None, allowed=operation.method)))
-        application.router.add_route("*", "/{path:.*}", self._handler(None))
+                        allowed = f"{allowed}, HEAD"
+                    resource.add_route("*", self._handler(Route(provider, None, allowed=allowed)))
+        application.router.add_route("*", "/{path:(?s:.*)}", self._handler(None))
         return application
 
     def _handler(self, route: Route | None) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -383,15 +430,16 @@ class Sandbox:
         return handle
 
 
-def _operations() -> list[str]:
-    names = [operation.name for provider in PROVIDERS for operation in provider.operations]
-    return names + [f"{provider.name}.webhook" for provider in PROVIDERS if provider.delivers]
+def _operations() -> dict[str, str]:
+    """Return what each operation is for its job, by name."""
+    stages: dict[str, str] = {operation.name: operation.stage for one in PROVIDERS for operation in one.operations}
+    return stages | {f"{provider.name}.webhook": "webhook" for provider in PROVIDERS if provider.delivers}
 
 
 def _workers(setting: int | Mapping[str, int] | None) -> dict[str, int]:
     """Return checked numbers by provider; who is not in it has no limit."""
     names = [provider.name for provider in PROVIDERS]
-    given = dict.fromkeys(names, setting) if isinstance(setting, int) else dict(setting or {})
+    given = dict(setting or {}) if setting is None or isinstance(setting, Mapping) else dict.fromkeys(names, setting)
     for name, number in given.items():
         if name not in names:
             raise ValueError(f"workers: unknown provider {name!r}; known: {', '.join(names)}")

@@ -123,7 +123,7 @@ class World:
         Raises:
             RefusalError: 402, the account cannot pay.
         """
-        self.accounts.pay(provider, call.account, len(pictures) or 1)
+        price = self.accounts.pay(provider, call.account, len(pictures) or 1)
         now = self.clock.monotonic()
         rule = self.progress.rule_for(provider, kind)
         job = Job(
@@ -132,6 +132,7 @@ class World:
             kind=kind,
             model=model,
             account=call.account,
+            price=price,
             prompt=prompt,
             words=words or _BLOCKING_WORDS,
             created_at=self.clock.time(),
@@ -173,6 +174,7 @@ class World:
         with self.clock.at_rest():
             await self.workshop.wait(job)
         if not job.is_done:
+            self.accounts.give_back(job.provider, job.account, job.price)
             raise RefusalError(_TOO_LATE if job.end is Station.TIMED_OUT else _BAD_END, job.reason)
         self.charge(job.provider)
 

@@ -16,7 +16,14 @@ import pytest
 from mirage_async.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CHANGELOG.md", "examples/README.md", "benchmarks/README.md", "mirage_async/wire/ADDING.md")
+PAGES = (
+    "README.md",
+    "CHANGELOG.md",
+    "examples/README.md",
+    "benchmarks/README.md",
+    "mirage_async/sandbox/README.md",
+    "mirage_async/wire/ADDING.md",
+)
 DEMO_COMMAND = (
     'python3 -m venv .venv && .venv/bin/pip install -q ".[cli,sandbox]" && .venv/bin/mirage-async demo -o demo'
 )

@@ -97,7 +97,9 @@ def judged(operation: Operation, request: Request, *, exists: bool) -> Verdict:
         request: what goes out.
         exists: for an operation with a name in its path, whether that name is known.
     """
-    if request.method != operation.method:
+    # Whoever may have a picture may ask for its head.
+    allowed = {"GET", "HEAD"} if operation.name.endswith(".download") else {operation.method}
+    if request.method not in allowed:
         return Verdict(frozenset({405}), {NO_PLACE})
     verdict = Verdict()
     if operation.needs_key:
@@ -174,7 +176,7 @@ def _form_fields(request: Request, verdict: Verdict) -> Mapping[str, Any] | None
     part = rb'--%b\r\nContent-Disposition: form-data; name="(\w+)"\r\n\r\n([^\r]*)\r\n' % found[1].encode()
     if re.fullmatch(rb"(?:%b)+--%b--\r\n" % (part, found[1].encode()), request.body) is None:
         verdict.open = True
-        return {}
+        return None
     return {name.decode(): value.decode("utf-8", "replace") for name, value in re.findall(part, request.body)}
 
 
@@ -239,8 +241,8 @@ def _url(value: str, verdict: Verdict, place: str) -> None:
         verdict.fault(place)
         return
     try:
-        usable = bool(urlsplit(value).hostname) and re.search(r"[\s\x00-\x1f]", value) is None
-        urlsplit(value).port  # noqa: B018 - reading it is what checks it
+        usable = bool(urlsplit(value).hostname) and re.search(r"[\s\x00-\x1f\x7f]", value) is None
+        usable = usable and urlsplit(value).port != 0
     except ValueError:
         usable = False
     if not usable:

@@ -84,6 +84,7 @@ async def test_only_strict_mode_wants_a_square_or_wide_portrait() -> None:
 async def test_an_unknown_avatar_is_not_found() -> None:
     """Asking for an avatar that does not exist is 404, and so is asking for a task as if it were one."""
     async with calling() as caller:
-        assert (await caller.get("/v1/avatar/nobody", BEARER)).status == 404
+        nobody = await caller.get("/v1/avatar/nobody", BEARER)
+        assert (nobody.status, nobody.json["errors"][0]["location"]) == (404, "path.avatar_id")
         task = (await caller.post("/v1/image/async_generate", {"prompt": "p"})).json["data"]["task_id"]
         assert (await caller.get(f"/v1/avatar/{task}", BEARER)).status == 404

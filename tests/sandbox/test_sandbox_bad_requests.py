@@ -230,11 +230,13 @@ def check_refusal(provider: str, reply: Reply, method: str = "POST") -> str:
 
 def check_place(provider: str, reply: Reply, message: str, faults: set[str]) -> None:
     """Check that a refusal names one of the places at fault."""
+    # Of a name that somebody made up, its beginning will do.
+    shown = {re.sub(r"([^.]{80})[^.]+$", r"\1...", fault) for fault in faults}
     if provider == "mirako":
         locations = {error["location"] for error in json.loads(reply.body)["errors"] or ()}
-        assert locations & {"body" if fault == "body" else f"body.{fault}" for fault in faults}, (message, faults)
+        assert locations & {"body" if fault == "body" else f"body.{fault}" for fault in shown}, (message, faults)
     else:
-        assert any(fault in message or (fault == "body" and "Content-Type" in message) for fault in faults), message
+        assert any(fault in message or (fault == "body" and "Content-Type" in message) for fault in shown), message
 
 
 def check(served: Served, case: Sent) -> None:
@@ -266,7 +268,7 @@ def test_strict_mode_serves_exactly_what_the_documents_allow(operation: Operatio
     """A request is served if and only if it follows every rule; a refusal names the field and buys nothing."""
     with serving(strict=True) as served:
 
-        @campaign(120)
+        @campaign(70)
         @given(sent(operation, known_path(served, operation)))
         def every(case: Sent) -> None:
             check(served, case)
@@ -293,10 +295,14 @@ FOUND = {
     "a fault inside an object": json_post(
         "/v1/image/async_generate", {"prompt": "p", "aspect_ratio": "1:1", "webhook": {"url": "http://x/y", "z": 1}}
     ),
+    "no name at all for a choice": json_post("/v1/image/generate", {"prompt": "p", "aspect_ratio": 5}),
+    "null for what is required": json_post("/v1/image/generate", {"prompt": None, "aspect_ratio": "1:1"}),
+    "an unknown field with a long name": json_post("/v1/images/generate", {"prompt": "p", "x" * 5000: 1}),
     "base64 with one sign too many": json_post(
         "/api/v1/generate-image", {"prompt": "p", "sourceImage": f"data:image/png;base64,{_SMALL}="}
     ),
     "braces in a name": Request(method="GET", target=b"/v1/avatar/%7Bname%7D", headers=good_key("mirako")),
+    "the head of no picture": Request(method="HEAD", target=b"/img/%7B.png", headers=()),
     "braces and a line break in a name": Request(method="GET", target=b"/img/%0A%7B.png", headers=()),
 }
 
@@ -315,7 +321,7 @@ def test_lenient_mode_refuses_in_the_same_shape(operation: Operation) -> None:
     """Whatever arrives is served or refused in the provider's words, and only what is served is charged."""
     with serving(strict=False) as served:
 
-        @campaign(25)
+        @campaign(20)
         @given(sent(operation, known_path(served, operation)))
         def every(case: Sent) -> None:
             before = served.bought
@@ -342,7 +348,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
     """Requests sent in one go on one connection get the answers they get alone, each in its turn."""
     with serving(strict=True) as served:
 
-        @campaign(25)
+        @campaign(20)
         @given(st.lists(ONE_OF_EACH, min_size=2, max_size=5))
         def every(cases: list[Sent]) -> None:
             alone = [served.send(case.request) for case in cases]
@@ -358,7 +364,7 @@ def test_the_old_version_of_http_is_served_too() -> None:
     """HTTP/1.0 gets the status that HTTP/1.1 gets."""
     with serving(strict=True) as served:
 
-        @campaign(25)
+        @campaign(20)
         @given(ONE_OF_EACH)
         def every(case: Sent) -> None:
             (reply,) = replies(served.exchange(wire(case.request, version=b"1.0")), case.request.method)
@@ -372,7 +378,7 @@ def test_a_path_of_any_characters_that_leads_nowhere_is_not_found() -> None:
     """Where there is nothing, the answer is 404 as JSON, whatever the path is made of."""
     with serving(strict=True) as served:
 
-        @campaign(25)
+        @campaign(20)
         @example(b"%0A")
         @given(odd_names())
         def every(name: bytes) -> None:
@@ -425,7 +431,7 @@ def test_noise_is_refused_without_a_traceback() -> None:
     """Arbitrary bytes ahead of a request do no harm to the next one."""
     with serving(strict=True) as served:
 
-        @campaign(30)
+        @campaign(20)
         @given(st.binary(min_size=1, max_size=60))
         def every(noise: bytes) -> None:
             answer = served.exchange(noise + b"\r\n\r\n" + wire(AVATARS))

@@ -55,7 +55,7 @@ def test_freezing_can_pin_the_date() -> None:
 def test_a_date_that_is_none_is_refused(at: float) -> None:
     """Nothing is frozen at no date."""
     clock = VirtualClock(FakeClock())
-    with pytest.raises(ValueError, match="at must be finite seconds since 1970, got"):
+    with pytest.raises(ValueError, match="at must be 0 to 250000000000 seconds since 1970, got"):
         clock.freeze(at=at)
     assert not clock.frozen
 

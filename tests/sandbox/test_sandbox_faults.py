@@ -248,7 +248,7 @@ def test_no_fault_is_refused() -> None:
         ({"status": 429, "headers": [("a", "b")]}, "headers must be a mapping of text to text"),
         ({"status": 429, "headers": {"Retry-After": 1}}, "got {'Retry-After': 1}"),
         ({"status": 200, "body": {1, object}}, "body must be bytes, text or JSON, got {"),
-        ({"stall": -1}, "stall must be seconds, zero or more, got -1"),
+        ({"stall": -1}, "stall must be seconds, zero or more (up to a billion), got -1"),
         ({"stall": float("nan")}, "got nan"),
         ({"stall": True}, "got True"),
         ({"cut": -1}, "cut must be a number of bytes, zero or more, got -1"),

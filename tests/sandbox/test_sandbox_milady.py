@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from calling import average, calling, data_url, encoded, opened
+from calling import BEARER, average, calling, data_url, encoded, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -89,3 +89,14 @@ async def test_milady_refuses_without_a_key_and_unknown_links() -> None:
         assert "API key" in (await caller.post(GENERATE, {"prompt": "p"}, {})).json["error"]
         missing = await caller.get("/images/nothing.webp")
         assert (missing.status, missing.json) == (404, {"error": "No such picture."})
+
+
+async def test_milady_wants_the_json_content_type_in_strict_mode() -> None:
+    """JSON under another content type is taken in lenient mode only."""
+    headers = {**BEARER, "Content-Type": "text/plain"}
+    async with calling() as caller:
+        assert (await caller.post(GENERATE, data=b'{"prompt": "p"}', headers=headers)).status == 200
+    async with calling(strict=True) as caller:
+        reply = await caller.post(GENERATE, data=b'{"prompt": "p"}', headers=headers)
+        assert reply.status == 400
+        assert reply.json["error"] == "Content-Type must be application/json (given: 'text/plain')"

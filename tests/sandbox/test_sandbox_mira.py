@@ -99,3 +99,14 @@ async def test_mira_refuses_without_a_key() -> None:
         reply = await caller.post(GENERATE, {"prompt": "p"}, {})
         assert reply.status == 401
         assert "API key" in reply.json["detail"]
+
+
+async def test_mira_wants_the_json_content_type_in_strict_mode() -> None:
+    """JSON under another content type is taken in lenient mode only."""
+    headers = {**BEARER, "Content-Type": "text/plain"}
+    async with calling() as caller:
+        assert (await caller.post(GENERATE, data=b'{"prompt": "p"}', headers=headers)).status == 200
+    async with calling(strict=True) as caller:
+        reply = await caller.post(GENERATE, data=b'{"prompt": "p"}', headers=headers)
+        assert reply.status == 400
+        assert reply.json["detail"] == "Content-Type must be application/json (given: 'text/plain')"

@@ -80,6 +80,17 @@ async def test_a_link_expires_and_the_job_gives_a_fresh_one() -> None:
         assert (await caller.get(second + ".jpg")).status == 404
 
 
+async def test_a_link_works_only_as_a_whole() -> None:
+    """The name of a picture below somebody else's folder leads nowhere."""
+    async with calling() as caller:
+        job_id = await create(caller)
+        caller.clock.advance(8)
+        data = await status(caller, job_id)
+        foreign = await caller.get(data["processedImageUrl"].replace(data["userId"], "25331fb2"))
+        assert (foreign.status, foreign.json["error"]["code"]) == (404, "NOT_FOUND")
+        assert (await caller.get(data["processedImageUrl"])).status == 200
+
+
 async def test_multipart_and_lenient_json_are_understood() -> None:
     """The document's two form encodings work, and JSON does in lenient mode."""
     async with calling() as caller:

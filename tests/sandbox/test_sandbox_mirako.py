@@ -113,6 +113,8 @@ REFUSED_ALWAYS: list[tuple[Any, int, str]] = [
     ({"aspect_ratio": "1:1"}, 400, "'prompt' field is required"),
     ({"prompt": 5}, 400, "prompt must be text"),
     ({"prompt": " "}, 422, "prompt must not be empty"),
+    ({"prompt": "p", "aspect_ratio": 5}, 400, "aspect_ratio must be one of 16:9"),
+    ({"prompt": "p", "aspect_ratio": []}, 400, "aspect_ratio must be one of 16:9"),
     ({"prompt": "p", "aspect_ratio": "21:9"}, 422, "aspect_ratio must be one of 16:9"),
     ({"prompt": "p", "aspect_ratio": LONG}, 422, "xxx..."),
     ({"prompt": "p", "seed": True}, 400, "seed must be a whole number"),
@@ -122,7 +124,7 @@ REFUSED_ALWAYS: list[tuple[Any, int, str]] = [
     ({"prompt": "p", "images": "no"}, 400, "images must be a list"),
     ({"prompt": "p", "images": [{"data": "x"}] * 6}, 422, "images must have at most 5 items"),
     ({"prompt": "p", "images": ["no"]}, 400, r"images[0] must be an object"),
-    ({"prompt": "p", "images": [{"label": "a"}]}, 400, "'data' field is required"),
+    ({"prompt": "p", "images": [{"label": "a"}]}, 400, "'images[0].data' field is required"),
     ({"prompt": "p", "images": [{"data": 5}]}, 400, r"images[0].data must be text"),
     ({"prompt": "p", "images": [{"data": "AAAA"}]}, 422, "must be a base64 data URL"),
     ({"prompt": "p", "images": [{"data": "data:image/gif;base64,AAAA"}]}, 422, "must be one of image/jpeg"),
@@ -147,10 +149,12 @@ async def test_a_broken_rule_is_refused_as_a_problem_document(fields: Any, statu
 
 GIF_CALLED_PNG = data_url(encoded(kind="GIF"))
 REFUSED_STRICTLY: list[tuple[dict[str, Any], str]] = [
-    ({"prompt": "p"}, "'aspect_ratio' field is required"),
+    ({"prompt": "p"}, "'aspect_ratio' field is required but was not provided"),
+    ({"prompt": "p", "aspect_ratio": None}, "'aspect_ratio' field is required and must not be null"),
     ({"prompt": "p", "aspect_ratio": "1:1", "seed": None}, "seed must be left out rather than null"),
     ({"prompt": "p", "aspect_ratio": "1:1", "seed": 2**31}, "seed must be -2147483648 to 2147483647"),
     ({"prompt": "p", "aspect_ratio": "1:1", "mood": 1}, "mood is not a documented field"),
+    ({"prompt": "p", "aspect_ratio": "1:1", LONG: 1}, "x" * 80 + "... is not a documented field"),
     ({"prompt": "p", "aspect_ratio": "1:1", "images": [{"data": GIF_CALLED_PNG}]}, "declared type image/png"),
     ({"prompt": "p", "aspect_ratio": "1:1", "images": [{"data": "data:image/png;base64,A..."}]}, "declared type"),
 ]
@@ -165,6 +169,28 @@ async def test_strict_mode_names_the_rule(fields: dict[str, Any], message: str) 
         assert message in reply.json["detail"]
     async with calling() as caller:
         assert (await caller.post(CREATE, fields)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"images": [{"label": "a"}]}, "images[0].data"),
+        ({"images": [{"data": data_url(encoded())}, {"data": "no"}]}, "images[1].data"),
+        ({"images": [{"data": data_url(encoded()), "z": 1}]}, "images[0].z"),
+        ({"images": [{"data": data_url(encoded()), "label": 5}]}, "images[0].label"),
+        ({"webhook": {}}, "webhook.url"),
+        ({"webhook": {"url": "http://"}}, "webhook.url"),
+        ({"webhook": {"url": "http://localhost/hook", "auth_token": 5}}, "webhook.auth_token"),
+        ({"webhook": {"url": "http://localhost/hook", "z": 1}}, "webhook.z"),
+    ],
+)
+async def test_a_refusal_names_the_whole_way_to_a_field(fields: dict[str, Any], place: str) -> None:
+    """A field inside a list or an object is named from the outside in, in the location and in the text."""
+    async with calling(strict=True) as caller:
+        reply = await caller.post(CREATE, {"prompt": "p", "aspect_ratio": "1:1", **fields})
+        (error,) = reply.json["errors"]
+        assert error["location"] == f"body.{place}"
+        assert place in reply.json["detail"]
 
 
 async def test_strict_mode_takes_a_request_that_follows_every_rule() -> None:
@@ -205,3 +231,4 @@ async def test_an_unknown_task_is_not_found() -> None:
     async with calling() as caller:
         reply = await caller.get(f"{CREATE}/nowhere/status", AUTH)
         assert (reply.status, reply.json["title"]) == (404, "Not Found")
+        assert [(error["location"], error["value"]) for error in reply.json["errors"]] == [("path.task_id", "nowhere")]

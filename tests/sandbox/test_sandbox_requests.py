@@ -71,6 +71,9 @@ async def test_a_wrong_method_is_not_allowed() -> None:
     async with calling() as caller:
         reply = await caller.get("/v1/images/generate")
         assert (reply.status, reply.json) == (405, {"detail": "GET is not allowed here; use POST."})
+        assert reply.headers["Allow"] == "POST"
+        assert (await caller.post("/v1/avatar/list")).headers["Allow"] == "GET"
+        assert (await caller.post("/img/x.png")).headers["Allow"] == "GET, HEAD"
         assert (caller.sandbox.requests[0].operation, caller.sandbox.requests[0].provider) == ("unknown", "mira")
 
 

@@ -6,15 +6,18 @@ One reader serves all four documents; what differs between them (names, bounds, 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mirage_async.sandbox.answers import RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["Fields"]
+    from mirage_async.sandbox.bodies import Body
 
+__all__ = ["Fields", "json_object"]
+
+_JSON = "application/json"
 _SHOWN = 80
 # The largest whole number a JSON encoder takes.
 _LARGEST_BITS = 63
@@ -30,12 +33,14 @@ class Fields:
         values: the decoded fields.
         strict: enforce every documented rule.
         invalid_status: status of a refusal about a well-formed value that breaks a rule, 400 or 422.
+        prefix: what stands before a field's name in refusals, such as "webhook.".
     """
 
-    def __init__(self, values: Mapping[str, Any], *, strict: bool, invalid_status: int = 400) -> None:
+    def __init__(self, values: Mapping[str, Any], *, strict: bool, invalid_status: int = 400, prefix: str = "") -> None:
         self.strict = strict
         self._values = values
         self._invalid_status = invalid_status
+        self._prefix = prefix
 
     def only(self, *known: str) -> None:
         """In strict mode refuse any field outside `known`."""
@@ -43,7 +48,7 @@ class Fields:
             return
         for name, value in self._values.items():
             if name not in known:
-                raise self.invalid(name, f"is not a documented field; known: {', '.join(known)}", value)
+                raise self.invalid(_cut(name), f"is not a documented field; known: {', '.join(known)}", value)
 
     def has(self, name: str) -> bool:
         """Tell whether `name` was given."""
@@ -53,9 +58,13 @@ class Fields:
 
     def require(self, name: str) -> Any:
         """Return the value of `name`, refusing a request without it."""
-        if not self.has(name):
-            raise RefusalError(400, f"The '{name}' field is required but was not provided.", name=name)
-        return self._values[name]
+        value = self._values.get(name)
+        if value is None:
+            is_null = self.strict and name in self._values
+            name = self._prefix + name
+            complaint = "and must not be null" if is_null else "but was not provided"
+            raise RefusalError(400, f"The '{name}' field is required {complaint}.", name=name)
+        return value
 
     def text(self, name: str, *, longest: int | None = None) -> str:
         """Return a required text that is not blank and has at most `longest` characters."""
@@ -78,9 +87,12 @@ class Fields:
         if default is not None and not self.has(name):
             return default
         value = self.require(name)
+        rule = f"must be one of {', '.join(allowed)}"
+        if not isinstance(value, str):
+            raise self.malformed(name, rule, value)
         if value not in allowed:
-            raise self.invalid(name, f"must be one of {', '.join(allowed)}", value)
-        return str(value)
+            raise self.invalid(name, rule, value)
+        return value
 
     def integer(self, name: str, low: int, high: int, default: int | None = None, *, from_text: bool = False) -> int:
         """Return a whole number from `low` to `high`, both included; a field without a default is required."""
@@ -106,22 +118,60 @@ class Fields:
             raise self.invalid(name, f"must have at most {most} items (has {len(items)})", None)
         return items
 
+    def nested(self, name: str, value: object, known: Collection[str]) -> Fields:
+        """Return the fields of the object `value`, which stands at `name`; in strict mode only `known` ones."""
+        if not isinstance(value, dict):
+            raise self.malformed(name, f"must be an object with {' and '.join(known)}", value)
+        fields = Fields(
+            cast("dict[str, Any]", value),
+            strict=self.strict,
+            invalid_status=self._invalid_status,
+            prefix=f"{self._prefix}{name}.",
+        )
+        fields.only(*known)
+        return fields
+
     def malformed(self, name: str, rule: str, value: object) -> RefusalError:
         """Return the refusal of a value of the wrong type."""
+        name = self._prefix + name
         return RefusalError(400, f"{name} {rule}{_given(value)}", name=name, value=_short(value))
 
     def invalid(self, name: str, rule: str, value: object) -> RefusalError:
         """Return the refusal of a value that breaks a rule of its document."""
+        name = self._prefix + name
         return RefusalError(self._invalid_status, f"{name} {rule}{_given(value)}", name=name, value=_short(value))
+
+
+def json_object(body: Body, *, strict: bool, invalid_status: int = 400) -> Fields:
+    """Return the fields of a body that is a JSON object; strict mode wants it declared as JSON, too.
+
+    Args:
+        body: the decoded body.
+        strict: enforce every documented rule.
+        invalid_status: as in `Fields`.
+
+    Raises:
+        RefusalError: it is something else.
+    """
+    if body.kind != "json":
+        raise RefusalError(400, "The request body must be a JSON object.", name="body")
+    if strict and body.media_type != _JSON:
+        message = f"Content-Type must be {_JSON} (given: {_cut(body.media_type)!r})"
+        raise RefusalError(400, message, name="body")
+    return Fields(body.fields, strict=strict, invalid_status=invalid_status)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _short(value: object) -> object:
     """Return `value` fit for an error body: a picture in a message helps nobody."""
-    if isinstance(value, str) and len(value) > _SHOWN:
-        return value[:_SHOWN] + "..."
+    if isinstance(value, str):
+        return _cut(value)
     if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
         return float("inf") if value > 0 else float("-inf")
-    return value if isinstance(value, str | int | float) else None
+    return value if isinstance(value, int | float) else None
 
 
 def _given(value: object) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.answers import Answer, json_answer
 from mirage_async.sandbox.dialects.downloads import delivered, download
-from mirage_async.sandbox.dialects.fields import Fields
+from mirage_async.sandbox.dialects.fields import json_object
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
 from mirage_async.sandbox.dialects.references import read_data_url
 from mirage_async.sandbox.drawing.pictures import RATIO_SIZES, Picture
+from mirage_async.sandbox.honesty import documented, invented, observed
 
 if TYPE_CHECKING:
+    from mirage_async.sandbox.answers import RefusalError
+    from mirage_async.sandbox.dialects.fields import Fields
+    from mirage_async.sandbox.honesty import Behaviour
     from mirage_async.sandbox.jobs import Job
     from mirage_async.sandbox.world import World
 
@@ -52,9 +56,7 @@ _PRICE = 0.02
 
 async def _generate(world: World, call: Call) -> Answer:
     """Draw one to four pictures while the client waits."""
-    if call.body.kind != "json":
-        raise RefusalError(400, "The request body must be a JSON object.")
-    fields = Fields(call.body.fields, strict=world.strict)
+    fields = json_object(call.body, strict=world.strict)
     fields.only(*_DOCUMENTED)
     pictures = await _read_pictures(world, fields)
     job_id = world.identifiers.uuid("milady.generate")
@@ -113,13 +115,59 @@ async def _result(world: World, job: Job, picture: Picture) -> dict[str, Any]:
 def _refuse(refusal: RefusalError) -> Answer:
     body: dict[str, Any] = {"error": refusal.message}
     if refusal.status == _PAYMENT_REQUIRED:
-        body["required"] = _PRICE
+        # What this request needs; the document's example is about one picture.
+        body["required"] = refusal.value if isinstance(refusal.value, float) else _PRICE
     if refusal.retry_after:
         message = f"Too many requests; try again in {refusal.retry_after} seconds."
         body = {"success": False, **body, "code": "rate_limit_exceeded", "message": message}
         body["retryAfter"] = refusal.retry_after
     return json_answer(body, status=refusal.status)
 
+
+_GUIDE = "Milady docs: Image Generation"
+_SERVER = "elizaOS/cloud, generate-image route"
+_LIMITS = "elizaOS/cloud, rate limit middleware"
+
+BEHAVIOURS: tuple[Behaviour, ...] = (
+    *documented(
+        _NAME,
+        _GUIDE,
+        "The key is a bearer token.",
+        "milady.generate takes a JSON object with a prompt and answers when the pictures are done.",
+        "aspectRatio is one of seven, and 1:1 when it is absent.",
+        "numImages is 1 to 4, and 1 when it is absent.",
+        "stylePreset is one of thirteen, and none when it is absent.",
+        "sourceImage is a data URL.",
+        "milady.generate answers with images of url, text, mimeType and fileSize, and with numImages.",
+        "milady.download is a permanent link to a .webp file below /images.",
+        "A picture that could not be stored stands in the answer as image, not as url; the fault data-url does it.",
+        "A prompt that is none gets 400, and so does an unknown model when the sandbox is strict.",
+        "A refusal is an object with error, a text.",
+        "A lack of credits gets 402, and required says what a picture costs, 0.02.",
+    ),
+    *observed(
+        _NAME,
+        _SERVER,
+        "Unless the sandbox is strict, an unknown model stands for the default one.",
+        "A prompt has at most 4000 characters, and is not blank.",
+        "sourceImage has at most 14,000,000 characters.",
+        "A picture that could not be stored comes as a whole data URL.",
+        "Fewer pictures than were ordered are no error, and numImages counts those that came; the fault fewer does it.",
+        "A missing key gets 401.",
+    ),
+    *observed(
+        _NAME,
+        _LIMITS,
+        "A limited request is refused with success, error, code rate_limit_exceeded, message and retryAfter.",
+    ),
+    *invented(
+        _NAME,
+        "A picture is about 1024 pixels on its long side and exactly of its ratio.",
+        "The text beside a picture repeats the prompt.",
+        "The model does not change the picture, and the style changes it as words in the prompt would.",
+        "An unknown aspectRatio or stylePreset gets 400.",
+    ),
+)
 
 PROVIDER = Provider(
     name=_NAME,
@@ -144,4 +192,5 @@ PROVIDER = Provider(
     find_key=bearer,
     refuse=_refuse,
     price=_PRICE,
+    behaviours=BEHAVIOURS,
 )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
+from mirage_async.sandbox.answers import Answer, json_answer
 from mirage_async.sandbox.dialects.downloads import delivered, download
-from mirage_async.sandbox.dialects.fields import Fields
+from mirage_async.sandbox.dialects.fields import json_object
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
 from mirage_async.sandbox.dialects.references import read_picture_or_link
 from mirage_async.sandbox.drawing.pictures import Picture
+from mirage_async.sandbox.honesty import documented, invented, observed
 
 if TYPE_CHECKING:
+    from mirage_async.sandbox.answers import RefusalError
+    from mirage_async.sandbox.dialects.fields import Fields
+    from mirage_async.sandbox.honesty import Behaviour
     from mirage_async.sandbox.jobs import Job
     from mirage_async.sandbox.world import World
 
@@ -31,9 +35,7 @@ _MOST_REFERENCES = 4
 
 async def _generate(world: World, call: Call) -> Answer:
     """Draw one to four pictures while the client waits."""
-    if call.body.kind != "json":
-        raise RefusalError(400, "The request body must be a JSON object.")
-    fields = Fields(call.body.fields, strict=world.strict)
+    fields = json_object(call.body, strict=world.strict)
     fields.only(*_DOCUMENTED, *_COMPATIBLE)
     prompt = fields.text("prompt", longest=_LONGEST_PROMPT)
     count = fields.integer("n", 1, _MOST_IMAGES, 1)
@@ -83,6 +85,49 @@ def _refuse(refusal: RefusalError) -> Answer:
     return json_answer({"detail": refusal.message}, status=refusal.status)
 
 
+_GUIDE = "Mira docs: Mira Image"
+_ERRORS = "Mira docs: API errors"
+_OPENAI = "openai/openai-python"
+
+BEHAVIOURS: tuple[Behaviour, ...] = (
+    *documented(
+        _NAME,
+        _GUIDE,
+        "The key is a bearer token.",
+        "mira.generate takes a JSON object at /v1/images/generate and answers when the pictures are done.",
+        "mira.generate works with OpenAI's client, which is pointed at /v1.",
+        "prompt is required and has 1 to 4000 characters.",
+        "size is 1024x1024, 1024x1536, 1536x1024 or auto.",
+        "n is 1 to 4.",
+        "quality is low, medium, high or auto.",
+        "reference_images has up to four links or data URLs, and makes mira.generate edit them.",
+        "mira.generate answers with created, and for each picture a url and a revised_prompt under data.",
+        "mira.download is a link to a .png file below /img.",
+    ),
+    *documented(
+        _NAME,
+        _ERRORS,
+        "A refusal is an object with detail, a text.",
+        "A broken rule gets 400, a missing key 401, a lack of credits 402, and a limit 429 with Retry-After.",
+    ),
+    *observed(
+        _NAME,
+        _OPENAI,
+        "mira.generate is at /v1/images/generations as well, since that is where OpenAI's client sends its requests.",
+        "model, response_format and user are taken, since OpenAI's client can send them.",
+        "With response_format b64_json the picture itself stands in the answer, in plain base64.",
+    ),
+    *invented(
+        _NAME,
+        "A size of auto, or none, is 1024x1024.",
+        "Without n there is one picture, and without quality it is auto, which changes nothing.",
+        "The revised prompt is the prompt with a fixed sentence after it.",
+        "The model is noted and not looked at.",
+        "mira.download works for ever.",
+        "The price does not depend on size and quality, as the provider's does.",
+    ),
+)
+
 PROVIDER = Provider(
     name=_NAME,
     operations=(
@@ -107,4 +152,5 @@ PROVIDER = Provider(
     ),
     find_key=bearer,
     refuse=_refuse,
+    behaviours=BEHAVIOURS,
 )

@@ -9,11 +9,14 @@ from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
 from mirage_async.sandbox.dialects.downloads import download
 from mirage_async.sandbox.dialects.fields import Fields
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, api_key_header
+from mirage_async.sandbox.dialects.references import read_link
 from mirage_async.sandbox.drawing.pictures import Picture
+from mirage_async.sandbox.honesty import documented, invented, observed
 from mirage_async.sandbox.identifiers import Identifiers
 from mirage_async.sandbox.jobs import Job, Words
 
 if TYPE_CHECKING:
+    from mirage_async.sandbox.honesty import Behaviour
     from mirage_async.sandbox.world import World
 
 __all__ = ["PROVIDER"]
@@ -51,7 +54,7 @@ async def _create(world: World, call: Call) -> Answer:
         format="JPEG",
         tints=await world.gallery.tints([image_url.encode()] if image_url else ()),
     )
-    notes = {"model": model, "image_url": image_url, "user_id": Identifiers(world.seed).uuid("account")}
+    notes = {"model": model, "image_url": image_url, "user_id": _user_id(world)}
     job_id = world.identifiers.uuid("miragic.create")
     world.start(
         _NAME, "image", job_id, call, prompt=prompt, model=model, words=_WORDS, pictures=(picture,), notes=notes
@@ -89,6 +92,17 @@ async def _status(world: World, call: Call) -> Answer:
     return json_answer({"success": True, "data": data})
 
 
+async def _download(world: World, call: Call) -> Answer:
+    """Return the picture the path names, to whoever has the whole link."""
+    if call.path_values["user_id"] != _user_id(world):
+        raise RefusalError(404, "No such picture.")
+    return await download(world, call)
+
+
+def _user_id(world: World) -> str:
+    return Identifiers(world.seed).uuid("account")
+
+
 def _read_fields(world: World, call: Call) -> Fields:
     """Return the form's fields. JSON is not documented and taken in lenient mode only."""
     if call.body.kind not in (("form",) if world.strict else ("form", "json")):
@@ -100,9 +114,7 @@ def _read_image_url(fields: Fields, model: str) -> str:
     """Return the reference link or "". The document's examples send one with any model, against its own rule."""
     if not fields.has("image_url") or not str(fields.require("image_url")):
         return ""
-    url = fields.text("image_url")
-    if not url.startswith(("http://", "https://")):
-        raise fields.invalid("image_url", "must be an http or https URL", url)
+    url = read_link(fields, "image_url", fields.require("image_url"))
     if fields.strict and model != "kontext":
         raise fields.invalid("image_url", "is only available when model is kontext", model)
     return url
@@ -161,6 +173,47 @@ def _refuse(refusal: RefusalError) -> Answer:
     return json_answer(body, status=refusal.status)
 
 
+_GUIDE = "Miragic docs: Image Generation API Reference"
+_INTEGRATORS = "public integrations of Miragic's try-on API"
+
+BEHAVIOURS: tuple[Behaviour, ...] = (
+    *documented(
+        _NAME,
+        _GUIDE,
+        "The key stands in the header X-API-Key, and a request without it is refused.",
+        "miragic.create takes a form, multipart or urlencoded, and its numbers as text.",
+        "miragic.create wants prompt, model, width and height; models are flux, turbo, gptimage and kontext.",
+        "width and height are 256 to 2048 pixels.",
+        "When the sandbox is strict, image_url goes with the model kontext alone.",
+        "miragic.create answers with success, a message, and jobId and the status PENDING under data.",
+        "miragic.status shows PENDING, COMPLETED or FAILED.",
+        "miragic.status of a PENDING job has progress, 0 to 99.",
+        "miragic.status of a COMPLETED job has the same link as imageUrl and processedImageUrl.",
+        "miragic.status of a FAILED job has errorMessage.",
+        "miragic.status has the fields of the documented example, the parameters all as text.",
+        "createdAt and updatedAt are dates, as in the example, though the table speaks of a number.",
+        "Links are temporary, and lead to a .jpg file below /uploads/image-generation/processed.",
+        "creditsUsed is 1 for a COMPLETED job.",
+        "Job ids are UUIDs.",
+    ),
+    *observed(
+        _NAME,
+        _INTEGRATORS,
+        "A refusal has success false, and code and message under error.",
+        "A missing key gets 401 and the code INVALID_API_KEY.",
+        "A lack of credits gets 402 and the code INSUFFICIENT_CREDITS.",
+    ),
+    *invented(
+        _NAME,
+        "The other codes of refusals, such as VALIDATION_ERROR and JOB_NOT_FOUND, are named by the sandbox.",
+        "Unless the sandbox is strict, miragic.create takes a JSON object, too, and image_url with any model.",
+        "miragic.status gives out another link each time, and earlier ones go on working until they expire.",
+        "miragic.download works for ten minutes after its link was given out, or as long as link_lifetime says.",
+        "miragic.download through an expired link gets 410, and through one that never was 404.",
+        "The link to the upstream service, which the documented example has under metadata, is left out.",
+    ),
+)
+
 PROVIDER = Provider(
     name=_NAME,
     operations=(
@@ -175,10 +228,11 @@ PROVIDER = Provider(
             method="GET",
             paths=(_LINK_PATH,),
             stage="picture",
-            handle=download,
+            handle=_download,
             needs_key=False,
         ),
     ),
     find_key=api_key_header,
     refuse=_refuse,
+    behaviours=BEHAVIOURS,
 )

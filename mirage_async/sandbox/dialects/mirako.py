@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
 from mirage_async.sandbox.dialects import mirako_avatars
-from mirage_async.sandbox.dialects.fields import Fields
 from mirage_async.sandbox.dialects.mirako_dialect import json_fields, problem
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
-from mirage_async.sandbox.dialects.references import read_data_url
+from mirage_async.sandbox.dialects.references import read_data_url, read_link
 from mirage_async.sandbox.drawing.pictures import RATIO_SIZES, Picture
+from mirage_async.sandbox.honesty import documented, invented, observed
 from mirage_async.sandbox.jobs import Words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mirage_async.sandbox.dialects.fields import Fields
     from mirage_async.sandbox.drawing.pictures import Colour
+    from mirage_async.sandbox.honesty import Behaviour
     from mirage_async.sandbox.jobs import Job
     from mirage_async.sandbox.world import World
 
@@ -71,7 +73,7 @@ async def _status(world: World, call: Call) -> Answer:
     task_id = call.path_values["task_id"]
     job = world.jobs.find(_NAME, "image", task_id)
     if job is None or job.words is not _WORDS:
-        raise RefusalError(404, f"No task {task_id!r}.", name="task_id", value=task_id)
+        raise RefusalError(404, f"No task {task_id!r}.", name="task_id", value=task_id, part="path")
     sight = world.look_at(job, call)
     data = {"task_id": job.id, "status": sight.word}
     if sight.has_result:
@@ -110,14 +112,10 @@ def _read_images(fields: Fields) -> list[bytes]:
     """Return the reference pictures; a label is welcome but not required."""
     references: list[bytes] = []
     for index, item in enumerate(fields.items("images", _MOST_IMAGES)):
-        name = f"images[{index}]"
-        if not isinstance(item, dict):
-            raise fields.malformed(name, "must be an object with label and data", item)
-        image = Fields(cast("dict[str, Any]", item), strict=fields.strict, invalid_status=422)
-        image.only("label", "data")
+        image = fields.nested(f"images[{index}]", item, ("label", "data"))
         if image.has("label"):
             image.text("label")
-        references.append(read_data_url(fields, f"{name}.data", image.require("data"), mime_types=_IMAGE_TYPES))
+        references.append(read_data_url(image, "data", image.require("data"), mime_types=_IMAGE_TYPES))
     return references
 
 
@@ -125,14 +123,8 @@ def _read_webhook(fields: Fields) -> dict[str, Any] | None:
     """Return where to announce the end of the task, if the client asked for that."""
     if not fields.has("webhook"):
         return None
-    value = fields.require("webhook")
-    if not isinstance(value, dict):
-        raise fields.malformed("webhook", "must be an object with url and auth_token", value)
-    webhook = Fields(cast("dict[str, Any]", value), strict=fields.strict, invalid_status=422)
-    webhook.only("url", "auth_token")
-    url = webhook.text("url")
-    if not url.startswith(("http://", "https://")):
-        raise fields.invalid("webhook.url", "must be an http or https URL", url)
+    webhook = fields.nested("webhook", fields.require("webhook"), ("url", "auth_token"))
+    url = read_link(webhook, "url", webhook.require("url"))
     return {"url": url, "auth_token": webhook.text("auth_token") if webhook.has("auth_token") else None}
 
 
@@ -145,6 +137,60 @@ def _avatar_tints(world: World, prompt: str) -> tuple[Colour, ...]:
 def _always(_: Mapping[str, Any]) -> bool:
     return True
 
+
+_GUIDE = "Mirako guide: Generating Images with API"
+_TASKS = "Mirako docs: Async Task"
+_ERRORS = "Mirako docs: Error Response"
+_SPEC = "mirako-ai/mirako-cli OpenAPI"
+
+BEHAVIOURS: tuple[Behaviour, ...] = (
+    *documented(
+        _NAME,
+        _GUIDE,
+        "The key is a bearer token.",
+        "mirako.create takes a JSON object with a prompt and answers with a task id under data.",
+        "mirako.status shows IN_QUEUE, IN_PROGRESS, COMPLETED, FAILED, CANCELED or TIMED_OUT.",
+        "mirako.status holds the picture as image once the task is COMPLETED.",
+        "mirako.generate takes the same fields and answers with the picture itself.",
+        "Pictures are JPEG files in plain base64.",
+        "aspect_ratio is one of seven, and 16:9 when it is absent.",
+        "images has up to five reference pictures with data, a data URL of JPEG or PNG, and perhaps a label.",
+        "An avatar appears in a picture when its id stands in the prompt; here it lends the picture its colours.",
+    ),
+    *documented(
+        _NAME,
+        _TASKS,
+        "mirako.create answers with the status of the task, IN_QUEUE, as well.",
+        "mirako.status of a FAILED task tells the reason as error.",
+        "Task ids are eight letters and digits.",
+    ),
+    *documented(
+        _NAME,
+        _ERRORS,
+        "A refusal is a problem document with title, status, detail and errors of location, message and value.",
+        "A well-formed value that breaks a rule gets 422, and one of the wrong type, or none, gets 400.",
+    ),
+    *observed(
+        _NAME,
+        _SPEC,
+        "When the sandbox is strict, aspect_ratio is required.",
+        "When the sandbox is strict, fields outside the schema are refused.",
+        "seed is a whole number of 32 bits, and of 64 when the sandbox is not strict, as in older schemas.",
+        "mirako.create takes a webhook of url and auth_token, and mirako.generate takes none.",
+        "mirako.webhook sends the auth_token as a bearer token.",
+        "Refusals have the content type application/problem+json.",
+    ),
+    *invented(
+        _NAME,
+        "A picture is about 1024 pixels on its long side and exactly of its ratio.",
+        "mirako.status of a task that is CANCELED or TIMED_OUT tells the reason as error, too.",
+        "A purchase that was answered by mirako.generate is no task, so mirako.status does not know it.",
+        "mirako.status of an unknown task gets 404 with the location path.task_id.",
+        "mirako.webhook has the body that the schema gives for other tasks: id, status, times, and output or error.",
+        "mirako.webhook is sent for bad ends, too, and three times ten seconds apart until it is answered with 2xx.",
+        "The sizes that the guide recommends for reference pictures are not enforced.",
+    ),
+)
 
 PROVIDER = Provider(
     name=_NAME,
@@ -175,4 +221,5 @@ PROVIDER = Provider(
     find_key=bearer,
     refuse=problem,
     delivers=True,
+    behaviours=BEHAVIOURS + mirako_avatars.BEHAVIOURS,
 )

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
 from mirage_async.sandbox.dialects.mirako_dialect import json_fields
 from mirage_async.sandbox.dialects.provider import Call, Operation
+from mirage_async.sandbox.dialects.references import decode_base64
 from mirage_async.sandbox.drawing.inspection import probe
+from mirage_async.sandbox.honesty import documented, invented, observed
 from mirage_async.sandbox.jobs import Job, Words
 
 if TYPE_CHECKING:
     from mirage_async.sandbox.dialects.fields import Fields
     from mirage_async.sandbox.drawing.pictures import Colour
+    from mirage_async.sandbox.honesty import Behaviour
     from mirage_async.sandbox.world import World
 
-__all__ = ["OPERATIONS", "portrait_colour"]
+__all__ = ["BEHAVIOURS", "OPERATIONS", "portrait_colour"]
 
 _NAME = "mirako"
 _WORDS = Words("PENDING", "BUILDING", "READY", "ERROR", "ERROR", "ERROR")
@@ -56,7 +57,7 @@ async def _status(world: World, call: Call) -> Answer:
     avatar_id = call.path_values["avatar_id"]
     job = world.jobs.find(_NAME, "avatar", avatar_id)
     if job is None:
-        raise RefusalError(404, f"No avatar {avatar_id!r}.", name="avatar_id", value=avatar_id)
+        raise RefusalError(404, f"No avatar {avatar_id!r}.", name="avatar_id", value=avatar_id, part="path")
     sight = world.look_at(job, call)
     return json_answer({"data": _describe(job, sight.word, is_ready=sight.has_result)})
 
@@ -87,10 +88,9 @@ def _describe(job: Job, status: str, *, is_ready: bool) -> dict[str, Any]:
 def _read_portrait(fields: Fields) -> bytes:
     """Return the portrait's bytes, checked against the document's size and format rules."""
     text = fields.text("image")
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise fields.invalid("image", "must be standard base64 without a data URL prefix", text) from None
+    data = decode_base64(text)
+    if data is None:
+        raise fields.invalid("image", "must be standard base64 without a data URL prefix", text)
     if len(data) > _MOST_BYTES:
         raise fields.invalid("image", f"must be at most 10 MB (is {len(data)} bytes)", None)
     found = probe(data)
@@ -107,6 +107,36 @@ def _check_size(fields: Fields, width: int, height: int) -> None:
     if fields.strict and all(abs(ratio / wanted - 1) > _RATIO_TOLERANCE for wanted in _RATIOS):
         raise fields.invalid("image", f"must be square or 16:9 (is {width}x{height})", None)
 
+
+_GUIDE = "Mirako guide: Build Avatar"
+_SPEC = "mirako-ai/mirako-cli OpenAPI"
+
+BEHAVIOURS: tuple[Behaviour, ...] = (
+    *documented(
+        _NAME,
+        _GUIDE,
+        "mirako.avatar_create takes a JSON object with name and image, and answers with an avatar_id under data.",
+        "mirako.avatar_create takes the portrait as plain base64 without a data URL around it.",
+        "A portrait is JPG or PNG, at least 512 pixels on each side and at most 10 MB large.",
+        "When the sandbox is strict, a portrait has to be square or 16:9, give or take two hundredths.",
+        "mirako.avatar_status shows PENDING, BUILDING, READY or ERROR, with name, created_at and themes.",
+    ),
+    *observed(
+        _NAME,
+        _SPEC,
+        "mirako.avatar_list shows all avatars under data, and null when there are none.",
+        "mirako.avatar_status has id and user_id, too, and themes are null until the avatar is READY.",
+        "Avatar ids are UUIDs, and created_at is a date with seconds and a Z.",
+    ),
+    *invented(
+        _NAME,
+        "An avatar is built in four seconds, where the guide speaks of minutes.",
+        "A READY avatar has the themes Studio and Outdoor, without pictures of their own.",
+        "Whether a portrait shows a face, or one, is not looked at.",
+        "mirako.avatar_list has no pages, and avatars are oldest first.",
+        "Avatars cannot be deleted, though the vendor's schema has a way to do it.",
+    ),
+)
 
 OPERATIONS = (
     Operation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mirage_async.sandbox.answers import Answer, RefusalError, json_answer, phrase
-from mirage_async.sandbox.dialects.fields import Fields
+from mirage_async.sandbox.dialects.fields import Fields, json_object
 
 if TYPE_CHECKING:
     from mirage_async.sandbox.dialects.provider import Call
@@ -16,18 +16,14 @@ __all__ = ["json_fields", "problem"]
 
 def json_fields(world: World, call: Call) -> Fields:
     """Return the fields of a JSON body; a well-formed value that breaks a rule will be refused with 422."""
-    if call.body.kind != "json":
-        raise RefusalError(400, "The request body must be a JSON object.", name="body")
-    if world.strict and call.body.media_type != "application/json":
-        raise RefusalError(400, f"Content-Type must be application/json (given: {call.body.media_type!r})", name="body")
-    return Fields(call.body.fields, strict=world.strict, invalid_status=422)
+    return json_object(call.body, strict=world.strict, invalid_status=422)
 
 
 def problem(refusal: RefusalError) -> Answer:
     """Word a refusal as an RFC 9457 problem document."""
     errors = None
     if refusal.name is not None:
-        location = refusal.name if refusal.name == "body" else f"body.{refusal.name}"
+        location = refusal.name if refusal.name == "body" else f"{refusal.part}.{refusal.name}"
         errors = [{"location": location, "message": refusal.message, "value": refusal.value}]
     return json_answer(
         {"title": phrase(refusal.status), "status": refusal.status, "detail": refusal.message, "errors": errors},

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from mirage_async.sandbox.answers import Answer, RefusalError
     from mirage_async.sandbox.bodies import Body
+    from mirage_async.sandbox.honesty import Behaviour
     from mirage_async.sandbox.world import World
 
 __all__ = ["Call", "Operation", "Provider", "api_key_header", "bearer"]
@@ -77,6 +78,7 @@ class Provider:
         refuse: words a refusal in the provider's own shape.
         price: credits a picture costs.
         delivers: whether it announces the end of a job to a webhook.
+        behaviours: where what it does here comes from.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Provider:
     refuse: Callable[[RefusalError], Answer]
     price: float = 1.0
     delivers: bool = False
+    behaviours: tuple[Behaviour, ...] = ()
 
 
 def bearer(headers: Mapping[str, str]) -> str:

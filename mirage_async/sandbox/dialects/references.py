@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from mirage_async.sandbox.drawing.inspection import probe
 
@@ -13,9 +15,11 @@ if TYPE_CHECKING:
 
     from mirage_async.sandbox.dialects.fields import Fields
 
-__all__ = ["read_data_url", "read_picture_or_link"]
+__all__ = ["decode_base64", "read_data_url", "read_link", "read_picture_or_link"]
 
 _MIME_BY_FORMAT = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+_SCHEME = re.compile("https?://", re.IGNORECASE)
+_UNFIT_FOR_URLS = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
 def read_data_url(fields: Fields, name: str, value: object, *, mime_types: Collection[str] = ()) -> bytes:
@@ -35,10 +39,7 @@ def read_data_url(fields: Fields, name: str, value: object, *, mime_types: Colle
     declared = head.removeprefix("data:").removesuffix(";base64")
     if mime_types and declared not in mime_types:
         raise fields.invalid(name, f"must be one of {', '.join(mime_types)}", declared)
-    try:
-        data = base64.b64decode(payload, validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
+    data = decode_base64(payload) or b""
     if not fields.strict:
         return data or payload.encode()
     found = probe(data)
@@ -47,8 +48,40 @@ def read_data_url(fields: Fields, name: str, value: object, *, mime_types: Colle
     return data
 
 
+def read_link(fields: Fields, name: str, value: object) -> str:
+    """Return the http or https URL `value`.
+
+    Raises:
+        RefusalError: `value` is no text, or no address that anybody could call.
+    """
+    if not isinstance(value, str):
+        raise fields.malformed(name, "must be text", value)
+    if not _SCHEME.match(value) or _UNFIT_FOR_URLS.search(value) or not _has_host(value):
+        raise fields.invalid(name, "must be an http or https URL with a host, no spaces and no port above 65535", value)
+    return value
+
+
 def read_picture_or_link(fields: Fields, name: str, value: object) -> bytes:
     """Return the bytes of a data URL, or an http(s) link's own text as bytes."""
-    if isinstance(value, str) and value.startswith(("http://", "https://")):
-        return value.encode()
+    if isinstance(value, str) and _SCHEME.match(value):
+        return read_link(fields, name, value).encode()
     return read_data_url(fields, name, value)
+
+
+def decode_base64(text: str) -> bytes | None:
+    """Return what base64 text stands for, or None unless it is whole and has nothing else in it."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    # The decoder passes over excess padding; four signs are to be three bytes, with one "=" for each that is missing.
+    return data if 4 * (len(data) + text.count("=")) == 3 * len(text) else None
+
+
+def _has_host(url: str) -> bool:
+    """Tell whether `url` names a host and, if it names a port, one there can be."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirage_async.sandbox.faults.fault import Fault
-from mirage_async.sandbox.faults.flaws import FLAWS, POINTS
+from mirage_async.sandbox.faults.flaws import FLAWS, MEANINGS, POINTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mirage_async.sandbox.faults.flaws import Point
 
-__all__ = ["NAMES", "Directive", "directives_in", "named_fault"]
+__all__ = ["GLOSSARY", "NAMES", "Directive", "FaultName", "directives_in", "named_fault"]
 
 _HTML = "<!DOCTYPE html><html><body><h1>{status}</h1><p>The server is having a rest.</p></body></html>"
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
@@ -23,7 +23,7 @@ _SLOW = 2.0  # seconds
 _CUT = 20  # bytes
 _STATUS = re.compile(r"[45][0-9]{2}")
 _MARK = re.compile(r"\[\[fault:(?P<order>[^\[\]]*)\]\]")
-_ORDER = re.compile(r"(?P<name>[a-z0-9-]+?(?::[a-z0-9.]+?)?)(?:x(?P<times>[1-9][0-9]{0,5}|\*))?(?:@(?P<point>[a-z]+))?")
+_ORDER = re.compile(r"(?P<name>[a-z0-9-]+?(?::[a-z0-9.]+?)?)(?:x(?P<times>[0-9]{1,6}|\*))?(?:@(?P<point>[a-z]+))?")
 
 
 def _seconds(text: str, default: float) -> float:
@@ -42,14 +42,25 @@ def _bytes(text: str) -> int:
     return int(text or _CUT)
 
 
+def _plain(fault: Fault) -> Callable[[str], Fault]:
+    """Return what makes a fault that leaves nothing to choose."""
+
+    def make(argument: str) -> Fault:
+        if argument:
+            raise ValueError(f"it takes nothing after the colon, got {argument!r}")
+        return fault
+
+    return make
+
+
 _MADE: Mapping[str, Callable[[str], Fault]] = {
     "hang": lambda text: Fault(stall=_seconds(text, math.inf)),
-    "reset": lambda _: Fault(reset=True),
-    "reset-after": lambda _: Fault(reset=True, when="after"),
-    "lost": lambda _: Fault(stall=0, when="after"),
+    "reset": _plain(Fault(reset=True)),
+    "reset-after": _plain(Fault(reset=True, when="after")),
+    "lost": _plain(Fault(stall=0, when="after")),
     "truncated": lambda text: Fault(cut=_bytes(text)),
-    "cut-head": lambda _: Fault(cut_head=True),
-    "garbage": lambda _: Fault(garbage=_GARBAGE),
+    "cut-head": _plain(Fault(cut_head=True)),
+    "garbage": _plain(Fault(garbage=_GARBAGE)),
     "dribble": lambda text: Fault(dribble=_seconds(text, _SLOW)),
     "slow": lambda text: Fault(dribble=_seconds(text, _SLOW)),
     "late": lambda text: Fault(stall=_seconds(text, _SLOW)),
@@ -58,7 +69,44 @@ _MADE: Mapping[str, Callable[[str], Fault]] = {
 NAMES: tuple[str, ...] = (*_MADE, *FLAWS)
 """Every name but the statuses 400-599, which are names as well."""
 
+_DELIVERY_FLAWS = [name for name, point in FLAWS.items() if point in ("webhook", "early")]
 _HOMES: Mapping[str, Point] = {**FLAWS, "slow": "picture", "late": "webhook"}
+
+_ALL_MEANINGS: Mapping[str, str] = {
+    "400-599": "that status in the provider's words; 429:2 adds Retry-After, 429:date as a date, 502:html sends a page",
+    "hang": "nothing is done, and no answer comes until the client leaves; hang:3 closes after 3 seconds",
+    "reset": "a TCP reset in place of the work",
+    "reset-after": "the work is done and charged, then a TCP reset",
+    "lost": "the work is done and charged, then the connection is closed without an answer",
+    "truncated": "the work is done, and the answer ends after 20 bytes of its body; truncated:100 after 100",
+    "cut-head": "the connection is closed in the middle of the answer's head; nothing is done",
+    "garbage": "bytes that are not HTTP; nothing is done",
+    "dribble": "the work is done, and the answer takes 2 seconds to arrive; dribble:5 takes 5",
+    "slow": "the picture takes 2 seconds to arrive; slow:5 takes 5",
+    "late": "the delivery arrives 2 seconds late; late:5 is 5",
+    **MEANINGS,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultName:
+    """A name, explained.
+
+    Attributes:
+        name: as in `NAMES`, or "400-599" for the statuses.
+        point: where it strikes when a prompt orders it and names no point; for "any" that is the purchase.
+        meaning: what it looks like from outside.
+    """
+
+    name: str
+    point: Point
+    meaning: str
+
+
+GLOSSARY: tuple[FaultName, ...] = tuple(
+    FaultName(name=name, point=_HOMES.get(name, "any"), meaning=meaning) for name, meaning in _ALL_MEANINGS.items()
+)
+"""Every name there is."""
 
 
 def named_fault(name: str) -> Fault:
@@ -88,7 +136,10 @@ def _status(status: int, argument: str) -> Fault:
         return Fault(status=status, body=_HTML.format(status=status))
     if argument == "date":
         return Fault(status=status, retry_at=1.0)
-    return Fault(status=status, retry_after=_seconds(argument, 0.0) if argument else None)
+    try:
+        return Fault(status=status, retry_after=_seconds(argument, 0.0) if argument else None)
+    except ValueError:
+        raise ValueError(f"want seconds, date or html after the colon, got {argument!r}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +178,10 @@ def _directive(order: str) -> Directive:
     fault = named_fault(name)
     if point is not None and point not in POINTS:
         raise ValueError(f"fault {order!r}: unknown point {point!r}; known: {', '.join(POINTS)}")
+    if times == "0":
+        raise ValueError(f"fault {order!r}: times must be a whole number from 1, or * for always, got 0")
+    if point == "webhook" and fault.point == "any" and fault.stall is None:
+        raise ValueError(f"fault {order!r}: a delivery takes late and {', '.join(_DELIVERY_FLAWS)}")
     home = _HOMES.get(name.partition(":")[0], "any")
     if point is None or home == "early":
         point = "submit" if home == "any" else home

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,10 @@ __all__ = ["Fault"]
 
 _LOWEST_STATUS = 200
 _HIGHEST_STATUS = 599
+_LONGEST = 1e9  # seconds
+_SHOWN = 60  # characters
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +46,9 @@ class Fault:
         cut_head: send only the first half of the answer's head, then close.
         garbage: send these raw bytes where HTTP was expected, then close.
         dribble: send the genuine answer in small pieces, spread over so many seconds. The work is always done first.
-        flaw: the answer arrives whole, but something is wrong with it; see the table of names in the README. Ordered
-            for a request that buys, a flaw stays with the job for as long as it lives; ordered for any other request,
-            it is that of one answer.
+        flaw: the answer arrives whole, but something is wrong with it; the names are explained in the README beside
+            the package's code. Ordered for a request that buys, a flaw stays with the job for as long as it lives;
+            ordered for any other request, it is that of one answer.
         when: "before" strikes in place of the work, so nothing is bought. "after" strikes once the work is done, the
             job exists and has been charged; the client just does not learn of it.
     """
@@ -75,7 +80,7 @@ class Fault:
             seconds = getattr(self, name)
             # A stall may be endless; the others have to come to an end.
             if seconds is not None and not _seconds(seconds, endless=name == "stall"):
-                raise ValueError(f"{name} must be seconds, zero or more, got {seconds!r}")
+                raise ValueError(f"{name} must be seconds, zero or more (up to a billion), got {seconds!r}")
         if self.cut is not None and not _whole(self.cut, 0, None):
             raise ValueError(f"cut must be a number of bytes, zero or more, got {self.cut!r}")
         if self.garbage is not None and not isinstance(self.garbage, bytes):
@@ -100,16 +105,17 @@ class Fault:
         """Return it as a person would order it, without its defaults: "status=429 retry_after=2"."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return " ".join(
-            f"{name}={value}" for name, value in given.items() if value not in (None, False) and value != "before"
+            f"{name}={str(value)[:_SHOWN]}"
+            for name, value in given.items()
+            if value is not None and value is not False and value != "before"
         )
 
     def _check_answer(self) -> None:
         """Check what will be sent with a status, so that a mistake shows here and not in the middle of a request."""
         if self.headers is not None and not (
-            isinstance(self.headers, Mapping)
-            and all(isinstance(part, str) for header in self.headers.items() for part in header)
+            isinstance(self.headers, Mapping) and all(_is_header(*header) for header in self.headers.items())
         ):
-            raise ValueError(f"headers must be a mapping of text to text, got {self.headers!r}")
+            raise ValueError(f"headers must be a mapping of text to text fit for HTTP, got {self.headers!r}")
         if not isinstance(self.body, bytes | str):
             try:
                 msgspec.json.encode(self.body)
@@ -132,6 +138,12 @@ class Fault:
             raise ValueError(f"a fault is exactly one of {', '.join(kinds)}; got {', '.join(given) or 'none'}")
 
 
+def _is_header(name: object, value: object) -> bool:
+    if not isinstance(name, str) or not isinstance(value, str):
+        return False
+    return _HEADER_NAME.fullmatch(name) is not None and _HEADER_VALUE.fullmatch(value) is not None
+
+
 def _whole(value: object, low: int, high: int | None) -> bool:
     if isinstance(value, bool) or not isinstance(value, int):
         return False
@@ -141,4 +153,4 @@ def _whole(value: object, low: int, high: int | None) -> bool:
 def _seconds(value: object, *, endless: bool) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return value >= 0 and (endless or value < math.inf)
+    return 0 <= value <= _LONGEST or (endless and value == math.inf)

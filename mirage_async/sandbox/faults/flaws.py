@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FLAWS", "POINTS", "FlawName", "Point"]
+__all__ = ["FLAWS", "MEANINGS", "POINTS", "FlawName", "Point"]
 
 Point: TypeAlias = Literal["submit", "status", "result", "picture", "webhook", "early", "any"]
 """Where in a job's life something strikes.
@@ -64,3 +64,26 @@ FLAWS: Mapping[str, Point] = {
     "undelivered": "webhook",
 }
 """Every flaw, and where it shows unless it was ordered with the job itself."""
+
+MEANINGS: Mapping[str, str] = {
+    "invalid-json": "the answer's body ends after two thirds",
+    "error-body": "status 200, and in the body the provider's own error; nothing is done",
+    "unknown-status": "the job is in a status that nobody has heard of, until it ends",
+    "backwards": "the job goes back to the queue, again and again, until it ends",
+    "stuck": "the job never ends by itself",
+    "failed": "the job fails, and says so",
+    "cancelled": "the job ends as cancelled, where the provider has a word for that, otherwise as failed",
+    "timed-out": "the job ends as timed out, where the provider has a word for that, otherwise as failed",
+    "no-image": "the job is done, and its result holds no picture",
+    "data-url": "a data URL stands where a link or plain base64 was promised",
+    "fewer": "one picture fewer than was ordered, where more than one was",
+    "mislabelled": "the picture is of another format than it says",
+    "corrupt": "the last third of the picture's bytes is missing",
+    "expired": "the link to the picture has expired already",
+    "early": "the job ends at once, and its delivery arrives before the answer to the purchase",
+    "duplicate": "the delivery is sent once more after it was accepted",
+    "reordered": "the delivery waits until another one has overtaken it",
+    "wrong-token": "the delivery carries a token that nobody gave out",
+    "undelivered": "the delivery is never sent",
+}
+"""What each of them looks like from outside."""

@@ -12,7 +12,7 @@ from mirage_async.sandbox.faults.catalogue import directives_in, named_fault
 from mirage_async.sandbox.identifiers import number_from
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
     from mirage_async.sandbox.faults.fault import Fault
     from mirage_async.sandbox.faults.flaws import Point
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["FaultRule", "FaultRules", "Occasion"]
 
 _WHOLE = 2.0**63
+_MOST = 1_000_000
+_PLACES = {
+    "list": "which takes statuses and trouble with the connection",
+    "picture": "which takes statuses, trouble with the connection, and flaws of pictures",
+    "status": "which takes everything but flaws of deliveries",
+    "submit": "which takes everything but flaws of deliveries",
+    "webhook": "which takes flaws of deliveries and a stall",
+}
 _DELIVERY_POINTS = frozenset({"webhook", "early"})
 
 
@@ -82,9 +90,13 @@ class _Rule:
         if occasion.points & _DELIVERY_POINTS:
             # Deliveries are requests of our own: they meet what is meant for them, and by name also a stall.
             return point in occasion.points or (occasion.points == {"webhook"} and self._is_stall_for(occasion))
-        # Ordered for the purchase by name, a flaw is the job's own, wherever it will show.
-        as_part_of_the_job = self.operation == occasion.operation and "submit" in occasion.points
-        return point == "any" or point in occasion.points or as_part_of_the_job
+        if point == "any" or point in occasion.points:
+            return True
+        if self.operation != occasion.operation:
+            return False
+        # Ordered by name for the purchase, a flaw is the job's own, wherever it will show. Ordered by name for a status
+        # call, it is that of one answer: an end, or a link in the result.
+        return "submit" in occasion.points or point == "submit" or "result" in occasion.points
 
     def _is_stall_for(self, occasion: Occasion) -> bool:
         return self.fault.stall is not None and self.operation == occasion.operation
@@ -115,17 +127,19 @@ class FaultRules:
     """Every fault that waits. A prompt's own come first, then an operation's, a provider's, and the server's.
 
     Args:
-        operations: the operations that exist.
+        operations: the operations that exist, each with what it is for its job: "submit", "status", "list", "picture"
+            or "webhook".
         seed: decides what a probability below 1 strikes.
     """
 
-    def __init__(self, operations: Collection[str], *, seed: int) -> None:
+    def __init__(self, operations: Mapping[str, str], *, seed: int) -> None:
         providers = sorted({name.partition(".")[0] for name in operations})
         self._rules: dict[str, list[_Rule]] = {
             **{name: [] for name in sorted(operations)},
             **{f"{provider}.*": [] for provider in providers},
             "*": [],
         }
+        self._stages = operations
         self._seed = seed
         self._ids = itertools.count(1)
         self._met_in_prompts: Counter[tuple[str, str, str]] = Counter()
@@ -155,13 +169,13 @@ class FaultRules:
             raise ValueError(f"unknown operation {operation!r}; known: {', '.join(self._rules)}")
         if not faults:
             raise ValueError(f"no fault was given for {operation!r}")
-        if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 1):
-            raise ValueError(f"times must be a whole number from 1, or None for ever, got {times!r}")
+        if times is not None and (isinstance(times, bool) or not isinstance(times, int) or not 1 <= times <= _MOST):
+            raise ValueError(f"times must be a whole number from 1 to {_MOST}, or None for ever, got {times!r}")
         if isinstance(probability, bool) or not 0 < probability <= 1:
             raise ValueError(f"probability must be above 0 and at most 1, got {probability!r}")
         made = [named_fault(fault) if isinstance(fault, str) else fault for fault in faults]
         for fault in made:
-            _check_place(operation, fault)
+            _check_place(operation, self._stages.get(operation), fault)
         rules = [
             _Rule(
                 id=next(self._ids),
@@ -227,17 +241,15 @@ class FaultRules:
 _directives_in = lru_cache(maxsize=256)(directives_in)
 
 
-def _is_delivery(operation: str) -> bool:
-    return operation.endswith(".webhook")
-
-
-def _check_place(operation: str, fault: Fault) -> None:
-    """Refuse what could never strike."""
-    if operation.endswith("*"):
+def _check_place(operation: str, stage: str | None, fault: Fault) -> None:
+    """Refuse what could never strike; nothing is certain about a rule for many operations."""
+    if stage is None:
         return
-    if _is_delivery(operation) and fault.point not in _DELIVERY_POINTS and fault.stall is None:
-        raise ValueError(f"{operation} takes flaws of deliveries and a stall, got {fault}")
-    if not _is_delivery(operation) and fault.point in _DELIVERY_POINTS:
-        raise ValueError(
-            f"{fault} is about deliveries and needs an operation such as mirako.webhook, got {operation!r}"
-        )
+    if fault.point == "any":
+        fits = stage != "webhook" or fault.stall is not None
+    elif fault.point in _DELIVERY_POINTS:
+        fits = stage == "webhook"
+    else:
+        fits = stage in ("submit", "status") or stage == fault.point
+    if not fits:
+        raise ValueError(f"{fault} never strikes {operation}, {_PLACES[stage]}")

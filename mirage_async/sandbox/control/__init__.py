@@ -1,0 +1,3 @@
+"""The control routes: everything a `Sandbox` does for its owner, over HTTP and from any language."""
+
+__all__: list[str] = []
