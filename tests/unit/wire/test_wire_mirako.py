@@ -279,7 +279,7 @@ def test_the_blocking_answer_holds_the_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [({}, "data.image is no picture"), ({"status": "FAILED", "error": "busy"}, "busy")]
+    ("data", "reason"), [({}, "data.image is missing"), ({"status": "FAILED", "error": "busy"}, "busy")]
 )
 def test_a_blocking_answer_without_a_picture_is_unreadable(data: dict[str, str], reason: str) -> None:
     """A success that brings nothing is reported as such."""
