@@ -58,13 +58,13 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Entry:
     """The scheduler's note about one job being watched; the job's `ticket` points back at it."""
 
-    __slots__ = ("account", "deadline", "dubious", "due", "flying", "job", "misses", "not_found", "polls", "urgent")
+    __slots__ = ("account", "dubious", "due", "flying", "job", "misses", "not_found", "over", "polls", "urgent")
 
     def __init__(self, job: Job[Any], account: Account) -> None:
         self.job: Job[Any] | None = job  # None once nobody watches it; queues may still hold the note for a while
         self.account = account
-        self.due: float | None = None  # None while ready, flying or withdrawn
-        self.deadline = math.inf  # none in the queue
+        self.due: int | None = None  # the tick; None while ready, flying or withdrawn
+        self.over: int | None = None  # the tick in which the wait ends; None without an end
         self.polls = 0
         self.misses = 0  # status calls without usable answer, in a row
         self.not_found = 0  # of these: answers "no such job"

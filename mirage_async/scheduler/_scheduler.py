@@ -25,9 +25,9 @@ from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
 from mirage_async.jobs import conclude, is_dubious, note
 from mirage_async.scheduler._account import Account, AccountStatistics, Entry
-from mirage_async.scheduler._due import DueQueue
 from mirage_async.scheduler._intervals import BackoffInterval, IntervalPolicy, JobView
 from mirage_async.scheduler._verdicts import Verdict, judge
+from mirage_async.scheduler._wheel import TICK, TimerWheel
 
 if TYPE_CHECKING:
     from mirage_async.jobs import Job
@@ -104,8 +104,8 @@ class Scheduler:
         self.clock: Clock = SystemClock() if clock is None else clock
         self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()  # kept alive by their clients and jobs
         self._ready: dict[Account, None] = {}  # accounts with status calls that are due, in the order they became so
-        self._due: DueQueue[Entry] = DueQueue(lambda entry, when: entry.due == when)
-        self._deadlines: DueQueue[Entry] = DueQueue(lambda entry, when: entry.deadline == when)
+        self._due: TimerWheel[Entry] = TimerWheel(_is_due)
+        self._deadlines: TimerWheel[Entry] = TimerWheel(_is_over)
         self._flights: set[_Flight] = set()
         self._tasks = TaskSet()
         self._timer: Timer | None = None
@@ -147,7 +147,7 @@ class Scheduler:
             self._set_deadline(entry, deadline)
             self._set_due(entry, self.clock.monotonic() + (0.0 if at_once else self._interval(entry, job)))
         else:
-            if deadline > entry.deadline:
+            if entry.over is None or deadline > entry.over * TICK:
                 self._drop_deadline(entry)
                 self._set_deadline(entry, deadline)
             if at_once:
@@ -161,10 +161,10 @@ class Scheduler:
             return
         if entry.flying:
             entry.urgent = True
-        elif entry.due is not None and entry.due > (now := self.clock.monotonic()):
+        elif entry.due is not None:
             entry.due = None
             self._due.withdrawn()
-            self._set_due(entry, now)
+            self._set_due(entry, self.clock.monotonic())
             self._arm()
 
     def forget(self, job: Job[Any]) -> None:
@@ -224,9 +224,7 @@ class Scheduler:
         for entry in self._deadlines.pop_due(now):
             self._expire(entry)
         for entry in self._due.pop_due(now):
-            entry.due = None
-            entry.account.ready.append(entry)
-            self._ready[entry.account] = None
+            self._make_ready(entry)
         for account in tuple(self._ready):
             while account.has_room() and (ready := account.take(now)) is not None:
                 self._start_poller(account, ready)
@@ -252,20 +250,26 @@ class Scheduler:
         self._turn()
 
     def _set_due(self, entry: Entry, when: float) -> None:
-        entry.due = when
-        self._due.push(when, entry)
+        if when > self.clock.monotonic():
+            entry.due = self._due.add(when, entry)
+        else:
+            self._make_ready(entry)  # not in a tick's time: somebody knows that it has something to say
+
+    def _make_ready(self, entry: Entry) -> None:
+        entry.due = None
+        entry.account.ready.append(entry)
+        self._ready[entry.account] = None
 
     def _set_deadline(self, entry: Entry, deadline: float) -> None:
-        entry.deadline = deadline
-        self._deadlines.push(deadline, entry)
+        entry.over = self._deadlines.add(deadline, entry)
 
     def _drop_deadline(self, entry: Entry) -> None:
-        if entry.deadline < math.inf:
-            entry.deadline = math.inf
+        if entry.over is not None:
+            entry.over = None
             self._deadlines.withdrawn()
 
     def _expire(self, entry: Entry) -> None:
-        entry.deadline = math.inf
+        entry.over = None
         job = entry.job
         assert job is not None  # noqa: S101 - a forgotten job has no deadline; says so to the type checker
         self._expired += 1
@@ -409,3 +413,11 @@ class Scheduler:
             wait = 0.0 if entry.urgent else max(at_least, self._interval(entry, job))
             entry.urgent = False
             self._set_due(entry, self.clock.monotonic() + wait)
+
+
+def _is_due(entry: Entry, tick: int) -> bool:
+    return entry.due == tick
+
+
+def _is_over(entry: Entry, tick: int) -> bool:
+    return entry.over == tick

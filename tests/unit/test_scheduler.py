@@ -32,6 +32,7 @@ from mirage_async.exceptions import (
 from mirage_async.jobs import Job, JobKind, NullRecorder
 from mirage_async.models import JobStatus, Pace
 from mirage_async.scheduler import BackoffInterval, FixedInterval, JobView, Limits, Scheduler, _scheduler
+from mirage_async.scheduler._wheel import TICK
 from mirage_async.testing import FakeClock
 from mirage_async.wire import Piece, Report
 
@@ -172,7 +173,7 @@ async def test_intervals_grow_as_the_policy_says() -> None:
     provider.watch()
     await bench.clock.advance(60)
     gaps = [after - before for before, after in zip([0, *provider.times], provider.times, strict=False)]
-    assert gaps == pytest.approx([3, 2, 3, 4.5, 6.75, 10.125, 15.1875])
+    assert gaps == pytest.approx([3, 2, 3, 4.5, 6.75, 10.125, 15.1875], abs=TICK)
     await bench.scheduler.aclose()
 
 
@@ -183,7 +184,7 @@ async def test_jitter_keeps_jobs_apart_that_were_submitted_together() -> None:
     for number in range(100):
         provider.watch(str(number))
     await bench.clock.advance(11)
-    assert len(set(provider.times)) > 90
+    assert len(set(provider.times)) > 50  # of the hundred ticks there are
     assert 9 <= min(provider.times) <= max(provider.times) <= 11
     await bench.scheduler.aclose()
 
@@ -823,12 +824,12 @@ async def test_a_hint_about_a_job_nobody_watches_is_ignored(bench: Bench) -> Non
 
 
 async def test_a_flood_of_hints_within_one_tick_leaves_nothing_behind(bench: Bench) -> None:
-    """The queue stays within twice its live size, and knows it, however many hints come in one tick (15 ms there)."""
+    """The wheel stays within twice its live size, and knows it, however many hints come in one tick."""
     provider = bench.provider()
     job = provider.watch()
     for _ in range(1000):
         bench.scheduler.wake(job)
-    assert len(bench.scheduler._due._heap) <= 2 + 65
+    assert sum(map(len, bench.scheduler._due._slots.values())) <= 2 + 65
     await bench.clock.advance(1)
     assert len(provider.asked) == 1
     assert len(bench.scheduler._due) == 1
