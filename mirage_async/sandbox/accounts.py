@@ -77,6 +77,9 @@ class _Bucket:
 class Accounts:
     """What every key of every provider has left.
 
+    Credits and limits follow one rule: what was set for one key stays that key's own, whatever is set for every key
+    before or after it, until all of them are taken away.
+
     Args:
         clock: where time comes from.
         prices: credits one picture costs, by provider.
@@ -86,6 +89,7 @@ class Accounts:
         self._clock = clock
         self._prices = prices
         self._credits: dict[tuple[str, str], float | None] = {}
+        self._own_credits: set[tuple[str, str]] = set()
         self._limits: dict[tuple[str, str], _Limit | None] = {}
         self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._requests: Counter[tuple[str, str]] = Counter()
@@ -107,8 +111,10 @@ class Accounts:
             raise ValueError(f"credits must be 0 to {_MOST:g}, or None for any number, got {credits_left!r}")
         account = (provider, alias_of(key or ""))
         if not account[1]:
-            for known in [known for known in self._credits if known[0] == provider]:
+            for known in [known for known in self._credits if known[0] == provider and known not in self._own_credits]:
                 del self._credits[known]
+        else:
+            self._own_credits.add(account)
         self._credits[account] = credits_left
 
     def set_rate_limit(
@@ -208,6 +214,7 @@ class Accounts:
     def clear_rules(self) -> None:
         """Take away every limit: any number of credits, any number of requests."""
         self._credits.clear()
+        self._own_credits.clear()
         self._limits.clear()
         self._buckets.clear()
 

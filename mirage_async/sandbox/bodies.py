@@ -51,8 +51,11 @@ def decode_body(content_type: str, raw: bytes) -> Body:
 def _multipart_fields(content_type: str, raw: bytes) -> dict[str, str]:
     """Return the text parts by name; parts without a name are passed over."""
     head = f"Content-Type: {content_type}\r\n\r\n".encode("utf-8", "surrogateescape")
-    message = BytesParser().parsebytes(head + raw)
     fields: dict[str, str] = {}
+    try:
+        message = BytesParser().parsebytes(head + raw)
+    except RecursionError:  # parts in parts in parts
+        return fields
     for part in message.walk():
         name = part.get_param("name", header="content-disposition")
         if isinstance(name, str):

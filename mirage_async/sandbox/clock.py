@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["VirtualClock"]
 
 _QUIET = 0.005  # seconds
-_LAST_DATE = 2.5e11  # seconds since 1970; the year 9892, with room before dates end
+_LAST_DATE = 2.2e11  # seconds since 1970: in the year 8941, with room for what will happen before dates end in 9999
 
 
 class _Pending:
@@ -120,10 +120,12 @@ class VirtualClock:
             seconds: 0 or more; 0 wakes only what is due already.
 
         Raises:
-            ValueError: a negative or infinite number.
+            ValueError: a negative number, or one that leads beyond the dates that answers can show.
         """
-        if not 0 <= seconds < math.inf:
+        if not seconds >= 0:
             raise ValueError(f"seconds must be 0 or more, since this clock never goes back, got {seconds!r}")
+        if self.time() + seconds > _LAST_DATE:
+            raise ValueError(f"seconds must lead to no later than {_LAST_DATE:.0f} since 1970, got {seconds!r}")
         target = self.monotonic() + seconds
         while self._timers and self._timers[0][0] <= target:
             when, _, pending = heapq.heappop(self._timers)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -33,6 +35,9 @@ __all__ = ["Exchange", "Route"]
 
 _UNAUTHORIZED = "Authentication required: the API key is missing or empty."
 _HERE = b"http://sandbox"
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\])(?::[0-9]{1,5})?")
+
+_logger = logging.getLogger("mirage_async.sandbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,15 @@ class Exchange:
     async def serve(self, request: web.Request, route: Route | None) -> web.StreamResponse:
         """Serve one request; without a route, say that there is nothing at this path."""
         with self._world.clock.at_work():
-            return await self._serve(request, route)
+            try:
+                return await self._serve(request, route)
+            except Exception:
+                # A mistake of the sandbox itself. Whoever asked still gets an answer in the provider's words.
+                _logger.exception("%s %s could not be served", request.method, request.rel_url.raw_path)
+                if route is None:
+                    raise
+                answer = route.provider.refuse(RefusalError(500, "The sandbox has made a mistake; its log says more."))
+                return web.Response(status=500, body=answer.body, headers={"Content-Type": answer.content_type})
 
     async def stop(self) -> None:
         """Cancel what is still being served or worked on, and wait until it has ended."""
@@ -80,7 +93,7 @@ class Exchange:
         }
         if route is None:
             nothing = json_answer({"error": f"Nothing at {request.method} {request.path}"}, status=404)
-            return self._respond(nothing.with_headers(name), serial)
+            return self._respond(nothing.with_headers(name), serial, request)
         fault: Fault | None = None
         try:
             body = await self._read(request, serial)
@@ -101,14 +114,18 @@ class Exchange:
         elif fault is not None:
             self._log.amend(serial, fault=str(fault))
             answer = _spoiled(answer, fault, route.provider)
-        return self._respond(answer, serial)
+        return self._respond(answer, serial, request)
 
-    def _respond(self, answer: Answer, serial: int) -> web.Response:
-        body = answer.body.replace(self._world.url.encode(), _HERE)
-        digest = blake2b(body, digest_size=16).hexdigest()
+    def _respond(self, answer: Answer, serial: int, request: web.Request) -> web.Response:
+        url = self._world.url.encode()
+        digest = blake2b(answer.body.replace(url, _HERE), digest_size=16).hexdigest()
         self._log.amend(serial, status=answer.status, answer_digest=digest)
+        body = answer.body
+        if answer.content_type == "application/json" and _HOST.fullmatch(request.host):
+            # Links lead to where the client found us, which from inside a container has another name.
+            body = body.replace(url, f"http://{request.host}".encode())
         headers = {"Content-Type": answer.content_type, **answer.headers}
-        return web.Response(status=answer.status, body=answer.body, headers=headers)
+        return web.Response(status=answer.status, body=body, headers=headers)
 
     def _admit(self, headers: Mapping[str, str], route: Route, extra: dict[str, str]) -> str:
         """Return the account of a request that its limit lets pass, and note what the limit says in `extra`."""
@@ -153,9 +170,15 @@ class Exchange:
 
     async def _unstoppable(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         """Do a purchase to its end even when the client leaves: a provider works on, and charges."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._at_work(work))
         self._watch(task)
-        return await asyncio.shield(task)
+        # Two tasks, two counts: the one that serves waits, and may leave before the work is done.
+        with self._world.clock.at_rest():
+            return await asyncio.shield(task)
+
+    async def _at_work(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        with self._world.clock.at_work():
+            return await work
 
     async def _strike(self, fault: Fault, request: web.Request, answer: Answer, serial: int) -> web.StreamResponse:
         # There is one: losing the connection cancels whoever serves it.
@@ -182,7 +205,7 @@ class Exchange:
             provider=route.provider.name if route else "",
             method=request.method,
             path=request.path,
-            query=dict(request.query),
+            query=redacted(request.query),
             headers=redacted(headers),
             authorized=bool(key),
             account=alias_of(key),

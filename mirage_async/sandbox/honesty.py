@@ -57,12 +57,6 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "Retry-After is a number of seconds, or a date where a fault asks for that.",
         "A 405 names the methods that the path does take.",
     ),
-    *observed(
-        _US,
-        "elizaOS/cloud, rate limit middleware",
-        "With a limit set, all providers' answers carry X-RateLimit-Limit, -Remaining, -Reset as a date, and -Policy.",
-        "A request beyond its limit gets 429 and Retry-After in whole seconds.",
-    ),
     *invented(
         _US,
         # Who may do what.
@@ -93,6 +87,8 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "A picture, or an avatar, costs one credit where its provider names no price.",
         "Credits last for ever until somebody sets them; the purchase they do not suffice for gets 402.",
         "There is no limit until one is set, and then a key's allowance refills evenly rather than at once.",
+        "Every provider's answers say a limit in the headers that Milady's server uses, and 429 carries Retry-After.",
+        "A job that fails stays charged, and a purchase that fails while its client waits is not charged.",
         # Trouble and time.
         "Faults are trouble made to order, and no provider knows their names, not even in a prompt.",
         "Webhooks are called on this machine and in its private network alone, and redirects are not followed.",

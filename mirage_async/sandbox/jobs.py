@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ _QUEUED_SHARE = 0.25
 _HALFWAY = 50
 _NEARLY_DONE = 99
 _DONE = 100
+_MOST_ENDED = 100_000
 
 
 class Station(enum.Enum):
@@ -96,6 +98,7 @@ class Job:
         reason: what a failed job says of itself.
         flaws: what is wrong with it for as long as it lives.
         held: whether only a hand can end it.
+        dropped: whether the sandbox was reset while it was there: it charges nothing and gives nothing back.
     """
 
     id: str
@@ -121,6 +124,7 @@ class Job:
     flaws: frozenset[str] = frozenset()
     pictures: tuple[Picture, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict[str, Any])
+    dropped: bool = False
 
     @property
     def is_done(self) -> bool:
@@ -140,6 +144,14 @@ class Job:
         if self.is_done:
             return _DONE
         return 0 if self.work_at is None else max(0, min(_NEARLY_DONE, int(_DONE * self._share(now))))
+
+    def times(self) -> tuple[float, float]:
+        """Return the seconds that an ended job was shown in the queue and at work."""
+        begun = self.ended_at if self.work_at is None else self.work_at
+        if self.ends_at < math.inf:
+            begun += _QUEUED_SHARE * self.duration
+        begun = min(begun, self.ended_at)
+        return begun - self.started_at, self.ended_at - begun
 
     def view(self, now: float) -> JobView:
         """Return the job as it stands at `now`."""
@@ -168,11 +180,18 @@ class Job:
 
 
 class JobStore(Mapping[str, JobView]):
-    """All jobs by id, oldest first; as a mapping it shows views taken at the moment of asking."""
+    """All open jobs and the latest that ended, by id, oldest first; as a mapping it shows views of the moment.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: where time comes from.
+        most_ended: how many jobs that ended are kept; those that ended first go first.
+    """
+
+    def __init__(self, clock: Clock, *, most_ended: int = _MOST_ENDED) -> None:
         self._clock = clock
+        self._most_ended = most_ended
         self._jobs: dict[str, Job] = {}
+        self._ended: deque[str] = deque()
 
     def __getitem__(self, job_id: str) -> JobView:
         return self._jobs[job_id].view(self._clock.monotonic())
@@ -190,9 +209,18 @@ class JobStore(Mapping[str, JobView]):
         """Keep `job`."""
         self._jobs[job.id] = job
 
+    def note_end(self, job: Job) -> None:
+        """Let `job`, which has ended, push out the one that ended longest ago when there are too many."""
+        self._ended.append(job.id)
+        if len(self._ended) > self._most_ended:
+            self._jobs.pop(self._ended.popleft(), None)
+
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all of them."""
+        for job in self._jobs.values():
+            job.dropped = True
         self._jobs.clear()
+        self._ended.clear()
 
     def get_job(self, job_id: str) -> Job | None:
         """Return the job of that name."""

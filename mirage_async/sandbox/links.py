@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from mirage_async.sandbox.drawing.pictures import Picture
 
 __all__ = ["Link", "Links"]
+
+
+_MOST_KEPT = 100_000
+_MEMORY = 3600.0  # seconds for which it is known that a link has expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,23 @@ class Link:
 
 
 class Links:
-    """Pictures by the token in their link. Issuing a new link leaves earlier ones as they are."""
+    """Pictures by the token in their link. Issuing a new link leaves earlier ones as they are.
 
-    def __init__(self, clock: Clock) -> None:
+    An hour after it expired a link is forgotten, and so is the oldest one where there are too many.
+
+    Args:
+        clock: where time comes from.
+        most: how many are kept.
+    """
+
+    def __init__(self, clock: Clock, *, most: int = _MOST_KEPT) -> None:
         self._clock = clock
+        self._most = most
         self._links: dict[str, Link] = {}
+        self._temporary: deque[str] = deque()
+
+    def __len__(self) -> int:
+        return len(self._links)
 
     def add(
         self,
@@ -52,6 +69,9 @@ class Links:
             lifetime = 0.0
         expires_at = None if lifetime is None else self._clock.monotonic() + lifetime
         self._links[token] = Link(picture, job_id, expires_at, flaws)
+        if expires_at is not None:
+            self._temporary.append(token)
+        self._forget()
 
     def find(self, token: str) -> Link | None:
         """Return the link of that name, expired or not."""
@@ -60,6 +80,7 @@ class Links:
     def clear(self) -> None:
         """Forget all of them."""
         self._links.clear()
+        self._temporary.clear()
 
     def open(self, token: str, *, flaws: frozenset[str] = frozenset()) -> Link:
         """Return the link behind `token`; among the `flaws` of a request may be that it finds it expired.
@@ -74,3 +95,17 @@ class Links:
         if over or "expired" in flaws:
             raise RefusalError(410, "This link has expired; ask for the job's status to get a new one.", code="EXPIRED")
         return link
+
+    def _forget(self) -> None:
+        """Let go of what expired long ago, and of what is too much.
+
+        Temporary links have one lifetime, or none at all, so that looking at the oldest is enough.
+        """
+        long_ago = self._clock.monotonic() - _MEMORY
+        while self._temporary:
+            link = self._links.get(self._temporary[0])
+            if link is not None and (link.expires_at is None or link.expires_at > long_ago):
+                break
+            self._links.pop(self._temporary.popleft(), None)
+        while len(self._links) > self._most:
+            del self._links[next(iter(self._links))]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ _MOST_ENTRIES = 100_000
 _MOST_BODY_BYTES = 64 * 2**20
 _DEEPEST = 50  # objects in objects
 
-_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
+_REDACTED = "<redacted>"
+_SECRET = re.compile(r"auth|cookie|key|passw|secret|signature|token")
+_USER = re.compile(r"^(https?://)[^/?#@]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +31,12 @@ class SeenRequest:
         provider: for example "mirako"; "" when unknown.
         method: HTTP method.
         path: path without the query.
-        query: query fields, the last one of each name.
-        headers: by lower-case name, credentials replaced by "<redacted>".
+        query: query fields, the last one of each name, redacted like the headers.
+        headers: by lower-case name, everything that looks like a credential by its name replaced by "<redacted>".
         authorized: whether the provider's key was sent; for a download, whether any key was sent.
-        body: raw bytes; b"" when the request did not arrive whole.
-        fields: the decoded form or JSON object; empty when there was none.
+        body: raw bytes as they came, a webhook's token included, and so not in the repr; b"" when the request did not
+            arrive whole.
+        fields: the decoded form or JSON object, as the body; empty when there was none.
         at: seconds on the sandbox's monotonic clock.
         status: HTTP status of the answer, None as long as, or when, none was sent.
         number: which request it was, counted from 1.
@@ -50,8 +54,8 @@ class SeenRequest:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     authorized: bool
-    body: bytes
-    fields: Mapping[str, Any]
+    body: bytes = field(repr=False)
+    fields: Mapping[str, Any] = field(repr=False)
     at: float
     status: int | None
     number: int = 0
@@ -204,11 +208,16 @@ def without_tokens(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_token(value: Any) -> Any:
-    if isinstance(value, dict) and "auth_token" in (fields := cast("dict[str, Any]", value)):
-        return {**fields, "auth_token": "<redacted>"}
-    return cast("Any", value)
+    if not isinstance(value, dict):
+        return value
+    fields = dict(cast("dict[str, Any]", value))
+    if "auth_token" in fields:
+        fields["auth_token"] = _REDACTED
+    if isinstance(fields.get("url"), str):
+        fields["url"] = _USER.sub(r"\1", fields["url"])
+    return fields
 
 
-def redacted(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return lower-case `headers` without credentials."""
-    return {name: "<redacted>" if name in _SECRET_HEADERS else value for name, value in headers.items()}
+def redacted(named: Mapping[str, str]) -> dict[str, str]:
+    """Return headers or query fields without what looks like a credential by its name."""
+    return {name: _REDACTED if _SECRET.search(name.lower()) else value for name, value in named.items()}

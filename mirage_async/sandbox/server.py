@@ -15,6 +15,7 @@ from mirage_async.sandbox.control.routes import add_control
 from mirage_async.sandbox.dialects.registry import PROVIDERS
 from mirage_async.sandbox.durations import Durations
 from mirage_async.sandbox.exchange import Exchange, Route
+from mirage_async.sandbox.faults.places import WEBHOOK
 from mirage_async.sandbox.faults.rules import FaultRules
 from mirage_async.sandbox.honesty import BEHAVIOURS
 from mirage_async.sandbox.httplog import HTTP_LOGGER
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mirage_async.sandbox.accounts import AccountView
     from mirage_async.sandbox.durations import DurationsSetting
     from mirage_async.sandbox.faults.fault import Fault
+    from mirage_async.sandbox.faults.places import Place
     from mirage_async.sandbox.faults.rules import FaultRule
     from mirage_async.sandbox.honesty import Behaviour
     from mirage_async.sandbox.jobs import Job, JobView
@@ -87,7 +89,8 @@ class Sandbox:
         durations: seconds that work takes: a number, a (low, high) range, a `Lognormal` or a `ColdStart` for
             everything, or a mapping to these by "provider", "provider.kind" (the kinds are "image" and "avatar") or
             "provider:model". None: images 1-3 s, avatars 4 s. The first quarter is spent queued.
-        host: address to listen on.
+        host: address to listen on; "0.0.0.0" for all of this machine's, as in a container. Links in answers lead to the
+            host that a client asked for.
         clock: the clock to follow; None for the system's. See `Sandbox.clock`.
         link_lifetime: seconds a Miragic result link works.
         workers: how many jobs a provider works on at a time, the others waiting in a queue: a number for each
@@ -99,6 +102,7 @@ class Sandbox:
 
     Raises:
         ValueError: an argument is out of range.
+        RuntimeError: it is entered a second time.
     """
 
     def __init__(
@@ -141,6 +145,8 @@ class Sandbox:
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
+        if self._world.url:
+            raise RuntimeError("a sandbox can be entered once; make another one")
         runner = web.AppRunner(
             self._application(),
             access_log=None,
@@ -157,7 +163,7 @@ class Sandbox:
             await runner.cleanup()
             raise
         self._runner = runner
-        self._world.url = f"http://{self._host}:{runner.addresses[0][1]}"
+        self._world.url = f"http://{_reachable(self._host)}:{runner.addresses[0][1]}"
         return self
 
     async def __aexit__(
@@ -211,15 +217,19 @@ class Sandbox:
         return select(self._log.all(), **filters)
 
     def transcript(self) -> list[dict[str, Any]]:
-        """Return what was asked and answered, for JSON; two runs that did the same with one seed have the same.
+        """Return what was asked and answered, for JSON.
 
-        Answers that tell a date are the same only if the clock was frozen at one, as in `clock.freeze(at=1.75e9)`.
+        Two runs that did the same with one seed have the same if their clocks were frozen at the same date, as by
+        `clock.freeze(at=1.75e9)`: answers tell dates and progress.
         """
         return transcript_of(self._log.all(), self.url)
 
     @property
     def jobs(self) -> Mapping[str, JobView]:
-        """Every job, avatar and blocking purchase by id, oldest first, each as it stands when it is looked up."""
+        """Every open job, avatar and blocking purchase, and the latest 100,000 that ended, by id, oldest first.
+
+        Each is shown as it stands when it is looked up.
+        """
         self._world.workshop.catch_up()
         return self._world.jobs
 
@@ -324,7 +334,7 @@ class Sandbox:
         Args:
             provider: its name.
             credits_left: 0 or more; None for any number.
-            key: one key only; None for every key, each with that many.
+            key: one key only, whose own it stays; None for every key without an amount of its own, each with that many.
 
         Raises:
             ValueError: there is no such provider, or the amount is out of range.
@@ -430,10 +440,16 @@ class Sandbox:
         return handle
 
 
-def _operations() -> dict[str, str]:
-    """Return what each operation is for its job, by name."""
-    stages: dict[str, str] = {operation.name: operation.stage for one in PROVIDERS for operation in one.operations}
-    return stages | {f"{provider.name}.webhook": "webhook" for provider in PROVIDERS if provider.delivers}
+def _reachable(host: str) -> str:
+    """Return a host by which a client on this machine reaches what listens on `host`, fit for a URL."""
+    local = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"[{local}]" if ":" in local else local
+
+
+def _operations() -> dict[str, Place]:
+    """Return what each operation can show of the faults there are, by name."""
+    places = {operation.name: operation.place for one in PROVIDERS for operation in one.operations}
+    return places | {f"{provider.name}.webhook": WEBHOOK for provider in PROVIDERS if provider.delivers}
 
 
 def _workers(setting: int | Mapping[str, int] | None) -> dict[str, int]:

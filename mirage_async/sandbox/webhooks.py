@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import msgspec
 
 from mirage_async.sandbox.faults.rules import Occasion
-from mirage_async.sandbox.jobs import _QUEUED_SHARE
 from mirage_async.sandbox.posting import RefusedError, post
 
 if TYPE_CHECKING:
@@ -322,7 +321,7 @@ async def _sent(parcel: _Parcel, token: str | None, *, at: float, body: bytes) -
 
 async def _body(world: World, job: Job) -> bytes:
     """Return what is said of a job that has ended; the same bytes each time."""
-    waited, worked = _times(job)
+    waited, worked = (round(1000 * seconds) for seconds in job.times())
     # It has ended, or there would be nothing to say.
     status = job.words.word(job.station(math.inf))
     news: dict[str, Any] = {"id": job.id, "status": status, "delayTime": waited, "executionTime": worked}
@@ -331,15 +330,6 @@ async def _body(world: World, job: Job) -> bytes:
     else:
         news["error"] = job.reason
     return msgspec.json.encode(news)
-
-
-def _times(job: Job) -> tuple[int, int]:
-    """Return the milliseconds a job was shown in the queue and at work."""
-    begun = job.ended_at if job.work_at is None else job.work_at
-    if job.ends_at < math.inf:
-        begun += _QUEUED_SHARE * job.duration
-    begun = min(begun, job.ended_at)
-    return round(1000 * (begun - job.started_at)), round(1000 * (job.ended_at - begun))
 
 
 async def _output(world: World, job: Job) -> dict[str, str]:

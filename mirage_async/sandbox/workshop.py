@@ -89,7 +89,7 @@ class Workshop:
             await asyncio.shield(future)
 
     def clear(self) -> None:
-        """Drop every job; whoever waits for one is told that it was cancelled."""
+        """Drop every job; whoever waits for one does so no longer."""
         for queue in self._waiting.values():
             queue.clear()
         self._ends.clear()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirage_async.sandbox.answers import RefusalError
 from mirage_async.sandbox.drawing.gallery import Gallery
+from mirage_async.sandbox.faults.catalogue import shortened
 from mirage_async.sandbox.identifiers import Identifiers, number_from
 from mirage_async.sandbox.jobs import Job, JobStore, Station, Words
 from mirage_async.sandbox.links import Links
@@ -28,6 +29,7 @@ __all__ = ["Sight", "World"]
 _BLOCKING_WORDS = Words("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
 _DESTINIES = {"failed": Station.FAILED, "cancelled": Station.CANCELLED, "timed-out": Station.TIMED_OUT}
 _REASON = "The sandbox was told to let this fail."
+_RESET = "The sandbox was reset."
 _UNKNOWN_WORD = "REINDEXING"
 _BAD_END = 500
 _TOO_LATE = 504
@@ -99,6 +101,7 @@ class World:
         self.workshop = Workshop(clock, workers=workers, on_end=self._job_ended)
 
     def _job_ended(self, job: Job) -> None:
+        self.jobs.note_end(job)
         self.on_end(job)
 
     def picture_seed(self, prompt: str, given: int | None = None) -> int:
@@ -133,7 +136,7 @@ class World:
             model=model,
             account=call.account,
             price=price,
-            prompt=prompt,
+            prompt=shortened(prompt),
             words=words or _BLOCKING_WORDS,
             created_at=self.clock.time(),
             started_at=now,
@@ -152,7 +155,7 @@ class World:
         return job
 
     def clear(self) -> None:
-        """Forget everything that has happened; whoever waits for a job learns that it was cancelled."""
+        """Forget everything that has happened; whoever waits for a job is told so."""
         self.workshop.clear()
         self.jobs.clear()
         self.links.clear()
@@ -169,10 +172,12 @@ class World:
         """Wait until a blocking purchase is done, and charge for it.
 
         Raises:
-            RefusalError: it has come to a bad end.
+            RefusalError: it has come to a bad end, or to none before the sandbox was reset.
         """
         with self.clock.at_rest():
             await self.workshop.wait(job)
+        if job.dropped:
+            raise RefusalError(_BAD_END, _RESET)
         if not job.is_done:
             self.accounts.give_back(job.provider, job.account, job.price)
             raise RefusalError(_TOO_LATE if job.end is Station.TIMED_OUT else _BAD_END, job.reason)

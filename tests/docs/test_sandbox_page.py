@@ -11,7 +11,9 @@ from subprocess import PIPE, STDOUT
 import anyio
 import pytest
 
-from mirage_async.sandbox.faults.catalogue import NAMES
+from mirage_async.sandbox.control.routes import ROUTES
+from mirage_async.sandbox.dialects.registry import PROVIDERS
+from mirage_async.sandbox.faults.catalogue import GLOSSARY, NAMES
 
 pytestmark = pytest.mark.anyio
 
@@ -43,3 +45,29 @@ def test_every_fault_has_a_line_in_the_table() -> None:
     """Whoever looks for a name finds what it does."""
     explained = set(re.findall(r"^\| `([a-z-]+)", PAGE, re.MULTILINE))
     assert [name for name in NAMES if name not in explained] == []
+
+
+def test_every_meaning_in_the_table_is_the_one_the_sandbox_itself_tells() -> None:
+    """The page and `GET /_sandbox/faults/names` say the same."""
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([a-z]+) \| (.+) \|$", PAGE, re.MULTILINE)
+    assert rows == [(one.name, one.point, one.meaning) for one in GLOSSARY]
+
+
+def test_every_control_route_is_on_the_page() -> None:
+    """The page leaves none out and has none that is not there."""
+    table = PAGE[PAGE.index("| | under `/_sandbox`") :].partition("\n\n")[0]
+    listed = {
+        (method, path)
+        for methods, paths in re.findall(r"^\| ([A-Z, ]+) \| ([^|]+) \|", table, re.MULTILINE)
+        for method in methods.split(", ")
+        for path in re.findall(r"`([^`]+)`", paths)
+    }
+    actual = {(route.method, route.path) for route in ROUTES}
+    assert actual - listed == set()
+    assert {path for _, path in listed} == {route.path for route in ROUTES}
+
+
+def test_every_operation_is_on_the_page() -> None:
+    """Whoever orders a fault finds what to order it for."""
+    names = [operation.name.partition(".")[2] for provider in PROVIDERS for operation in provider.operations]
+    assert [name for name in names if f"`{name}`" not in PAGE and f".{name}`" not in PAGE] == []

@@ -31,3 +31,13 @@ def test_later_form_fields_win() -> None:
         "a": "",
         "b": "ü",
     }
+
+
+def test_parts_in_parts_without_end_are_unreadable() -> None:
+    """A multipart body of thousands of multiparts ends no interpreter."""
+    depth = 5000
+    raw = b"".join(
+        b"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n" % (level, level + 1) for level in range(depth)
+    )
+    body = decode_body("multipart/form-data; boundary=b0", raw)
+    assert (body.kind, body.fields) == ("unreadable", {})

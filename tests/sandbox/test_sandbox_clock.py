@@ -55,15 +55,22 @@ def test_freezing_can_pin_the_date() -> None:
 def test_a_date_that_is_none_is_refused(at: float) -> None:
     """Nothing is frozen at no date."""
     clock = VirtualClock(FakeClock())
-    with pytest.raises(ValueError, match="at must be 0 to 250000000000 seconds since 1970, got"):
+    with pytest.raises(ValueError, match="at must be 0 to 220000000000 seconds since 1970, got"):
         clock.freeze(at=at)
     assert not clock.frozen
 
 
-@pytest.mark.parametrize("seconds", [-1.0, math.inf, math.nan])
+@pytest.mark.parametrize("seconds", [-1.0, -math.inf, math.nan])
 def test_it_never_goes_back(seconds: float) -> None:
-    """A jump is forward and of finite length."""
+    """A jump is forward."""
     with pytest.raises(ValueError, match="seconds must be 0 or more"):
+        VirtualClock(FakeClock()).advance(seconds)
+
+
+@pytest.mark.parametrize("seconds", [3e11, math.inf])
+def test_it_never_leaves_the_calendar(seconds: float) -> None:
+    """Answers show dates, and there are none without end."""
+    with pytest.raises(ValueError, match="seconds must lead to no later than 220000000000 since 1970, got"):
         VirtualClock(FakeClock()).advance(seconds)
 
 

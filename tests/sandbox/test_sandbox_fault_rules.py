@@ -13,10 +13,11 @@ from calling import API_KEY, BEARER, Caller, Reply, calling, encoded, opened, pl
 
 from mirage_async.sandbox import Fault, FaultRule, Sandbox
 from mirage_async.sandbox.faults.catalogue import NAMES, named_fault
+from mirage_async.sandbox.faults.places import Place
 from mirage_async.sandbox.faults.rules import FaultRules, Occasion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 pytestmark = pytest.mark.anyio
 
@@ -146,7 +147,7 @@ async def test_waiting_faults_are_counted_by_their_strikes() -> None:
 
 def strikes(seed: int, times: int, probability: float) -> list[bool]:
     """Return which of so many occasions a rule with this probability strikes."""
-    rules = FaultRules({"mirako.create": "submit"}, seed=seed)
+    rules = FaultRules({"mirako.create": Place(stage="submit")}, seed=seed)
     rules.add("mirako.create", "500", times=None, probability=probability)
     occasion = Occasion(operation="mirako.create", points=frozenset({"submit"}))
     return [rules.take(occasion) is not None for _ in range(times)]
@@ -190,7 +191,7 @@ async def test_a_fault_can_wait_for_a_prompt() -> None:
 
 
 async def test_faults_can_be_looked_at_and_taken_back() -> None:
-    """The view is a copy, oldest first, whatever level a rule is on; a number is never used again."""
+    """The view is a copy, oldest first, whatever level a rule is on; numbers begin anew once all are taken back."""
     async with calling() as caller:
         caller.sandbox.fail("*", "hang:3", probability=0.5, prompt="x")
         caller.sandbox.fail("mira.*", "500", times=2)
@@ -203,7 +204,7 @@ async def test_faults_can_be_looked_at_and_taken_back() -> None:
         assert ids(caller.sandbox) == [1, 3]
         caller.sandbox.clear_faults()
         assert ids(caller.sandbox) == []
-        assert caller.sandbox.fail("*", "500") == [4]
+        assert caller.sandbox.fail("*", "500") == [1]
 
 
 async def test_taking_back_what_is_not_there_is_refused() -> None:
@@ -213,6 +214,20 @@ async def test_taking_back_what_is_not_there_is_refused() -> None:
         assert await statuses(caller, 1) == [500]
         with pytest.raises(ValueError, match=r"no fault 1 waits; waiting: \[2\]"):
             caller.sandbox.remove_fault(1)
+
+
+@pytest.mark.parametrize("forget", [Sandbox.reset, Sandbox.clear_faults])
+async def test_the_same_orders_strike_the_same_requests_after_a_reset(forget: Callable[[Sandbox], None]) -> None:
+    """What a probability strikes follows from the seed and the orders, not from what was ordered before."""
+    async with calling(seed=3) as caller:
+        runs: list[list[int]] = []
+        for _ in range(2):
+            caller.sandbox.fail("mirako.create", "500", times=None, probability=0.5)
+            caller.sandbox.fail("mirako.*", "501", times=None, probability=0.5)
+            runs.append(await statuses(caller, 30))
+            forget(caller.sandbox)
+        assert runs[0] == runs[1]
+        assert set(runs[0]) == {200, 500, 501}
 
 
 async def test_clearing_lets_prompts_have_theirs_again() -> None:
@@ -242,12 +257,21 @@ async def test_clearing_lets_prompts_have_theirs_again() -> None:
         (("*", "500"), {"probability": math.nan}, "got nan"),
         (("*", "500"), {"probability": True}, "got True"),
         (("*", "500", "oops"), {}, "unknown fault 'oops'; known: a status 400-599, hang, reset, "),
-        (("mirako.create", "duplicate"), {}, "flaw=duplicate never strikes mirako.create, which takes everything but"),
-        (("mirako.webhook", "500"), {}, "status=500 never strikes mirako.webhook, which takes flaws of deliveries"),
+        (("mirako.create", "duplicate"), {}, "flaw=duplicate never strikes mirako.create, which takes statuses, "),
+        (("mirako.webhook", "500"), {}, "status=500 never strikes mirako.webhook, which takes a stall, early, "),
         (("mirako.webhook", "no-image"), {}, "flaw=no-image never strikes mirako.webhook"),
-        (("mirako.avatar_list", "no-image"), {}, "never strikes mirako.avatar_list, which takes statuses and trouble"),
+        (("mirako.avatar_list", "no-image"), {}, "never strikes mirako.avatar_list, which takes statuses, trouble"),
         (("mira.download", "stuck"), {}, "flaw=stuck never strikes mira.download, which takes statuses, trouble"),
         (("mirako.status", "early"), {}, "flaw=early never strikes mirako.status"),
+        (("miragic.create", "data-url"), {}, "flaw=data-url never strikes miragic.create, which takes"),
+        (("miragic.status", "data-url"), {}, "never strikes miragic.status, which takes|no-image, mislabelled"),
+        (("mirako.create", "fewer"), {}, "flaw=fewer never strikes mirako.create"),
+        (("mirako.status", "fewer"), {}, "flaw=fewer never strikes mirako.status"),
+        (("mirako.generate", "expired"), {}, "flaw=expired never strikes mirako.generate, which takes"),
+        (("mirako.generate", "unknown-status"), {}, "flaw=unknown-status never strikes mirako.generate"),
+        (("milady.generate", "backwards"), {}, "flaw=backwards never strikes milady.generate"),
+        (("mirako.avatar_create", "corrupt"), {}, "which takes statuses, trouble with the connection, invalid-json"),
+        (("mirako.avatar_status", "no-image"), {}, "flaw=no-image never strikes mirako.avatar_status"),
         (("miragic.webhook", "duplicate"), {}, "unknown operation 'miragic.webhook'"),
     ],
 )
@@ -340,6 +364,8 @@ def test_every_name_orders_a_fault(name: str) -> None:
         ("nonsense", "unknown fault 'nonsense'; known: a status 400-599, "),
         ("", "cannot read the fault ''; want NAME[:ARGUMENT][xTIMES or x*][@submit or @status or "),
         ("429!", "cannot read the fault '429!'"),
+        ("4" * 51, "a fault has up to 50 characters, got 51 in '444"),
+        ("x]][[fault:" * 50, "a prompt may order up to 50 faults, got 52"),
         (
             "429@nowhere",
             "fault '429@nowhere': unknown point 'nowhere'; known: submit, status, result, picture, webhook",
@@ -389,6 +415,66 @@ async def test_spaces_in_an_order_do_not_matter(text: str) -> None:
         assert await statuses(caller, 3, order(text)) == [429, 429, 200]
 
 
+@pytest.mark.parametrize(
+    ("operation", "wrong", "menu"),
+    [
+        ("mirako.generate", "expired", "at the point picture a purchase from mirako.generate takes statuses, "),
+        ("mirako.generate", "backwards", "at the point submit"),
+        ("mirako.generate", "unknown-status", "at the point status a purchase from mirako.generate takes nothing"),
+        ("mirako.generate", "404@status", "takes nothing"),
+        ("mirako.generate", "duplicate", "at the point webhook a purchase from mirako.generate takes nothing"),
+        ("mirako.create", "fewer", "at the point result"),
+        ("mirako.create", "expired@status", "at the point status"),
+        ("mirako.create", "stuck@webhook", "takes a stall, early, duplicate, "),
+        ("mirako.avatar_create", "corrupt", "at the point picture a purchase from mirako.avatar_create takes nothing"),
+        ("mirako.avatar_create", "fewer@submit", "invalid-json, error-body, unknown-status, backwards, stuck, failed"),
+        ("miragic.create", "data-url", "at the point result"),
+        ("miragic.create", "no-image@picture", "invalid-json, error-body, mislabelled, corrupt, expired"),
+        ("miragic.create", "late", "takes nothing"),
+        ("mira.generate", "data-url", "at the point result"),
+        ("mira.generate", "corrupt@status", "takes nothing"),
+        ("milady.generate", "early", "takes nothing"),
+    ],
+)
+async def test_an_order_that_would_never_show_is_refused_at_the_purchase(operation: str, wrong: str, menu: str) -> None:
+    """Neither the answer nor anything later could show it, so nothing is bought and no other order is used up."""
+    async with calling() as caller:
+        reply = await submit(caller, operation, order("429", wrong))
+        assert reply.status == 400
+        message = said(operation.partition(".")[0], reply.json)
+        assert f"fault '{wrong}' would never show: " in message
+        assert menu in message
+        assert caller.sandbox.jobs == {}
+        assert (await submit(caller, operation, order("429"))).status == 429
+
+
+async def test_what_mira_can_show_depends_on_where_the_picture_is() -> None:
+    """A link can have expired, and base64 can be a data URL; a rule waits for a purchase that can show it."""
+    async with calling() as caller:
+        caller.sandbox.fail("mira.generate", "data-url")
+        caller.sandbox.fail("mira.*", "expired")
+        embedded = {"prompt": "hills", "response_format": "b64_json"}
+        with_link = (await submit(caller, "mira.generate")).json["data"][0]
+        assert [rule.fault.flaw for rule in caller.sandbox.faults] == ["data-url", "expired"]
+        whole = (await caller.post(PATHS["mira.generate"], embedded)).json["data"][0]
+        assert whole["b64_json"].startswith("data:image/png;base64,")
+        assert [(await caller.get(with_link["url"])).status for _ in range(2)] == [410, 200]
+        refused = await caller.post(PATHS["mira.generate"], embedded | {"prompt": order("expired")})
+        assert (refused.status, "would never show" in refused.json["detail"]) == (400, True)
+        allowed = await caller.post(PATHS["mira.generate"], embedded | {"prompt": order("data-url")})
+        assert allowed.json["data"][0]["b64_json"].startswith("data:")
+
+
+async def test_a_wide_rule_waits_for_a_request_that_can_show_it() -> None:
+    """It is not used up by one whose answer would be the same without it."""
+    async with calling(durations=0.0) as caller:
+        caller.sandbox.fail("*", "fewer")
+        await caller.get(await task(caller), BEARER)
+        assert len(caller.sandbox.faults) == 1
+        reply = await caller.post(PATHS["mira.generate"], {"prompt": "p", "n": 3})
+        assert (len(reply.json["data"]), caller.sandbox.faults) == (2, [])
+
+
 async def test_several_orders_in_one_prompt_strike_in_their_order() -> None:
     """Each as often as it says; orders for other points wait for theirs."""
     async with calling() as caller:
@@ -409,6 +495,38 @@ async def test_orders_for_the_purchase_are_counted_for_the_prompt() -> None:
     async with calling() as caller:
         assert await statuses(caller, 2, order("500")) == [500, 200]
         assert await statuses(caller, 2, order("500") + ", please") == [500, 200]
+
+
+@pytest.mark.parametrize(
+    ("text", "struck"), [("failed", [1, 1, 1]), ("failedx2", [1, 1, 0]), ("failedx*", [1, 1, 1]), ("no-image", [1] * 3)]
+)
+async def test_a_flaw_of_a_purchase_strikes_each_one_unless_it_is_counted(text: str, struck: list[int]) -> None:
+    """A prompt that asks for a bad picture gets one whenever it is sent, a number of times if it says so."""
+    async with calling() as caller:
+        replies = [await submit(caller, "mira.generate", order(text)) for _ in range(3)]
+        assert [int(reply.status == 500 or "url" not in reply.json["data"][0]) for reply in replies] == struck
+
+
+async def test_a_flaw_can_follow_a_status_of_the_same_prompt() -> None:
+    """A status without a number strikes once, and every purchase after it has the flaw."""
+    async with calling() as caller:
+        prompt = order("429", "stuck")
+        assert await statuses(caller, 1, prompt) == [429]
+        paths = [await task(caller, prompt) for _ in range(2)]
+        caller.clock.advance(1e6)
+        assert [await words(caller, path, 1) for path in paths] == [["IN_PROGRESS"]] * 2
+
+
+def test_what_is_counted_for_prompts_is_bounded() -> None:
+    """The prompt that had its trouble longest ago may have it again."""
+    rules = FaultRules({"mirako.create": Place(stage="submit")}, seed=1, most_counted=2)
+
+    def strikes_in(text: str) -> bool:
+        occasion = Occasion(operation="mirako.create", points=frozenset({"submit"}), prompt=f"{text} [[fault:500]]")
+        return rules.take(occasion) is not None
+
+    struck = [strikes_in(text) for text in ("a", "b", "a", "c", "b", "c", "a")]
+    assert struck == [True, True, False, True, False, False, True]
 
 
 async def test_orders_for_what_comes_later_are_counted_for_the_job() -> None:
@@ -447,12 +565,40 @@ async def test_a_page_is_html(operation: str) -> None:
         assert caller.sandbox.statistics().purchases == {}
 
 
-@pytest.mark.parametrize(("order_of", "header"), [("429:2", "2"), ("503:0.5", "0.5"), ("429:0", "0"), ("429", None)])
+@pytest.mark.parametrize(
+    ("order_of", "header"),
+    [
+        ("429:2", "2"),
+        ("503:0.5", "0.5"),
+        ("429:0", "0"),
+        ("429", None),
+        ("429:1234567", "1234567"),
+        ("429:1000000000", "1000000000"),
+        ("503:123456789.125", "123456789.125"),
+        ("503:0.0000001", "0.0000001"),
+    ],
+)
 async def test_a_wait_in_seconds_is_a_number(order_of: str, header: str | None) -> None:
     """It is sent as it was ordered, and only if it was."""
     async with calling() as caller:
         caller.sandbox.fail("mira.generate", order_of)
         assert (await submit(caller, "mira.generate")).headers.get("Retry-After") == header
+
+
+@pytest.mark.parametrize("provider", ["mirako", "miragic", "mira", "milady"])
+@pytest.mark.parametrize("fault", [Fault(status=429, retry_after=29.5), Fault(status=429, retry_at=30)])
+async def test_an_ordered_limit_is_worded_like_a_real_one(provider: str, fault: Fault) -> None:
+    """Nobody can tell from the body which of them it was."""
+    operation = next(name for name in FOUR if name.startswith(f"{provider}."))
+    async with calling() as caller:
+        caller.sandbox.fail(operation, fault)
+        ordered = await submit(caller, operation)
+        caller.sandbox.set_rate_limit(provider, 1, seconds=30)
+        await submit(caller, operation)
+        real = await submit(caller, operation)
+        assert (real.status, real.headers["Retry-After"]) == (429, "30")
+        assert (ordered.status, ordered.json) == (429, real.json)
+        assert ordered.headers["Content-Type"] == real.headers["Content-Type"]
 
 
 @pytest.mark.parametrize("ahead", [0.0, 0.25, 1000.75])

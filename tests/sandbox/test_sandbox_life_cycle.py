@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 
 from mirage_async import Mirage, MirakoClient
 from mirage_async.sandbox import ColdStart, Lognormal, Sandbox
+from mirage_async.sandbox.answers import RefusalError
+from mirage_async.sandbox.drawing.pictures import Picture
 from mirage_async.sandbox.durations import Durations, durations_from_json
-from mirage_async.sandbox.jobs import Job, Words
+from mirage_async.sandbox.faults.catalogue import directives_in, shortened
+from mirage_async.sandbox.jobs import Job, JobStore, Station, Words
+from mirage_async.sandbox.links import Links
 from mirage_async.sandbox.requestlog import RequestLog, SeenRequest
 from mirage_async.sandbox.workshop import Workshop
 from mirage_async.scheduler import FixedInterval, Scheduler
@@ -559,6 +563,24 @@ async def test_miladys_refusal_for_haste_has_a_shape_of_its_own() -> None:
         assert caller.sandbox.statistics().purchases == {"milady": 1}
 
 
+async def test_what_one_key_has_stays_its_own() -> None:
+    """Credits and limits that are set for every key, before or after, leave it alone until all are taken away."""
+    async with calling() as caller:
+        caller.sandbox.set_credits("miragic", 2, key="own")
+        caller.sandbox.set_rate_limit("mira", 2, key="own")
+        for _ in range(2):
+            caller.sandbox.set_credits("miragic", 1)
+            caller.sandbox.set_rate_limit("mira", 1)
+        for provider, refusal in (("miragic", 402), ("mira", 429)):
+            seen = [[(await submit(caller, provider, who=who)).status for _ in range(3)] for who in ("own", "other")]
+            assert seen == [[200, 200, refusal], [200, refusal, refusal]]
+        caller.sandbox.set_credits("miragic", 1)
+        assert [(await submit(caller, who=who)).status for who in ("own", "other")] == [402, 200]
+        caller.sandbox.reset("rules")
+        caller.sandbox.set_credits("miragic", 0)
+        assert (await submit(caller, who="own")).status == 402
+
+
 async def test_a_rate_limit_is_per_key() -> None:
     """Each key has its own, a key may have another, and None lifts it."""
     async with calling() as caller:
@@ -669,16 +691,106 @@ async def test_everything_can_be_forgotten_but_settings_and_time() -> None:
             caller.sandbox.reset("jobs")  # type: ignore[arg-type]  # what a caller without types may do
 
 
-async def test_whoever_waits_for_a_job_that_is_forgotten_is_told() -> None:
-    """A blocking call is answered with an error rather than left alone."""
+@pytest.mark.parametrize("scope", ["state", "all"])
+async def test_whoever_waits_for_a_job_that_is_forgotten_is_told(scope: Any) -> None:
+    """A blocking call is answered with an error rather than left alone, and gives nothing back that nobody spent."""
     async with calling(progress="manual") as caller:
         waiting = asyncio.create_task(submit(caller, "mira"))
         await until(lambda: caller.sandbox.jobs)
-        caller.sandbox.reset("state")
-        assert (await asyncio.wait_for(waiting, 5)).status == 500
+        caller.sandbox.reset(scope)
+        reply = await asyncio.wait_for(waiting, 5)
+        assert (reply.status, reply.json["detail"]) == (500, "The sandbox was reset.")
+        assert {account.spent for account in caller.sandbox.accounts} <= {0.0}
+        assert caller.sandbox.statistics().purchases == {}
 
 
 # -- what is remembered ----------------------------------------------------------------------------------------------
+
+
+def test_the_latest_ended_jobs_are_kept_and_all_open_ones() -> None:
+    """The job that ended longest ago goes first, whenever it began."""
+    clock = FakeClock()
+    store = JobStore(clock, most_ended=2)
+    jobs = [job_of(clock, name, 1.0) for name in "abcd"]
+    for job in jobs:
+        store.add(job)
+    for job in (jobs[2], jobs[0], jobs[1]):
+        job.end = Station.DONE
+        store.note_end(job)
+    assert list(store) == ["a", "b", "d"]
+
+
+async def test_a_job_that_ended_is_noted_as_ended() -> None:
+    """However it did, and once: what a sandbox keeps of them is bounded, here by far less than it is by itself."""
+    async with calling() as caller:
+        caller.sandbox._world.jobs._most_ended = 2
+        ids = await miragic_jobs(caller, 4)
+        caller.sandbox.fail_job(ids[3])
+        caller.sandbox.finish_job(ids[0])
+        caller.sandbox.finish_job(ids[2])
+        assert list(caller.sandbox.jobs) == [ids[0], ids[1], ids[2]]
+
+
+PICTURE = Picture(prompt="p", seed=1, width=8, height=8, format="PNG")
+
+
+def test_links_are_forgotten_an_hour_after_their_end() -> None:
+    """Until then it is known that they have expired; permanent ones stay, and so do those that still work."""
+    clock = DeafClock()
+    links = Links(clock)
+    links.add("ever", PICTURE, job_id="j")
+    links.add("brief", PICTURE, job_id="j", lifetime=10)
+    for status, seconds in ((410, 3609), (404, 2)):
+        clock.jump(seconds)
+        links.add(f"after-{seconds}", PICTURE, job_id="j", lifetime=10)
+        with pytest.raises(RefusalError, match=r".") as refusal:
+            links.open("brief")
+        assert refusal.value.status == status
+    assert links.open("ever").picture == PICTURE
+    assert len(links) == 3
+
+
+def test_only_the_newest_links_are_kept() -> None:
+    """A clock that stands still lets none expire, and the oldest go all the same."""
+    links = Links(FakeClock(), most=3)
+    for number in range(10):
+        links.add(str(number), PICTURE, job_id="j", lifetime=10 if number % 2 else None)
+    assert [number for number in range(10) if links.find(str(number))] == [7, 8, 9]
+    assert len(links) == 3
+
+
+def test_a_long_prompt_is_kept_in_brief() -> None:
+    """Up to 4,000 characters stay as they are; of more, the beginning and all faults do, and every character counts."""
+    assert shortened("p" * 4000) == "p" * 4000
+    first, second = (shortened("p" * 5000 + "[[fault:stuck]]" + "q" * 5000 + end + " [[fault:429 x2]]") for end in "ab")
+    assert first != second
+    assert len(first) == len(shortened(first)) == 4000
+    assert [one.order for one in directives_in(first)] == ["stuck", "429x2"]
+    split = shortened("p" * 3990 + "[[fault:404@status]]" + "q" * 100)
+    assert [one.order for one in directives_in(split)] == ["404@status"]
+
+
+@pytest.mark.parametrize("provider", ["mirako", "miragic"])
+async def test_the_end_of_a_long_prompt_counts(provider: str) -> None:
+    """It changes the picture, seed or no seed, and orders faults for what comes later; the rest is not kept."""
+    async with calling(durations=0.0) as caller:
+        long = "a quiet lake " * 500
+        seeds: dict[str, Any] = {"seed": 7} if provider == "mirako" else {}
+        prompts = (long, long + "!", long + "[[fault:404@status]]", long)
+        replies = [await submit(caller, provider, prompt=prompt, **seeds) for prompt in prompts]
+        ids = [reply.json["data"]["task_id" if provider == "mirako" else "jobId"] for reply in replies]
+        path = f"{PATHS['mirako']}/{{}}/status" if provider == "mirako" else "/api/v1/image/jobs/{}"
+        first, second, third, fourth = [await caller.get(path.format(one), key("k")) for one in ids]
+        assert (third.status, (await caller.get(path.format(ids[2]), key("k"))).status) == (404, 200)
+        pictures: list[Any] = []
+        for reply in (first, second, fourth):
+            data = reply.json["data"]
+            pictures.append(
+                data["image"] if provider == "mirako" else (await caller.get(data["processedImageUrl"])).body
+            )
+        assert pictures[0] != pictures[1]
+        assert pictures[0] == pictures[2]
+        assert {len(job.prompt) for job in caller.sandbox.jobs.values()} == {4000}
 
 
 def seen_request(operation: str = "mira.generate") -> SeenRequest:

@@ -135,3 +135,16 @@ async def test_statistics_count_requests_purchases_jobs_and_faults() -> None:
         assert repr(caller.sandbox.jobs) == "<JobStore 1 jobs, 1 open>"
         caller.clock.advance(8)
         assert caller.sandbox.statistics().open_jobs == 0
+
+
+async def test_whatever_looks_like_a_secret_by_its_name_is_taken_out() -> None:
+    """Clients with the wrong settings send keys in odd places; a failed assertion must not print them."""
+    async with calling() as caller:
+        webhook = {"url": "http://me:pw@127.0.0.1:9/x", "auth_token": "tok-1"}
+        headers = {**BEARER, "X-Api-Token": "tok-2"}
+        await caller.post("/v1/image/async_generate?api_key=tok-3&n=1", {"prompt": "p", "webhook": webhook}, headers)
+        (seen,) = caller.sandbox.requests
+        assert (seen.headers["x-api-token"], seen.query) == ("<redacted>", {"api_key": "<redacted>", "n": "1"})
+        assert seen.fields["webhook"] == webhook
+        shown = repr(caller.sandbox.requests) + str(caller.sandbox.transcript())
+        assert [secret for secret in ("tok-1", "tok-2", "tok-3", "me:pw", "sk-test") if secret in shown] == []

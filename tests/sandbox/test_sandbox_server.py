@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import aiohttp
 import pytest
-from calling import API_KEY, BEARER, Caller, calling
+from calling import API_KEY, BEARER, Caller, calling, until
 
 import mirage_async.sandbox
 from mirage_async.sandbox import Sandbox
@@ -147,3 +148,60 @@ def test_the_index_is_complete_and_sorted() -> None:
     names = mirage_async.sandbox.__all__
     assert names == sorted(names)
     assert all(hasattr(mirage_async.sandbox, name) for name in names)
+
+
+async def test_clients_that_leave_a_purchase_do_not_stop_the_jumping_clock() -> None:
+    """Who leaves takes nothing along: what is at work is counted for itself."""
+    async with calling(time="jumping", durations=5.0) as caller:
+        stuck = {"prompt": "p [[fault:stuckx*]]"}
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await caller.post("/v1/images/generate", stuck)
+        assert (await caller.post("/v1/images/generate", {"prompt": "p"})).status == 200
+        assert caller.elapsed == 5.0
+        await until(lambda: caller.clock._busy == 0)
+
+
+async def test_links_lead_to_where_the_client_found_the_sandbox() -> None:
+    """Inside a container, or behind a mapped port, it has another name than it knows itself."""
+    async with calling() as caller:
+        for host, expected in [("sandbox:8419", "http://sandbox:8419/img/"), ("a b<", f"{caller.sandbox.url}/img/")]:
+            reply = await caller.post("/v1/images/generate", {"prompt": "p"}, {**BEARER, "Host": host})
+            assert reply.json["data"][0]["url"].startswith(expected)
+        digests = {request.answer_digest for request in caller.sandbox.requests}
+        assert len(digests) == 2  # the links differ, what they begin with does not count
+
+
+@pytest.mark.parametrize(("host", "reached"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")])  # noqa: S104 - what is tested
+async def test_its_url_can_be_used_whatever_it_listens_on(host: str, reached: str) -> None:
+    """All addresses of the machine are none to connect to, and one of version 6 needs brackets."""
+    async with Sandbox(host=host) as sandbox, aiohttp.ClientSession() as http:
+        assert sandbox.url.startswith(f"http://{reached}:")
+        async with http.get(f"{sandbox.url}/_sandbox/health") as response:
+            assert response.status == 200
+
+
+async def test_a_sandbox_can_be_entered_once() -> None:
+    """Another start would find the remains of the first one."""
+    sandbox = Sandbox()
+    async with sandbox:
+        with pytest.raises(RuntimeError, match="a sandbox can be entered once; make another one"):
+            await sandbox.__aenter__()
+    with pytest.raises(RuntimeError, match="entered once"):
+        await sandbox.__aenter__()
+
+
+async def test_a_mistake_of_its_own_is_answered_in_the_providers_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has the traceback, the client a 500 as the provider words it."""
+    async with calling() as caller:
+
+        def broken(*_: Any, **__: Any) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(caller.sandbox._world, "start", broken)
+        reply = await caller.post("/v1/images/generate", {"prompt": "p"})
+        assert (reply.status, list(reply.json)) == (500, ["detail"])
+    assert "POST /v1/images/generate could not be served" in caplog.text

@@ -120,7 +120,7 @@ async def show_job(console: Console, order: Order) -> Any:
 async def finish_job(console: Console, order: Order) -> Any:
     """Let one job be done now, and show it."""
     order.body(EmptyOrder)
-    job_id = _job_id(console, order)
+    job_id = _open_job_id(console, order)
     console.sandbox.finish_job(job_id)
     return console.sandbox.jobs[job_id]
 
@@ -129,7 +129,7 @@ async def fail_job(console: Console, order: Order) -> Any:
     """Let one job come to a bad end now, and show it."""
     failure = order.body(FailOrder)
     end: Any = failure.end
-    job_id = _job_id(console, order)
+    job_id = _open_job_id(console, order)
     console.sandbox.fail_job(job_id, failure.reason, end=end)
     return console.sandbox.jobs[job_id]
 
@@ -177,7 +177,7 @@ async def list_names(_: Console, order: Order) -> Any:
 
 
 async def list_requests(console: Console, order: Order) -> Any:
-    """Show the latest requests that have all that is given, newest last."""
+    """Show the latest requests that have all that is given, newest last; with `after`, those that come next."""
     wanted = order.filters(
         provider=_word,
         operation=_word,
@@ -189,7 +189,10 @@ async def list_requests(console: Console, order: Order) -> Any:
         limit=_limit,
     )
     limit = wanted.pop("limit", _REQUESTS)
-    return {"requests": [request_view(request) for request in console.sandbox.find_requests(**wanted)[-limit:]]}
+    found = console.sandbox.find_requests(**wanted)
+    # Who says after what is on the way through all of them, and goes on after the last one shown.
+    page = found[:limit] if "after" in wanted else found[-limit:]
+    return {"requests": [request_view(request) for request in page]}
 
 
 async def show_transcript(console: Console, order: Order) -> Any:
@@ -268,6 +271,13 @@ def _job_id(console: Console, order: Order) -> str:
     job_id = order.names["id"]
     if job_id not in console.sandbox.jobs:
         raise DeniedError(404, f"no job {job_id!r} among the {len(console.sandbox.jobs)} there are")
+    return job_id
+
+
+def _open_job_id(console: Console, order: Order) -> str:
+    job_id = _job_id(console, order)
+    if not _is_open(console, job_id):
+        raise DeniedError(409, f"job {job_id!r} has ended: it is {console.sandbox.jobs[job_id].status}")
     return job_id
 
 

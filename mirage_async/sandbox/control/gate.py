@@ -2,11 +2,13 @@
 
 A sandbox has no keys of its own, and every web page a developer has open can make the browser send requests to this
 machine. So orders must carry a content type that a browser does not send for a stranger without asking first, which is
-never granted; and the name they are addressed to must be an address, since a stranger's name can be made to lead here.
+never granted; and what they are addressed to must be an address or a name that no stranger can own, since a name of
+one's own can be made to lead here.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +30,9 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 _JSON = "application/json"
 _WITH_BODY = ("POST", "PUT")
 _LONGEST_MESSAGE = 1000
+_BARE_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+# Nobody can register a name under one of these (RFC 6761, RFC 6762, and the root zone's own list).
+_PRIVATE_DOMAINS = (".localhost", ".local", ".internal", ".test")
 
 
 class DeniedError(Exception):
@@ -96,15 +101,19 @@ def whole(name: str, text: str) -> int:
 
 
 def check_host(request: web.Request, own: str) -> None:
-    """Refuse a request that was addressed to a name other than `own`, localhost or an IP address.
+    """Refuse a request that was addressed to a name that anybody could have registered.
+
+    A web page of a stranger can have its own name lead to this machine, and then talk to it. It cannot do so with an
+    address, a name without dots such as that of a container, or one under a domain that is not for sale.
 
     Raises:
         DeniedError: 403.
     """
     given = request.headers.get("Host", "")
     name = _host_name(given)
-    if name not in ("localhost", own.lower()) and not _is_address(name):
-        raise DeniedError(403, f"the Host must be an IP address, localhost or {own}, got {given!r}")
+    private = _BARE_NAME.fullmatch(name) is not None or name.endswith(_PRIVATE_DOMAINS)
+    if not private and name != own.lower() and not _is_address(name):
+        raise DeniedError(403, f"the Host must be an IP address, a local name or {own}, got {given!r}")
 
 
 async def read_order(request: web.Request) -> Order:

@@ -115,9 +115,13 @@ def add_control(application: web.Application, sandbox: Sandbox, world: World, *,
         resource = application.router.add_resource(PREFIX + path)
         for route in routes:
             resource.add_route(route.method, _guarded(_command(console, route), world, host))
-        allowed = ", ".join(route.method for route in routes)
+            if route.method == "GET":
+                resource.add_route("HEAD", _guarded(_command(console, route), world, host))
+        allowed = ", ".join("GET, HEAD" if route.method == "GET" else route.method for route in routes)
         denial = _denial(405, f"this path takes {allowed}", {"Allow": allowed})
         resource.add_route("*", _guarded(denial, world, host))
+    index = application.router.add_resource(PREFIX)
+    index.add_route("GET", _guarded(_command(console, ROUTES[0]), world, host))
     nothing = _denial(404, f"no such control route; GET {PREFIX}/ lists them", {})
     application.router.add_route("*", f"{PREFIX}{{rest:(?s:/.*|)}}", _guarded(nothing, world, host))
 

@@ -11,6 +11,7 @@ from mirage_async.sandbox.dialects.fields import json_object
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
 from mirage_async.sandbox.dialects.references import read_data_url
 from mirage_async.sandbox.drawing.pictures import RATIO_SIZES, Picture
+from mirage_async.sandbox.faults.flaws import ANSWER_FLAWS, END_FLAWS, LINK_FLAWS
 from mirage_async.sandbox.honesty import documented, invented, observed
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     *observed(
         _NAME,
         _LIMITS,
+        "With a limit set, its answers carry X-RateLimit-Limit, -Remaining, -Reset as a date, and -Policy.",
         "A limited request is refused with success, error, code rate_limit_exceeded, message and retryAfter.",
     ),
     *invented(
@@ -179,6 +181,8 @@ PROVIDER = Provider(
             stage="submit",
             handle=_generate,
             blocking=True,
+            flaws=ANSWER_FLAWS | END_FLAWS | LINK_FLAWS | {"no-image", "data-url", "fewer"},
+            leads_to=("milady.download",),
         ),
         Operation(
             name="milady.download",
@@ -187,6 +191,7 @@ PROVIDER = Provider(
             stage="picture",
             handle=download,
             needs_key=False,
+            flaws=ANSWER_FLAWS | LINK_FLAWS,
         ),
     ),
     find_key=bearer,

@@ -11,6 +11,7 @@ from mirage_async.sandbox.dialects.fields import json_object
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
 from mirage_async.sandbox.dialects.references import read_picture_or_link
 from mirage_async.sandbox.drawing.pictures import Picture
+from mirage_async.sandbox.faults.flaws import ANSWER_FLAWS, BYTE_FLAWS, END_FLAWS, LINK_FLAWS
 from mirage_async.sandbox.honesty import documented, invented, observed
 
 if TYPE_CHECKING:
@@ -140,6 +141,9 @@ PROVIDER = Provider(
             handle=_generate,
             blocking=True,
             embeds=lambda fields: fields.get("response_format") == "b64_json",
+            flaws=ANSWER_FLAWS | END_FLAWS | LINK_FLAWS | {"no-image", "fewer"},
+            embedded_flaws=ANSWER_FLAWS | END_FLAWS | BYTE_FLAWS | {"no-image", "data-url", "fewer"},
+            leads_to=("mira.download",),
         ),
         Operation(
             name="mira.download",
@@ -148,6 +152,7 @@ PROVIDER = Provider(
             stage="picture",
             handle=download,
             needs_key=False,
+            flaws=ANSWER_FLAWS | LINK_FLAWS,
         ),
     ),
     find_key=bearer,

@@ -11,6 +11,8 @@ from mirage_async.sandbox.dialects.fields import Fields
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, api_key_header
 from mirage_async.sandbox.dialects.references import read_link
 from mirage_async.sandbox.drawing.pictures import Picture
+from mirage_async.sandbox.faults.catalogue import shortened
+from mirage_async.sandbox.faults.flaws import ANSWER_FLAWS, JOB_FLAWS, LINK_FLAWS
 from mirage_async.sandbox.honesty import documented, invented, observed
 from mirage_async.sandbox.identifiers import Identifiers
 from mirage_async.sandbox.jobs import Job, Words
@@ -47,7 +49,7 @@ async def _create(world: World, call: Call) -> Answer:
     height = fields.integer("height", _LEAST_PIXELS, _MOST_PIXELS, from_text=True)
     image_url = _read_image_url(fields, model)
     picture = Picture(
-        prompt=prompt,
+        prompt=shortened(prompt),
         seed=world.picture_seed(prompt),
         width=width,
         height=height,
@@ -210,6 +212,8 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "miragic.status gives out another link each time, and earlier ones go on working until they expire.",
         "miragic.download works for ten minutes after its link was given out, or as long as link_lifetime says.",
         "miragic.download through an expired link gets 410, and through one that never was 404.",
+        "miragic.download of an hour after a link's end does not know the link any more.",
+        "miragic.status repeats the first 4000 characters of a prompt, or a little less.",
         "The link to the upstream service, which the documented example has under metadata, is left out.",
     ),
 )
@@ -218,10 +222,21 @@ PROVIDER = Provider(
     name=_NAME,
     operations=(
         Operation(
-            name="miragic.create", method="POST", paths=("/api/v1/image/generate",), stage="submit", handle=_create
+            name="miragic.create",
+            method="POST",
+            paths=("/api/v1/image/generate",),
+            stage="submit",
+            handle=_create,
+            flaws=ANSWER_FLAWS | JOB_FLAWS | LINK_FLAWS | {"no-image"},
+            leads_to=("miragic.status", "miragic.download"),
         ),
         Operation(
-            name="miragic.status", method="GET", paths=("/api/v1/image/jobs/{job_id}",), stage="status", handle=_status
+            name="miragic.status",
+            method="GET",
+            paths=("/api/v1/image/jobs/{job_id}",),
+            stage="status",
+            handle=_status,
+            flaws=ANSWER_FLAWS | JOB_FLAWS | LINK_FLAWS | {"no-image"},
         ),
         Operation(
             name="miragic.download",
@@ -230,6 +245,7 @@ PROVIDER = Provider(
             stage="picture",
             handle=_download,
             needs_key=False,
+            flaws=ANSWER_FLAWS | LINK_FLAWS,
         ),
     ),
     find_key=api_key_header,

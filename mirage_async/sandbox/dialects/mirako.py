@@ -12,6 +12,8 @@ from mirage_async.sandbox.dialects.mirako_dialect import json_fields, problem
 from mirage_async.sandbox.dialects.provider import Call, Operation, Provider, bearer
 from mirage_async.sandbox.dialects.references import read_data_url, read_link
 from mirage_async.sandbox.drawing.pictures import RATIO_SIZES, Picture
+from mirage_async.sandbox.faults.catalogue import shortened
+from mirage_async.sandbox.faults.flaws import ANSWER_FLAWS, BYTE_FLAWS, END_FLAWS, JOB_FLAWS
 from mirage_async.sandbox.honesty import documented, invented, observed
 from mirage_async.sandbox.jobs import Words
 
@@ -99,7 +101,7 @@ async def _read_picture(world: World, fields: Fields) -> Picture:
     references = _read_images(fields)
     width, height = RATIO_SIZES[ratio]
     return Picture(
-        prompt=prompt,
+        prompt=shortened(prompt),
         seed=world.picture_seed(prompt, seed),
         width=width,
         height=height,
@@ -204,9 +206,16 @@ PROVIDER = Provider(
             handle=_generate,
             blocking=True,
             embeds=_always,
+            flaws=ANSWER_FLAWS | END_FLAWS | BYTE_FLAWS | {"no-image", "data-url"},
         ),
         Operation(
-            name="mirako.create", method="POST", paths=("/v1/image/async_generate",), stage="submit", handle=_create
+            name="mirako.create",
+            method="POST",
+            paths=("/v1/image/async_generate",),
+            stage="submit",
+            handle=_create,
+            flaws=ANSWER_FLAWS | JOB_FLAWS | BYTE_FLAWS | {"no-image", "data-url"},
+            leads_to=("mirako.status", "mirako.webhook"),
         ),
         Operation(
             name="mirako.status",
@@ -215,6 +224,7 @@ PROVIDER = Provider(
             stage="status",
             handle=_status,
             embeds=_always,
+            flaws=ANSWER_FLAWS | JOB_FLAWS | BYTE_FLAWS | {"no-image", "data-url"},
         ),
         *mirako_avatars.OPERATIONS,
     ),

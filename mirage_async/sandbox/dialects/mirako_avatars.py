@@ -10,6 +10,7 @@ from mirage_async.sandbox.dialects.mirako_dialect import json_fields
 from mirage_async.sandbox.dialects.provider import Call, Operation
 from mirage_async.sandbox.dialects.references import decode_base64
 from mirage_async.sandbox.drawing.inspection import probe
+from mirage_async.sandbox.faults.flaws import ANSWER_FLAWS, JOB_FLAWS
 from mirage_async.sandbox.honesty import documented, invented, observed
 from mirage_async.sandbox.jobs import Job, Words
 
@@ -140,11 +141,22 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
 
 OPERATIONS = (
     Operation(
-        name="mirako.avatar_create", method="POST", paths=("/v1/avatar/async_build",), stage="submit", handle=_create
+        name="mirako.avatar_create",
+        method="POST",
+        paths=("/v1/avatar/async_build",),
+        stage="submit",
+        handle=_create,
+        flaws=ANSWER_FLAWS | JOB_FLAWS,
+        leads_to=("mirako.avatar_status",),
     ),
     # Before the path with a name in it, which would match "list" too.
     Operation(name="mirako.avatar_list", method="GET", paths=("/v1/avatar/list",), stage="list", handle=_list),
     Operation(
-        name="mirako.avatar_status", method="GET", paths=("/v1/avatar/{avatar_id}",), stage="status", handle=_status
+        name="mirako.avatar_status",
+        method="GET",
+        paths=("/v1/avatar/{avatar_id}",),
+        stage="status",
+        handle=_status,
+        flaws=ANSWER_FLAWS | JOB_FLAWS,
     ),
 )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mirage_async.sandbox.faults.flaws import ANSWER_FLAWS
+from mirage_async.sandbox.faults.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from mirage_async.sandbox.answers import Answer, RefusalError
     from mirage_async.sandbox.bodies import Body
+    from mirage_async.sandbox.faults.places import Stage
     from mirage_async.sandbox.honesty import Behaviour
     from mirage_async.sandbox.world import World
 
@@ -33,7 +37,6 @@ class Call:
     flaws: frozenset[str] = frozenset()
 
 
-Stage: TypeAlias = Literal["submit", "status", "list", "picture"]
 Handler: TypeAlias = "Callable[[World, Call], Coroutine[Any, Any, Answer]]"
 
 
@@ -54,6 +57,9 @@ class Operation:
         blocking: whether the answer of a submit is the result.
         embeds: whether the result holds the picture itself, told from the request's fields.
         needs_key: False for downloads, which anybody with the link may do.
+        flaws: what can be seen to be wrong with its answer or, for a submit, with the job for as long as it lives.
+        embedded_flaws: the same when the result holds the picture itself; None for no difference.
+        leads_to: the names of the operations that are about the job of a submit later on.
     """
 
     name: str
@@ -64,6 +70,20 @@ class Operation:
     blocking: bool = False
     embeds: Callable[[Mapping[str, Any]], bool] = _never
     needs_key: bool = True
+    flaws: frozenset[str] = ANSWER_FLAWS
+    embedded_flaws: frozenset[str] | None = None
+    leads_to: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """What faults see of it."""
+        return Place(
+            stage=self.stage,
+            flaws=self.flaws,
+            embedded_flaws=self.embedded_flaws,
+            embeds=self.embeds({}),
+            leads_to=self.leads_to,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

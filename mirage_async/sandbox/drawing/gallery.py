@@ -9,9 +9,9 @@ from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
+import PIL  # noqa: F401  # pyright: ignore[reportUnusedImport] - where it is missing, one learns that at the start
 
 from mirage_async.sandbox.drawing.inspection import average_colour
-from mirage_async.sandbox.drawing.scene import draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["Gallery"]
 
 _THREADS = 2
+
+
+def draw(picture: Picture) -> bytes:
+    """Draw in a worker thread, where the first picture loads what draws; a sandbox starts sooner for it."""
+    from mirage_async.sandbox.drawing import scene  # noqa: PLC0415
+
+    return scene.draw(picture)
 
 
 class Gallery:

@@ -7,8 +7,6 @@ import warnings
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageStat
-
 if TYPE_CHECKING:
     from mirage_async.sandbox.drawing.pictures import Colour
 
@@ -17,6 +15,8 @@ __all__ = ["average_colour", "probe"]
 
 def probe(data: bytes) -> tuple[str, int, int] | None:
     """Return format, width and height of an encoded picture from its head, or None when it is no picture."""
+    from PIL import Image  # noqa: PLC0415 - a sandbox starts sooner without
+
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
             return image.format or "", image.width, image.height
@@ -29,6 +29,8 @@ def average_colour(data: bytes) -> Colour:
 
     Decodes the picture, so not on an event loop.
     """
+    from PIL import Image, ImageStat  # noqa: PLC0415 - same
+
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.draft("RGB", (64, 64))

@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mirage_async.sandbox.faults.fault import Fault
 from mirage_async.sandbox.faults.flaws import FLAWS, MEANINGS, POINTS
+from mirage_async.sandbox.identifiers import number_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mirage_async.sandbox.faults.flaws import Point
 
-__all__ = ["GLOSSARY", "NAMES", "Directive", "FaultName", "directives_in", "named_fault"]
+__all__ = ["GLOSSARY", "NAMES", "Directive", "FaultName", "directives_in", "named_fault", "shortened"]
 
 _HTML = "<!DOCTYPE html><html><body><h1>{status}</h1><p>The server is having a rest.</p></body></html>"
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
 _SLOW = 2.0  # seconds
 _CUT = 20  # bytes
+_LONGEST_PROMPT = 4000  # characters that are kept of one
+_LONGEST_ORDER = 50  # characters
+_MOST_ORDERS = 50
 _STATUS = re.compile(r"[45][0-9]{2}")
 _MARK = re.compile(r"\[\[fault:(?P<order>[^\[\]]*)\]\]")
 _ORDER = re.compile(r"(?P<name>[a-z0-9-]+?(?::[a-z0-9.]+?)?)(?:x(?P<times>[0-9]{1,6}|\*))?(?:@(?P<point>[a-z]+))?")
@@ -151,23 +156,47 @@ class Directive:
         fault: what goes wrong.
         point: where.
         times: how often; None for always.
+        is_counted: whether the order itself says how often. Without it, a flaw strikes every purchase.
     """
 
     order: str
     fault: Fault
     point: Point
     times: int | None
+    is_counted: bool
 
 
 def directives_in(prompt: str) -> tuple[Directive, ...]:
     """Return the faults that stand in a prompt, such as "[[fault:429x3]]" or "[[fault:503:html x*@status]]".
 
     Raises:
-        ValueError: something between such brackets orders nothing.
+        ValueError: something between such brackets orders nothing, or there are too many of them.
     """
-    return tuple(_directive(match["order"].replace(" ", "")) for match in _MARK.finditer(prompt))
+    orders = [match["order"].replace(" ", "") for match in _MARK.finditer(prompt)]
+    if len(orders) > _MOST_ORDERS:
+        raise ValueError(f"a prompt may order up to {_MOST_ORDERS} faults, got {len(orders)}")
+    return tuple(_directive(order) if len(order) <= _LONGEST_ORDER else _too_long(order) for order in orders)
 
 
+def shortened(prompt: str) -> str:
+    """Return what is kept of a prompt: all of it up to 4,000 characters, otherwise so many.
+
+    Those are its beginning, its length, a number that depends on every character of it, and all faults it orders.
+    """
+    if len(prompt) <= _LONGEST_PROMPT:
+        return prompt
+    orders = (match["order"].replace(" ", "") for match in _MARK.finditer(prompt))
+    tail = f" ... {len(prompt)}/{number_from(prompt)} " + "".join(f"[[fault:{order}]]" for order in orders)
+    return _MARK.sub(" ", prompt)[: _LONGEST_PROMPT - len(tail)] + tail
+
+
+def _too_long(order: str) -> Directive:
+    raise ValueError(
+        f"a fault has up to {_LONGEST_ORDER} characters, got {len(order)} in {order[:_LONGEST_ORDER]!r}..."
+    )
+
+
+@lru_cache(maxsize=1024)
 def _directive(order: str) -> Directive:
     match = _ORDER.fullmatch(order)
     if match is None:
@@ -185,4 +214,5 @@ def _directive(order: str) -> Directive:
     home = _HOMES.get(name.partition(":")[0], "any")
     if point is None or home == "early":
         point = "submit" if home == "any" else home
-    return Directive(order=order, fault=fault, point=point, times=None if times == "*" else int(times or 1))
+    often = None if times == "*" else int(times or 1)
+    return Directive(order=order, fault=fault, point=point, times=often, is_counted=times is not None)

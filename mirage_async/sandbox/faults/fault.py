@@ -22,6 +22,7 @@ _HIGHEST_STATUS = 599
 _LONGEST = 1e9  # seconds
 _SHOWN = 60  # characters
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FRAMING = ("connection", "content-length", "trailer", "transfer-encoding", "upgrade")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -34,7 +35,8 @@ class Fault:
 
     Args:
         status: answer with this HTTP status, 200-599. Without a `body` the provider's own error shape is sent.
-        headers: further headers of that answer; only with `status`.
+        headers: further headers of that answer; only with `status`. Those that frame it (Content-Length,
+            Transfer-Encoding, Connection, Trailer, Upgrade) are not among them: `cut` and `garbage` break that.
         body: bytes, text, or anything JSON can say, in place of the error shape; only with `status`. With status 200
             it replaces a genuine answer.
         retry_after: seconds for the header Retry-After, as a number; only with `status`.
@@ -43,7 +45,7 @@ class Fault:
         stall: say nothing for so many seconds, then close; `float("inf")` waits until the client leaves.
         cut: send the genuine answer's head, with its full length, and at most so many bytes of its body, always at
             least one too few; then close. The work is always done first.
-        cut_head: send only the first half of the answer's head, then close.
+        cut_head: send only the first bytes of the answer's status line, then close.
         garbage: send these raw bytes where HTTP was expected, then close.
         dribble: send the genuine answer in small pieces, spread over so many seconds. The work is always done first.
         flaw: the answer arrives whole, but something is wrong with it; the names are explained in the README beside
@@ -116,9 +118,16 @@ class Fault:
             isinstance(self.headers, Mapping) and all(_is_header(*header) for header in self.headers.items())
         ):
             raise ValueError(f"headers must be a mapping of text to text fit for HTTP, got {self.headers!r}")
-        if not isinstance(self.body, bytes | str):
+        framing = [name for name in self.headers or () if name.lower() in _FRAMING]
+        if framing:
+            raise ValueError(
+                f"headers must not be {', '.join(_FRAMING)}, which cut and garbage are there for; got {framing[0]!r}"
+            )
+        if not isinstance(self.body, bytes):
             try:
                 msgspec.json.encode(self.body)
+            except UnicodeEncodeError:
+                raise ValueError(f"body must be text that UTF-8 can say, got {self.body!r}") from None
             except (TypeError, OverflowError):
                 raise ValueError(f"body must be bytes, text or JSON, got {self.body!r}") from None
 

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FLAWS", "MEANINGS", "POINTS", "FlawName", "Point"]
+__all__ = [
+    "ANSWER_FLAWS",
+    "BYTE_FLAWS",
+    "DELIVERY_FLAWS",
+    "END_FLAWS",
+    "FLAWS",
+    "JOB_FLAWS",
+    "LINK_FLAWS",
+    "MEANINGS",
+    "POINTS",
+    "FlawName",
+    "Point",
+]
 
 Point: TypeAlias = Literal["submit", "status", "result", "picture", "webhook", "early", "any"]
 """Where in a job's life something strikes.
@@ -64,6 +76,24 @@ FLAWS: Mapping[str, Point] = {
     "undelivered": "webhook",
 }
 """Every flaw, and where it shows unless it was ordered with the job itself."""
+
+ANSWER_FLAWS: Final[frozenset[str]] = frozenset({"invalid-json", "error-body"})
+"""What any answer can show."""
+
+END_FLAWS: Final[frozenset[str]] = frozenset({"stuck", "failed", "cancelled", "timed-out"})
+"""How a job, or a purchase that is being waited for, can come to no good end."""
+
+JOB_FLAWS: Final[frozenset[str]] = END_FLAWS | {"unknown-status", "backwards"}
+"""What status calls can show of a job."""
+
+BYTE_FLAWS: Final[frozenset[str]] = frozenset({"mislabelled", "corrupt"})
+"""What can be wrong with a picture's bytes."""
+
+LINK_FLAWS: Final[frozenset[str]] = BYTE_FLAWS | {"expired"}
+"""What can be wrong with a picture behind a link."""
+
+DELIVERY_FLAWS: Final[frozenset[str]] = frozenset({"early", "duplicate", "reordered", "wrong-token", "undelivered"})
+"""What can be wrong with a delivery to a webhook."""
 
 MEANINGS: Mapping[str, str] = {
     "invalid-json": "the answer's body ends after two thirds",

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mirage_async.sandbox.faults.catalogue import directives_in, named_fault
+from mirage_async.sandbox.faults.places import check_directive, check_rule
 from mirage_async.sandbox.identifiers import number_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mirage_async.sandbox.faults.catalogue import Directive
     from mirage_async.sandbox.faults.fault import Fault
     from mirage_async.sandbox.faults.flaws import Point
+    from mirage_async.sandbox.faults.places import Place
 
 __all__ = ["FaultRule", "FaultRules", "Occasion"]
 
 _WHOLE = 2.0**63
 _MOST = 1_000_000
-_PLACES = {
-    "list": "which takes statuses and trouble with the connection",
-    "picture": "which takes statuses, trouble with the connection, and flaws of pictures",
-    "status": "which takes everything but flaws of deliveries",
-    "submit": "which takes everything but flaws of deliveries",
-    "webhook": "which takes flaws of deliveries and a stall",
-}
+_MOST_COUNTED = 100_000  # orders in prompts
 _DELIVERY_POINTS = frozenset({"webhook", "early"})
 
 
@@ -82,9 +77,9 @@ class _Rule:
     struck: int = 0
     met: int = 0
 
-    def applies(self, occasion: Occasion) -> bool:
-        """Tell whether it could strike."""
-        if self.prompt not in occasion.prompt:
+    def applies(self, occasion: Occasion, place: Place) -> bool:
+        """Tell whether it could strike, and would then be seen."""
+        if self.prompt not in occasion.prompt or not place.takes(self.fault, embedded="picture" in occasion.points):
             return False
         point = self.fault.point
         if occasion.points & _DELIVERY_POINTS:
@@ -127,22 +122,23 @@ class FaultRules:
     """Every fault that waits. A prompt's own come first, then an operation's, a provider's, and the server's.
 
     Args:
-        operations: the operations that exist, each with what it is for its job: "submit", "status", "list", "picture"
-            or "webhook".
+        operations: the operations that exist, each with what it can show.
         seed: decides what a probability below 1 strikes.
+        most_counted: for how many orders in prompts it remembers how often they struck; the oldest are forgotten first.
     """
 
-    def __init__(self, operations: Mapping[str, str], *, seed: int) -> None:
+    def __init__(self, operations: Mapping[str, Place], *, seed: int, most_counted: int = _MOST_COUNTED) -> None:
         providers = sorted({name.partition(".")[0] for name in operations})
         self._rules: dict[str, list[_Rule]] = {
             **{name: [] for name in sorted(operations)},
             **{f"{provider}.*": [] for provider in providers},
             "*": [],
         }
-        self._stages = operations
+        self._places = operations
         self._seed = seed
         self._ids = itertools.count(1)
-        self._met_in_prompts: Counter[tuple[str, str, str]] = Counter()
+        self._most_counted = most_counted
+        self._met_in_prompts: dict[tuple[int, str, str], int] = {}
 
     def __len__(self) -> int:
         return sum(rule.remaining or 1 for rules in self._rules.values() for rule in rules)
@@ -175,7 +171,9 @@ class FaultRules:
             raise ValueError(f"probability must be above 0 and at most 1, got {probability!r}")
         made = [named_fault(fault) if isinstance(fault, str) else fault for fault in faults]
         for fault in made:
-            _check_place(operation, self._stages.get(operation), fault)
+            # Nothing is certain about a rule for many operations.
+            if operation in self._places:
+                check_rule(operation, self._places[operation], fault)
         rules = [
             _Rule(
                 id=next(self._ids),
@@ -200,56 +198,54 @@ class FaultRules:
         return False
 
     def clear(self) -> None:
-        """Forget them all, and how often prompts have had theirs."""
+        """Forget them all, and how often prompts have had theirs; what is ordered next strikes as in a new sandbox."""
         for rules in self._rules.values():
             rules.clear()
         self._met_in_prompts.clear()
+        # A rule's number is part of its luck.
+        self._ids = itertools.count(1)
 
     def take(self, occasion: Occasion) -> Fault | None:
         """Return what goes wrong this time, if anything does.
 
         Raises:
-            ValueError: the prompt orders a fault that does not exist.
+            ValueError: the prompt orders a fault that does not exist, or one that its purchase could never show.
         """
         return self._from_prompt(occasion) or self._from_rules(occasion)
 
     def _from_prompt(self, occasion: Occasion) -> Fault | None:
         if "[[fault:" not in occasion.prompt:
             return None
-        for directive in _directives_in(occasion.prompt):
-            if directive.point not in occasion.points:
-                continue
-            # A purchase may be sent again, and then it is another job: what strikes it is counted for the prompt.
-            scope = "" if directive.point == "submit" else occasion.job_id
-            key = (occasion.prompt, directive.order, scope)
-            if directive.times is None or self._met_in_prompts[key] < directive.times:
-                self._met_in_prompts[key] += 1
-                return directive.fault
-        return None
+        directives = directives_in(occasion.prompt)
+        if "submit" in occasion.points:
+            for directive in directives:
+                check_directive(directive, occasion.operation, occasion.points, self._places)
+        here = (directive for directive in directives if directive.point in occasion.points)
+        return next((directive.fault for directive in here if self._has_turn(directive, occasion)), None)
+
+    def _has_turn(self, directive: Directive, occasion: Occasion) -> bool:
+        """Tell whether an order strikes once more, and count it."""
+        is_purchase = "submit" in occasion.points
+        if directive.times is None or (is_purchase and directive.fault.flaw is not None and not directive.is_counted):
+            return True
+        # A purchase may be sent again, and then it is another job: what strikes it is counted for the prompt.
+        scope = "" if is_purchase else occasion.job_id
+        key = (number_from(occasion.prompt), directive.order, scope)
+        met = self._met_in_prompts.get(key, 0)
+        if met >= directive.times:
+            return False
+        self._met_in_prompts[key] = met + 1
+        if len(self._met_in_prompts) > self._most_counted:
+            del self._met_in_prompts[next(iter(self._met_in_prompts))]
+        return True
 
     def _from_rules(self, occasion: Occasion) -> Fault | None:
         provider = occasion.operation.partition(".")[0]
+        place = self._places[occasion.operation]
         for pattern in (occasion.operation, f"{provider}.*", "*"):
             for rule in self._rules.get(pattern, ()):
-                if rule.applies(occasion) and rule.strikes(self._seed):
+                if rule.applies(occasion, place) and rule.strikes(self._seed):
                     if rule.remaining == 0:
                         self._rules[pattern].remove(rule)
                     return rule.fault
         return None
-
-
-_directives_in = lru_cache(maxsize=256)(directives_in)
-
-
-def _check_place(operation: str, stage: str | None, fault: Fault) -> None:
-    """Refuse what could never strike; nothing is certain about a rule for many operations."""
-    if stage is None:
-        return
-    if fault.point == "any":
-        fits = stage != "webhook" or fault.stall is not None
-    elif fault.point in _DELIVERY_POINTS:
-        fits = stage == "webhook"
-    else:
-        fits = stage in ("submit", "status") or stage == fault.point
-    if not fits:
-        raise ValueError(f"{fault} never strikes {operation}, {_PLACES[stage]}")

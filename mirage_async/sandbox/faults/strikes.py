@@ -10,6 +10,7 @@ import asyncio
 import math
 import socket
 import struct
+from decimal import Decimal
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["fault_answer", "strike"]
 
 _FIRST_ERROR = 400
+_TOO_MANY = 429
+_BROKEN_OFF = 10  # bytes, after which a status line has only begun with its number
 _PIECES = 20
 
 
@@ -33,7 +36,7 @@ def fault_answer(fault: Fault, provider: Provider, clock: Clock) -> Answer | Non
     if fault.status is None:
         return None
     if fault.body is None and fault.status >= _FIRST_ERROR:
-        answer = provider.refuse(RefusalError(fault.status, f"{phrase(fault.status)} (ordered from the sandbox)"))
+        answer = provider.refuse(_refusal(fault.status, fault))
         body, content_type = answer.body, answer.content_type
     else:
         body, content_type = _encode(fault.body)
@@ -43,11 +46,24 @@ def fault_answer(fault: Fault, provider: Provider, clock: Clock) -> Answer | Non
     return Answer(status=fault.status, body=body, content_type=content_type, headers=headers)
 
 
+def _refusal(status: int, fault: Fault) -> RefusalError:
+    """Return the refusal to be worded; too many requests are told exactly as where a limit is met."""
+    if status != _TOO_MANY:
+        return RefusalError(status, f"{phrase(status)} (ordered from the sandbox)")
+    wait = fault.retry_at if fault.retry_after is None else fault.retry_after
+    return RefusalError(status, "Too many requests", retry_after=math.ceil(wait or 0))
+
+
 def _retry_header(fault: Fault, clock: Clock) -> dict[str, str]:
     if fault.retry_at is not None:
         # HTTP dates have whole seconds; a client that waits until then has waited long enough.
         return {"Retry-After": formatdate(math.ceil(clock.time() + fault.retry_at), usegmt=True)}
-    return {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
+    return {} if fault.retry_after is None else {"Retry-After": _plain(fault.retry_after)}
+
+
+def _plain(seconds: float) -> str:
+    """Return a number without an exponent, and without a fraction where it has none."""
+    return str(int(seconds)) if seconds == int(seconds) else f"{Decimal(repr(seconds)):f}"
 
 
 async def strike(fault: Fault, transport: asyncio.Transport, answer: Answer, clock: Clock) -> int | None:
@@ -72,7 +88,8 @@ async def strike(fault: Fault, transport: asyncio.Transport, answer: Answer, clo
     else:
         head = _head(answer)
         if fault.cut is None:
-            transport.write(head[: len(head) // 2])
+            # Lines that are whole would pass for an answer with some tools.
+            transport.write(head[:_BROKEN_OFF])
         else:
             transport.write(head + answer.body[: max(0, min(fault.cut, len(answer.body) - 1))])
             transport.close()
