@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from mirage_async.exceptions import InputError
 from mirage_async.models import JobStatus, Pace
 
-__all__ = ["BackoffInterval", "FixedInterval", "IntervalPolicy", "JobView"]
+if TYPE_CHECKING:
+    from mirage_async.scheduler._adaptive import Sighting
+
+__all__ = ["BackoffInterval", "FixedInterval", "IntervalPolicy", "JobView", "LearningPolicy"]
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +29,10 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
         progress: share done, 0 to 1, or None.
         elapsed: seconds since it was submitted or attached.
         polls: status calls answered so far in this wait.
+        phase: "queued" until the job was first seen running, then "running".
+        phase_elapsed: seconds since that phase began, as well as is known: "queued" when the provider accepted the job
+            or it was attached, "running" in the middle between the two looks around its beginning. None where it is
+            `elapsed`, which also counts the wait for a place before the purchase.
     """
 
     provider: str
@@ -36,6 +43,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     progress: float | None
     elapsed: float
     polls: int
+    phase: str = "running"
+    phase_elapsed: float | None = None
 
 
 class IntervalPolicy(Protocol):
@@ -43,6 +52,22 @@ class IntervalPolicy(Protocol):
 
     def next_interval(self, job: JobView) -> float:
         """Return seconds until the next status call of `job`; 0 asks at once."""
+        ...
+
+
+class LearningPolicy(IntervalPolicy, Protocol):
+    """A policy that is also told what the looks at jobs show.
+
+    The scheduler calls what is there: it may have `urgency(view, last)` as well, the larger the sooner where calls
+    wait for each other, and `statistics()`, what it has learned; see `AdaptiveInterval`, which has all three.
+    """
+
+    def observe(self, sighting: Sighting) -> None:
+        """Learn from one look; called once for each phase the job has been in, before the next interval is asked for.
+
+        Jobs that were attached by token or watched anew are left out, since nobody knows how old they are. What this
+        raises is logged once and harms no job.
+        """
         ...
 
 

@@ -25,7 +25,9 @@ from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
 from mirage_async.jobs import conclude, is_dubious, note
 from mirage_async.scheduler._account import Account, AccountStatistics, Entry
-from mirage_async.scheduler._intervals import BackoffInterval, IntervalPolicy, JobView
+from mirage_async.scheduler._adaptive import ModelStatistics
+from mirage_async.scheduler._intervals import BackoffInterval, IntervalPolicy
+from mirage_async.scheduler._learning import Learning, begin, view_of
 from mirage_async.scheduler._verdicts import Verdict, judge
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
@@ -54,6 +56,7 @@ class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
         jobs_concluded: jobs seen finished so far.
         waits_expired: waits that ended before their job did.
         accounts: the same and more for each provider account.
+        models: what the policy has learned of each kind of job, if it learns.
     """
 
     jobs_watched: int
@@ -62,6 +65,7 @@ class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     jobs_concluded: int
     waits_expired: int
     accounts: tuple[AccountStatistics, ...]
+    models: tuple[ModelStatistics, ...] = ()
 
 
 class _Flight:
@@ -96,6 +100,8 @@ class Scheduler:
 
     Args:
         policy: decides the intervals; None takes `BackoffInterval()`, which follows the providers' documents.
+            `AdaptiveInterval()` learns from every job how long they take, and under a limit on status calls it has
+            the most urgent one made first.
         clock: whose time counts; None takes the system's.
     """
 
@@ -108,6 +114,7 @@ class Scheduler:
         self._deadlines: TimerWheel[Entry] = TimerWheel(_is_over)
         self._flights: set[_Flight] = set()
         self._tasks = TaskSet()
+        self._learning = Learning()
         self._timer: Timer | None = None
         self._timer_at = math.inf
         self._next_sweep = math.inf
@@ -143,6 +150,7 @@ class Scheduler:
         entry: Entry | None = job.ticket
         if entry is None:
             entry = job.ticket = Entry(job, job.kind.account)
+            begin(entry, job, self.clock.monotonic(), attached=at_once)
             entry.account.entries.add(entry)
             self._set_deadline(entry, deadline)
             self._set_due(entry, self.clock.monotonic() + (0.0 if at_once else self._interval(entry, job)))
@@ -174,6 +182,7 @@ class Scheduler:
             job.ticket = None
             entry.job = None
             entry.account.entries.discard(entry)
+            entry.account.ready.discard(entry)
             self._drop_deadline(entry)
             if entry.due is not None:
                 entry.due = None
@@ -200,6 +209,7 @@ class Scheduler:
             jobs_concluded=self._concluded,
             waits_expired=self._expired,
             accounts=accounts,
+            models=self._learning.statistics(self.policy),
         )
 
     async def aclose(self) -> None:
@@ -226,13 +236,16 @@ class Scheduler:
         for entry in self._due.pop_due(now):
             self._make_ready(entry)
         for account in tuple(self._ready):
-            while account.has_room() and (ready := account.take(now)) is not None:
+            while account.has_room() and (ready := self._take(account, now)) is not None:
                 self._start_poller(account, ready)
             if not account.ready:
                 del self._ready[account]
         if now >= self._next_sweep:
             self._sweep(now)
         self._arm()
+
+    def _take(self, account: Account, now: float) -> Entry | None:
+        return account.take(now, self._learning.urgency(self.policy, now)) if account.ready else None
 
     def _arm(self) -> None:
         now = self.clock.monotonic()
@@ -285,16 +298,7 @@ class Scheduler:
                 flight.end()
 
     def _interval(self, entry: Entry, job: Job[Any]) -> float:
-        view = JobView(
-            provider=job.provider,
-            kind=job.kind.name,
-            model=job.model,
-            pace=job.kind.pace,
-            status=job.status,
-            progress=job.progress,
-            elapsed=self.clock.monotonic() - job.submitted_at,
-            polls=entry.polls,
-        )
+        view = view_of(entry, job, self.clock.monotonic())
         interval, usable = math.nan, False
         try:
             interval = self.policy.next_interval(view)
@@ -328,7 +332,7 @@ class Scheduler:
                 while entry is not None:
                     flight.began = self.clock.monotonic()
                     await self._poll(entry)
-                    entry = account.take(self.clock.monotonic())
+                    entry = self._take(account, self.clock.monotonic())
             if entry is not None:
                 self._missed(entry, ResponseError(f"a status call took longer than {LONGEST_CALL:g} s"))
         finally:
@@ -341,20 +345,22 @@ class Scheduler:
         if job is None:
             return  # forgotten between being taken and being asked about
         job.polls += 1
+        asked = self.clock.monotonic()
         try:
             report = await job.kind.look(job)
             entry.account.calm()
-            self._answered(entry, job, report)
+            self._answered(entry, job, report, asked)
         except MirageError as error:
             self._missed(entry, error)
         except Exception as error:
             _logger.exception("a status call for %r failed in an unforeseen way", job)
             self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
 
-    def _answered(self, entry: Entry, job: Job[Any], report: Report) -> None:
+    def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float) -> None:
         """Act on a usable answer; it counts even if the wait ended while the call was under way."""
         entry.polls += 1
         entry.misses = entry.not_found = 0
+        self._learning.looked(self.policy, entry, job, report, asked=asked, now=self.clock.monotonic())
         if report.status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
         if report.status is not None and report.status.terminal:
@@ -365,6 +371,7 @@ class Scheduler:
                     return
             if job.claim():
                 self._concluded += 1
+                entry.account.finished(job.polls)
                 self._drop_deadline(entry)
                 self._tasks.spawn(self._conclude(job, report))
             return

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mirage_async.scheduler import Account, Limits
 from mirage_async.scheduler._account import LONGEST_PAUSE, Entry
+from mirage_async.scheduler._delays import DelayBounds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -164,6 +168,64 @@ def test_a_paused_account_gives_nothing_out_and_says_when_it_will() -> None:
     assert account.take(10) is entries[0]
 
 
+def test_calls_are_spaced_after_a_throttle_ever_more_and_ever_less() -> None:
+    """50 ms after the first throttle, doubled by each up to 2 s; a good answer takes a tenth, and below 10 ms all."""
+    account = Account("mira", Limits(polls=None))
+    ready(account, 200)
+    now, spacings = 0.0, list[float]()
+    for _ in range(8):
+        account.pause(now, 0.0)
+        now += 10
+        assert account.take(now) is not None
+        opens = account.opens_at(now)
+        assert opens is not None
+        spacings.append(opens - now)
+    assert spacings == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2])
+    good = 0
+    while account.opens_at(now) != now:
+        account.calm()
+        good += 1
+        opens = account.opens_at(now)
+        assert opens == pytest.approx(now + 2 * 0.9**good) or (opens == now and 2 * 0.9**good < 0.01)
+    assert good == 51
+
+
+def test_spaced_calls_begin_no_sooner_than_they_may() -> None:
+    """After the pause the calls that became due do not all begin at once."""
+    account = Account("mira", Limits(polls=None))
+    entries = ready(account, 3)
+    account.pause(0, 1)
+    assert account.take(1) is entries[0]
+    assert account.take(1.049) is None
+    assert account.take(1.05) is entries[1]
+    account.calm()
+    assert account.opens_at(1.05) == pytest.approx(1.095)
+
+
+@pytest.mark.parametrize("asked", [None, 5.0], ids=["no wish", "a wish"])
+def test_one_burst_of_throttles_doubles_the_spacing_once(asked: float | None) -> None:
+    """Answers that come while the pause lasts tell what is known already."""
+    account = Account("mira", Limits(polls=None))
+    ready(account, 2)
+    for _ in range(32):
+        account.pause(0, asked)
+    assert account.take(10) is not None
+    assert account.opens_at(10) == pytest.approx(10.05)
+
+
+def test_a_spacing_wider_than_the_rate_holds_and_a_narrower_one_changes_nothing() -> None:
+    """The stricter of the two counts."""
+    account = Account("mira", Limits(polls_per_second=10))
+    ready(account, 3)
+    account.pause(0, 0.0)
+    assert account.take(0) is not None
+    assert account.opens_at(0) == pytest.approx(0.1)
+    account.pause(1, 0.0)
+    account.pause(2, 0.0)
+    assert account.take(2) is not None
+    assert account.opens_at(2) == pytest.approx(2.2)
+
+
 # --- taking ---
 
 
@@ -183,6 +245,117 @@ def test_notes_nobody_watches_any_more_are_skipped() -> None:
     entries[0].job = entries[2].job = None
     assert [account.take(0), account.take(0)] == [entries[1], None]
     assert account.sent == 1
+
+
+def test_the_most_urgent_note_is_taken_first_and_every_fourth_time_the_oldest() -> None:
+    """Urgency decides three times of four, where not all calls may begin at once."""
+    account = Account("mira", Limits(polls=1))
+    entries = ready(account, 8)
+    urgency = {entry: number for number, entry in enumerate(entries)}
+    taken = [account.take(0, urgency.__getitem__) for _ in range(9)]
+    assert taken == [entries[number] for number in (7, 6, 5, 0, 4, 3, 2, 1)] + [None]
+
+
+def test_without_scarcity_nobody_asks_how_urgent_a_note_is() -> None:
+    """Where every ready call may begin at once the order does not matter."""
+    account = Account("mira", Limits(polls=8))
+    entries = ready(account, 8)
+
+    def urgency(entry: Entry) -> float:
+        raise AssertionError(entry)
+
+    assert [account.take(0, urgency) for _ in range(8)] == entries
+
+
+def test_of_equally_urgent_notes_the_oldest_is_taken() -> None:
+    """Equals keep their order."""
+    account = Account("mira", Limits(polls=1))
+    entries = ready(account, 5)
+    assert [account.take(0, lambda _: 1.0) for _ in range(5)] == entries
+
+
+def test_urgencies_are_asked_for_every_fifty_milliseconds_at_most() -> None:
+    """Until then the last ranking holds, and who came since comes after it."""
+    account = Account("mira", Limits(polls=1))
+    asked: list[Entry] = []
+
+    def urgency(entry: Entry) -> float:
+        asked.append(entry)
+        return float(len(asked))
+
+    first = ready(account, 6)
+    assert account.take(0, urgency) is first[0]  # asked about last, since the line is ranked from its end
+    late = ready(account, 2)
+    assert account.take(0.049, urgency) is first[1]
+    assert len(asked) == 6
+    assert account.take(0.05, urgency) is first[2]
+    assert len(asked) == 6 + 6
+    assert late[0] in asked
+
+
+def test_a_long_line_is_ranked_less_often() -> None:
+    """Ranking ten thousand calls twenty times a second would leave no time for anything else."""
+    account = Account("mira", Limits(polls=1))
+    ready(account, 10_000)
+    asked = 0
+
+    def urgency(_: Entry) -> float:
+        nonlocal asked
+        asked += 1
+        return 0.0
+
+    for step in range(99):
+        account.take(step / 200, urgency)
+    assert asked == 10_000
+
+
+def test_a_note_that_left_the_line_is_not_taken_from_the_ranking() -> None:
+    """A job forgotten after the ranking costs no call and is not counted as ready."""
+    account = Account("mira", Limits(polls=1))
+    entries = ready(account, 4)
+    assert account.take(0, lambda _: 0.0) is entries[0]
+    account.ready.discard(entries[1])
+    assert account.statistics(0).polls_ready == 2
+    assert [account.take(0, lambda _: 0.0) for _ in range(3)] == [entries[2], entries[3], None]
+
+
+@settings(deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(["come", "come", "take", "go"]), st.integers(0, 9)), max_size=120),
+    pace=st.sampled_from([0.0, 0.02, 0.1]),
+)
+def test_urgency_starves_nobody_and_agrees_with_a_plain_list(steps: list[tuple[str, int]], pace: float) -> None:
+    """With n calls ready none waits for more than 4n others; each is taken once, and by the same rule as a list's."""
+    account = Account("mira", Limits(polls=1, polls_per_second=1e9))
+    urgency: dict[Entry, int] = {}
+    line: list[Entry] = []
+    ranking: list[Entry] = []
+    bounds: dict[Entry, int] = {}
+    taken, ranked_at, now = 0, -math.inf, 0.0
+    for step, value in [*steps, *[("take", 0)] * len(steps)]:
+        now += pace + 1e-6
+        if step == "come":
+            (entry,) = ready(account, 1)
+            urgency[entry] = value
+            line.append(entry)
+            bounds[entry] = taken + 4 * len(line)
+        elif step == "go" and line:
+            account.ready.discard(line.pop(value % len(line)))
+        elif step == "take":
+            found = account.take(now, lambda entry: urgency[entry])
+            if not line:
+                assert found is None
+                continue
+            taken += 1
+            expected = line[0]
+            if taken % 4 and len(line) > 1:
+                if now - ranked_at >= 0.05:
+                    ranking, ranked_at = sorted(line, key=lambda entry: -urgency[entry]), now
+                expected = next((entry for entry in ranking if entry in line), line[0])
+            assert found is expected
+            line.remove(expected)
+            assert taken <= bounds[expected]
+        assert account.statistics(now).polls_ready == len(line)
 
 
 def test_a_rate_spaces_the_calls_evenly() -> None:
@@ -223,6 +396,41 @@ def test_a_limit_lowered_meanwhile_stops_pollers_from_taking_more() -> None:
     assert account.take(0) is None
     account.in_flight = 3
     assert account.take(0) is not None
+
+
+# --- what is counted ---
+
+
+def test_finished_jobs_and_delays_are_counted() -> None:
+    """Polls of finished jobs on average, the exact mean of the bounds, and the 95th percentile within a quarter."""
+    account = Account("mira", Limits())
+    before = account.statistics(0)
+    assert (before.jobs_finished, before.polls_per_job) == (0, None)
+    assert (before.delay_bound_mean, before.delay_bound_p95) == (None, None)
+    for polls in (1, 2, 6):
+        account.finished(polls)
+    for number in range(1, 101):
+        account.noticed(number / 10)
+    after = account.statistics(0)
+    assert (after.jobs_finished, after.polls_per_job) == (3, 3)
+    assert after.delay_bound_mean == pytest.approx(5.05)
+    assert after.delay_bound_p95 is not None
+    assert 9.5 <= after.delay_bound_p95 <= 10
+
+
+@settings(deadline=None)
+@given(bounds=st.lists(st.floats(0, 1e6), min_size=1, max_size=200))
+def test_the_95th_percentile_is_never_too_small_and_at_most_a_quarter_too_large(bounds: list[float]) -> None:
+    """Counted in steps of a quarter from a millisecond to twenty minutes; below and above, the largest bounds it."""
+    delays = DelayBounds()
+    for bound in bounds:
+        delays.add(bound)
+    exact = sorted(bounds)[math.ceil(0.95 * len(bounds)) - 1]
+    assert delays.p95 is not None
+    assert exact * (1 - 1e-9) <= delays.p95 <= max(bounds)
+    if exact <= 1200:
+        assert delays.p95 <= max(0.001, exact * 1.25) * (1 + 1e-9)
+    assert delays.mean == pytest.approx(math.fsum(bounds) / len(bounds))
 
 
 def test_an_account_describes_itself() -> None:

@@ -1,0 +1,1 @@
+"""The parts of the polling simulation; `benchmarks/polling.py` puts them together."""

@@ -1,0 +1,289 @@
+"""The interval policy that learns how long jobs take and asks when the answer is likely to have changed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+
+from mirage_async.exceptions import InputError
+from mirage_async.models import Pace
+from mirage_async.scheduler import _exports, _looks
+from mirage_async.scheduler._durations import EDGES, DurationModel
+from mirage_async.scheduler._fitting import Prior
+from mirage_async.scheduler._progress import ProgressModel
+
+if TYPE_CHECKING:
+    from mirage_async.scheduler._intervals import JobView
+
+__all__ = ["AdaptiveInterval", "ModelStatistics", "Sighting"]
+
+_Key: TypeAlias = tuple[str, str, str | None, str]
+
+_KEYS = 512
+_NEW_JOBS = 10.0  # finished, of a kind; before, intervals vary more, so that jobs are seen at many ages
+_NEW_JITTER, _MOST_JITTER = 4.0, 0.5
+_LONGEST_HINT = 1e6  # seconds
+_LONGEST_STEP = 6.0  # times the interval without progress that progress may ask for
+_PATIENT_POLLS, _WEARY_POLLS = 6, 16  # between them, a job's progress loses the power to ask for short intervals
+_EARLY = 0.6  # of the first interval, where progress is going to tell the rest
+_EARLY_FROM = 12.0  # looks that a median duration of delay is worth
+
+
+class Sighting(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look at a job told, in the clock of the phase it is in.
+
+    Attributes:
+        provider: the provider's name.
+        kind: "image" or "avatar".
+        model: the model asked for, or None.
+        phase: "queued" from the moment the provider accepted the job, also where it runs by now, or "running"; whatever
+            it is, the time to the end of the job is learned.
+        pace: what the provider's document suggests.
+        seen: seconds since the phase began at the last look that saw the job unfinished in it, 0 for none.
+        now: seconds since the phase began at this look.
+        outcome: "pending"; "done"; or "lost" for a job that failed, was cancelled or is given up, of which nothing
+            is learned but how long it was unfinished.
+        progress: share done, 0 to 1, that this look showed, or None.
+        shown: for "done" alone: what earlier looks in this phase showed, as pairs of seconds since the phase began
+            and share done. Without them nothing is learned about progress, and none is trusted.
+        at: seconds on any clock that only goes forward; the tables are made anew at most ten times a second.
+    """
+
+    provider: str
+    kind: str
+    model: str | None
+    phase: str
+    pace: Pace
+    seen: float
+    now: float
+    outcome: Literal["pending", "done", "lost"]
+    progress: float | None
+    at: float
+    shown: tuple[tuple[float, float], ...] = ()
+
+
+class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What has been learned about one kind of job.
+
+    Attributes:
+        provider: the provider's name.
+        kind: "image" or "avatar".
+        model: the model asked for, or None.
+        phase: "queued" or "running".
+        jobs_finished: finished jobs seen so far.
+        median: half of the jobs end within so many seconds, as far as is known.
+        delay_cost: status calls that a second of delay is taken to be worth.
+        drift_alarms: how often durations changed so much that old evidence was dropped.
+        progress_trusted: whether the provider's progress tells more than the durations alone.
+    """
+
+    provider: str
+    kind: str
+    model: str | None
+    phase: str
+    jobs_finished: int
+    median: float
+    delay_cost: float
+    drift_alarms: int
+    progress_trusted: bool
+
+
+class _Model:
+    """All that is learned under one key."""
+
+    __slots__ = ("durations", "hint", "progress")
+
+    def __init__(self, hint: float | None, durations: DurationModel) -> None:
+        self.hint = hint
+        self.durations = durations
+        self.progress = ProgressModel()
+
+
+class AdaptiveInterval:
+    """Ask when it is worth it: as seldom as possible, as soon as possible after the end.
+
+    The policy learns how long the jobs of each provider, kind, model and phase take, from the looks themselves, and
+    chooses the moments that keep status calls plus `delay_cost` times the delay lowest on average. Before it has seen a
+    job it goes by the typical duration the provider's document suggests; some twenty finished jobs later it is close
+    to the best there is. It follows when durations change. A progress that proves right shortens the way, one that
+    does not is ignored.
+
+    It is not told anything by `next_interval`; whoever asks the provider reports with `observe`. It does no I/O and
+    reads no clock. At most 512 kinds of jobs are kept; the one that was longest not reported on is forgotten first.
+    Not safe to use from several threads at once.
+
+    Args:
+        delay_cost: status calls that one second of noticing late is worth, above 0: with 1, a second sooner is worth
+            one more call; with 0.1, ten seconds are. None takes 20 calls per median duration of the kind of job, at
+            least 1/30 and at most 4 a second, which makes about three calls a job and a delay of a tenth of its
+            duration.
+        minimum: the shortest interval in seconds, above 0.
+        maximum: the longest interval in seconds, at least `minimum`. Ten minutes do for jobs of up to three quarters of
+            an hour; where it is shorter, jobs of many minutes are asked about more often than is worth it.
+        jitter: share by which each interval varies at random, 0 to below 1, so that jobs submitted together are not
+            asked about together; four times that, at most 0.5, for a kind of job of which fewer than ten were seen
+            to finish. `minimum` and `maximum` hold all the same.
+        seed: makes the random variation repeatable; None does not.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        delay_cost: float | None = None,
+        minimum: float = 0.25,
+        maximum: float = 600.0,
+        jitter: float = 0.1,
+        seed: int | None = None,
+    ) -> None:
+        self._delay_cost = None if delay_cost is None else _number("delay_cost", delay_cost, above=0.0)
+        self._minimum = _number("minimum", minimum, above=0.0)
+        self._maximum = _number("maximum", maximum, least=self._minimum)
+        self._jitter = _number("jitter", jitter, least=0.0, below=1.0)
+        self._jitter_when_new = max(self._jitter, min(_MOST_JITTER, _NEW_JITTER * self._jitter))
+        self._random = random.Random(seed)
+        self._allowed = _looks.windows(EDGES, minimum=self._minimum, maximum=self._maximum)
+        self._models: OrderedDict[_Key, _Model] = OrderedDict()
+
+    # --- what the scheduler asks and tells ---
+
+    def next_interval(self, job: JobView) -> float:
+        """Return seconds until the next status call of `job`, within `minimum` and `maximum`."""
+        model = self._model((job.provider, job.kind, job.model, job.phase), job.pace)
+        durations = model.durations
+        elapsed = job.elapsed if job.phase_elapsed is None else job.phase_elapsed
+        if not 0.0 <= elapsed < math.inf:
+            elapsed = 0.0
+        step = durations.next_look(elapsed) - elapsed
+        if job.progress is not None:
+            step = self._with_progress(model, job.progress, job.polls, elapsed, step)
+        if job.polls == 0 and durations.price * durations.median >= _EARLY_FROM and model.progress.sharp():
+            step *= _EARLY
+        jitter = self._jitter if durations.evidence > _NEW_JOBS else self._jitter_when_new
+        step *= 1.0 + jitter * (2.0 * self._random.random() - 1.0)
+        if step < self._minimum:
+            return self._minimum
+        return min(step, self._maximum)
+
+    def observe(self, sighting: Sighting) -> None:
+        """Learn from a look at a job.
+
+        A sighting whose times are no order of finite numbers from 0 on is passed over.
+        """
+        seen, now = sighting.seen, sighting.now
+        if not 0.0 <= seen <= now < math.inf:
+            return
+        key = (sighting.provider, sighting.kind, sighting.model, sighting.phase)
+        model = self._model(key, sighting.pace)
+        self._models.move_to_end(key)
+        durations = model.durations
+        if sighting.outcome == "pending":
+            durations.pending(seen, now)
+        elif sighting.outcome == "done":
+            if sighting.shown:
+                model.progress.learn(sighting.shown, seen, now, durations)
+            durations.done(seen, now)
+        durations.refresh(sighting.at)
+
+    def urgency(self, job: JobView, last: float) -> float:
+        """Return what not having asked about `job` is expected to have cost by now, in status calls.
+
+        Under a limit on status calls the job with the largest value goes first.
+
+        Args:
+            job: as it stands now.
+            last: seconds since its phase began at the last look that saw it unfinished, 0 for none; a time after
+                now costs nothing.
+        """
+        durations = self._model((job.provider, job.kind, job.model, job.phase), job.pace).durations
+        now = job.elapsed if job.phase_elapsed is None else job.phase_elapsed
+        return durations.price * durations.index(last, now) if 0.0 <= last <= now < math.inf else 0.0
+
+    # --- what people ask ---
+
+    def statistics(self) -> tuple[ModelStatistics, ...]:
+        """Return what has been learned of each kind of job, the one longest not reported on first."""
+        return tuple(
+            ModelStatistics(
+                provider=provider,
+                kind=kind,
+                model=name,
+                phase=phase,
+                jobs_finished=model.durations.jobs,
+                median=model.durations.median,
+                delay_cost=model.durations.price,
+                drift_alarms=model.durations.drifts,
+                progress_trusted=any(band.trusted for band in model.progress.bands),
+            )
+            for (provider, kind, name, phase), model in self._models.items()
+        )
+
+    def export(self) -> dict[str, Any]:
+        """Return what has been learned as a dict of JSON values, for `load` in a later process."""
+        return _exports.dump(
+            [(key, model.hint, model.durations, model.progress) for key, model in self._models.items()]
+        )
+
+    def load(self, exported: dict[str, Any]) -> None:
+        """Take over what `export` returned; keys it does not name stay as they are.
+
+        The tables are made for the `delay_cost`, `minimum` and `maximum` of this policy, whatever those of the other.
+
+        Raises:
+            ConfigurationError: it is not what `export` returns, or of a version this one does not know; nothing was
+                taken over.
+        """
+        for key, learned in _exports.read(exported):
+            durations, progress = learned.models(self._allowed, self._delay_cost)
+            model = _Model(learned.typical, durations)
+            model.progress = progress
+            self._keep(key, model)
+
+    def __repr__(self) -> str:
+        return f"AdaptiveInterval(delay_cost={self._delay_cost}, {len(self._models)} kinds of jobs)"
+
+    # --- how ---
+
+    def _model(self, key: _Key, pace: Pace) -> _Model:
+        model = self._models.get(key)
+        if model is None:
+            hint = pace.typical if pace.typical is not None and 0 < pace.typical <= _LONGEST_HINT else None
+            durations = DurationModel(prior=Prior.of(hint), allowed=self._allowed, delay_cost=self._delay_cost)
+            model = _Model(hint, durations)
+            self._keep(key, model)
+        return model
+
+    def _keep(self, key: _Key, model: _Model) -> None:
+        self._models[key] = model
+        self._models.move_to_end(key)
+        if len(self._models) > _KEYS:
+            self._models.popitem(last=False)
+
+    def _with_progress(self, model: _Model, progress: float, polls: int, elapsed: float, step: float) -> float:
+        """Return the interval progress suggests, within bounds that the one without it (`step`) sets.
+
+        Upwards the bound is fixed. Downwards it closes the more often this job was asked about: a job that stands at
+        99 % for an hour costs a few calls more than one that shows nothing.
+        """
+        suggested = model.progress.next_look(elapsed, progress, model.durations.price)
+        if suggested is None:
+            return step
+        step = min(step, self._maximum)
+        weariness = (polls - _PATIENT_POLLS) / (_WEARY_POLLS - _PATIENT_POLLS)
+        return max(min(suggested, step * _LONGEST_STEP), step * max(0.0, min(1.0, weariness)))
+
+
+def _number(
+    name: str, value: float, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
+) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (above < value < below and value >= least):
+        bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
+        msg = f"{name} must be a number {' and '.join([*bounds, f'below {below:g}'])}; got {value!r}"
+        raise InputError(msg)
+    return float(value)

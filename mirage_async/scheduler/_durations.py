@@ -1,0 +1,266 @@
+"""How long the jobs of one kind take, learned from looks at them, and when to look at one next.
+
+Time is cut into buckets that grow by a twelfth of an octave or so; for each bucket the model counts the jobs that
+ended in it and the jobs that were at risk of doing so. Their quotient is a hazard, and hazards make good use of jobs
+that are unfinished still: whoever counts finished jobs alone learns the short ones first and believes in them. Where
+evidence is thin the hazard of a fitted lognormal takes over; old evidence fades, and when durations change for good
+most of it is dropped at once.
+
+Nothing here waits, asks or reads a clock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left, bisect_right
+
+from mirage_async.scheduler import _looks
+from mirage_async.scheduler._fitting import Prior, below, lognormal_step
+
+__all__ = ["BUCKETS", "EDGES", "DurationModel"]
+
+BUCKETS = 128
+EDGES = (0.0, *(0.25 * 2 ** (number / 8) for number in range(BUCKETS)))  # 0.25 s to 4.2 h, eight to the octave
+_LAST = BUCKETS
+_LOGS = (0.0, *(math.log(edge) for edge in EDGES[1:]))
+_CENTRES = (math.log(0.2), *((low + high) / 2 for low, high in itertools.pairwise(_LOGS[1:])))
+
+_MEMORY = 100.0  # finished jobs after which evidence weighs a third
+_FADING = 1 - 1 / _MEMORY
+_PRIOR_JOBS = 8.0  # jobs at risk that the fitted lognormal counts as
+_DOUBT = 0.01  # share of jobs that may take any time at all, however sure the rest is
+_ANY_TIME = tuple(  # how those are spread: evenly over the logarithm from half a second to eight hours
+    0.0 if edge <= 0.5 else math.log(edge / 0.5) / math.log(8 * 3600 / 0.5)  # noqa: PLR2004 - see the line above
+    for edge in EDGES
+)
+_UNIFORM_SHARE = 0.1  # of a finished job's weight, so that the model does not merely confirm itself
+_HEAVY = 1e6
+
+_DRIFT_SLACK = 0.5  # standard deviations per job that are not held against the model
+_DRIFT_LIMIT = 6.0
+_DRIFT_JOBS = 5.0  # evidence below which there is nothing to drift from
+_DRIFT_KEPT = 0.1
+
+_REBUILD_EVERY = 0.1  # seconds
+_REBUILD_SHARE = 0.1  # of the evidence so far has to be new
+_FAVOURITE_DELAY = 20.0  # looks that one typical duration of delay is worth, where nobody says otherwise
+_CHEAPEST, _DEAREST = 1 / 30, 4.0
+
+
+class DurationModel:
+    """The learned durations of one kind of job; all times in seconds since the job (or its phase) began.
+
+    Args:
+        prior: what is believed before the first job.
+        allowed: `windows` of `EDGES`, the same for all models of one policy.
+        delay_cost: looks that a second of delay is worth; None takes 20 per median duration, 1/30 to 4.
+    """
+
+    __slots__ = (
+        "_allowed",
+        "_area",
+        "_at_risk",
+        "_events",
+        "_falling",
+        "_finished",
+        "_fixed_cost",
+        "_rebuilt_at",
+        "_rising",
+        "_scale",
+        "_targets",
+        "_unused",
+        "deviation",
+        "drifts",
+        "evidence",
+        "expected_cost",
+        "jobs",
+        "mean",
+        "median",
+        "price",
+        "prior",
+    )
+
+    def __init__(self, *, prior: Prior, allowed: list[tuple[int, int]], delay_cost: float | None) -> None:
+        self.prior = prior
+        self.mean = prior.mean  # of the logarithm of the fitted lognormal
+        self.deviation = prior.deviation
+        self.jobs = 0  # finished ones seen, ever
+        self.drifts = 0
+        self.evidence = 0.0  # finished jobs, faded
+        self._allowed = allowed
+        self._fixed_cost = delay_cost
+        self._events = [0.0] * BUCKETS
+        self._at_risk = [0.0] * (BUCKETS + 1)  # as differences from bucket to bucket: a look touches two of them
+        self._scale = 1.0  # the weight of new evidence; growing it fades the old at no cost
+        self._rising = self._falling = 0.0
+        self._unused = 0.0  # evidence the tables do not know yet
+        self._rebuilt_at = -math.inf
+        self.tabulate()
+
+    # --- what is asked of it ---
+
+    def next_look(self, elapsed: float) -> float:
+        """Return the best time for the next look at a job that was unfinished at `elapsed`; later than that."""
+        number = bisect_right(EDGES, elapsed) - 1
+        if number >= _LAST:
+            return math.inf
+        low = EDGES[number]
+        target = self._targets[number]
+        return target + (self._targets[number + 1] - target) * (elapsed - low) / (EDGES[number + 1] - low)
+
+    def index(self, last: float, now: float) -> float:
+        """Return the delay in seconds expected to have accrued at `now` for a job seen unfinished at `last`.
+
+        That is how long ago it ended on average, counting as 0 the chance that it has not.
+        """
+        share, area = self._at(last)
+        return max(0.0, self._at(now)[1] - area - share * (now - last)) / max(1.0 - share, 1e-12)
+
+    def share_finished(self, elapsed: float) -> float:
+        """Return the share of jobs that have ended by `elapsed`."""
+        return self._at(elapsed)[0]
+
+    # --- what it is told ---
+
+    def pending(self, seen: float, now: float) -> None:
+        """Learn that a job unfinished at `seen` (0 for its beginning) is unfinished at `now`."""
+        first = bisect_right(EDGES, seen, 1) - 1
+        end = bisect_right(EDGES, now, first + 1) - 1
+        if end > first:
+            self._at_risk[first] += self._scale
+            self._at_risk[end] -= self._scale
+            finished = self._finished
+            self._unused += (finished[end] - finished[first]) / (1.0 - finished[first] + 1e-9)
+
+    def done(self, seen: float, now: float) -> None:
+        """Learn that a job unfinished at `seen` has ended by `now`."""
+        first, shares = self._spread(seen, now)
+        self._scale /= _FADING
+        left, at_risk = 1.0, 0.0
+        for number, share in enumerate(shares, first):
+            self._events[number] += self._scale * share
+            self._at_risk[number] += self._scale * left - at_risk
+            at_risk = self._scale * left
+            left -= share
+        self._at_risk[first + len(shares)] -= at_risk
+        self._watch_for_drift(sum(share * _CENTRES[number] for number, share in enumerate(shares, first)))
+        self.jobs += 1
+        self.evidence = self.evidence * _FADING + 1.0
+        self._unused += 1.0
+        if self._scale > _HEAVY:
+            self.rescale()
+
+    def refresh(self, at: float) -> None:
+        """Bring the tables up to date if that is worth its third of a millisecond; at most once in a tenth of a second.
+
+        Args:
+            at: the moment on any clock that only goes forward.
+        """
+        unused = self._unused
+        if unused < 1.0 or unused < _REBUILD_SHARE * self.evidence or at - self._rebuilt_at < _REBUILD_EVERY:
+            return
+        self._rebuilt_at = at
+        self._fit()
+        self.tabulate()
+
+    # --- its state, as plain numbers ---
+
+    def counts(self) -> tuple[list[float], list[float]]:
+        """Return how many jobs ended and how many were at risk in each bucket, faded to the present."""
+        at_risk, running = list[float](), 0.0
+        for change in self._at_risk[:BUCKETS]:
+            running += change
+            at_risk.append(max(0.0, running / self._scale))
+        return [events / self._scale for events in self._events], at_risk
+
+    def restore(self, events: list[float], at_risk: list[float]) -> None:
+        """Take over counts as `counts` returned them, one for each bucket, finite and not negative."""
+        self._scale = 1.0
+        self._events = list(events)
+        self._at_risk = [high - low for low, high in zip([0.0, *at_risk], [*at_risk, 0.0], strict=True)]
+        self.tabulate()
+
+    def rescale(self) -> None:
+        """Let new evidence weigh 1 again, and the old accordingly less."""
+        self.restore(*self.counts())
+
+    # --- how ---
+
+    def _at(self, elapsed: float) -> tuple[float, float]:
+        number = min(bisect_right(EDGES, elapsed) - 1, _LAST)
+        share, step = self._finished[number], elapsed - EDGES[number]
+        if number == _LAST:
+            return share, self._area[number] + share * step
+        slope = (self._finished[number + 1] - share) / (EDGES[number + 1] - EDGES[number])
+        return share + slope * step, self._area[number] + step * (share + 0.5 * slope * step)
+
+    def _spread(self, seen: float, now: float) -> tuple[int, list[float]]:
+        """Return in which buckets a job ended, as the first of them and shares that add up to 1."""
+        first = min(bisect_right(EDGES, seen) - 1, BUCKETS - 1)
+        last = max(first, min(bisect_left(EDGES, now) - 1, BUCKETS - 1))
+        if first == last:
+            return first, [1.0]
+        finished = self._finished
+        masses, lengths = list[float](), list[float]()
+        for number in range(first, last + 1):
+            low, high = EDGES[number], EDGES[number + 1]
+            length = min(high, now) - max(low, seen)
+            lengths.append(length)
+            masses.append((finished[number + 1] - finished[number]) * length / (high - low))
+        mass, length = sum(masses), sum(lengths)
+        own, even = ((1 - _UNIFORM_SHARE) / mass, _UNIFORM_SHARE / length) if mass > 0 else (0.0, 1 / length)
+        return first, [own * each + even * part for each, part in zip(masses, lengths, strict=True)]
+
+    def _watch_for_drift(self, logarithm: float) -> None:
+        if self.evidence < _DRIFT_JOBS:
+            return
+        deviations = max(-3.0, min(3.0, (logarithm - self.mean) / self.deviation))
+        self._rising = max(0.0, self._rising + deviations - _DRIFT_SLACK)
+        self._falling = max(0.0, self._falling - deviations - _DRIFT_SLACK)
+        if max(self._rising, self._falling) > _DRIFT_LIMIT:
+            self.drifts += 1
+            self.evidence *= _DRIFT_KEPT
+            self._scale /= _DRIFT_KEPT
+            self._rising = self._falling = 0.0
+
+    def _fit(self) -> None:
+        ended, at_risk = self.counts()
+        events, censored = list[tuple[float, float]](), list[tuple[float, float]]()
+        for number in range(BUCKETS):
+            here, weight = at_risk[number], ended[number]
+            if weight > 0:
+                events.append((_CENTRES[number], weight))
+            left = here - weight - (at_risk[number + 1] if number + 1 < BUCKETS else 0.0)
+            if left > 1e-6:  # noqa: PLR2004 - what rounding leaves is no job
+                censored.append((_LOGS[number + 1], left))
+        self.mean, self.deviation = lognormal_step(self.prior, self.mean, self.deviation, events, censored)
+
+    def tabulate(self) -> None:
+        """Make the tables anew: the share finished, its integral, the median, and the next look from each time on."""
+        self._unused = 0.0
+        finished = self._finished = self._shares()
+        self._area = _looks.areas(EDGES, finished)
+        number = min(bisect_left(finished, 0.5), _LAST)
+        low, high = finished[number - 1], finished[number]
+        position = (0.5 - low) / (high - low) if low < high else 1.0
+        self.median = EDGES[number - 1] + min(1.0, position) * (EDGES[number] - EDGES[number - 1])
+        fixed = self._fixed_cost
+        self.price = min(_DEAREST, max(_CHEAPEST, _FAVOURITE_DELAY / self.median)) if fixed is None else fixed
+        following, self.expected_cost = _looks.plan(EDGES, finished, self._area, self._allowed, self.price)
+        self._targets = [EDGES[number] for number in following]
+
+    def _shares(self) -> list[float]:
+        ended, at_risk = self.counts()
+        doubt = max(_DOUBT, 1 / (self.evidence + 4))
+        alive, fitted = 1.0, 0.0
+        shares = [0.0]
+        for number in range(BUCKETS):
+            fitted_next = below((_LOGS[number + 1] - self.mean) / self.deviation)
+            exposed = at_risk[number] + _PRIOR_JOBS * (1 - fitted)
+            if exposed > 1e-9:  # noqa: PLR2004 - nobody gets this far
+                hazard = (ended[number] + _PRIOR_JOBS * (fitted_next - fitted)) / exposed
+                alive *= max(0.0, 1 - hazard)
+            shares.append((1 - doubt) * (1 - alive) + doubt * _ANY_TIME[number + 1])
+            fitted = fitted_next
+        return shares

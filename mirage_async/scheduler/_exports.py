@@ -1,0 +1,154 @@
+"""What an adaptive policy has learned, as JSON values, and the way back, which trusts nothing it reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+
+import msgspec
+
+from mirage_async.exceptions import ConfigurationError
+from mirage_async.scheduler._durations import BUCKETS, DurationModel
+from mirage_async.scheduler._fitting import Prior
+from mirage_async.scheduler._progress import BANDS, Band, ProgressModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["VERSION", "Learned", "dump", "read"]
+
+VERSION = 1
+
+_Key: TypeAlias = tuple[str, str, str | None, str]
+_Count: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+_Counts: TypeAlias = Annotated[list[_Count], msgspec.Meta(max_length=BUCKETS)]
+_Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+_Logarithm: TypeAlias = Annotated[float, msgspec.Meta(ge=-10, le=20)]
+_Deviation: TypeAlias = Annotated[float, msgspec.Meta(ge=1e-3, le=20)]
+
+
+class _Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    marks: Annotated[float, msgspec.Meta(ge=0, le=100)]
+    mean: Annotated[float, msgspec.Meta(ge=-2.5, le=2.5)]
+    variance: Annotated[float, msgspec.Meta(ge=1e-12, le=100)]
+    credit: Annotated[float, msgspec.Meta(ge=-12, le=12)]
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One key of an export.
+
+    Attributes:
+        provider: first part of the key; the others follow.
+        kind: "image" or "avatar".
+        model: the model asked for, or None.
+        phase: "queued" or "running".
+        typical: the document's hint in seconds, or None.
+        jobs: finished jobs seen.
+        drifts: alarms raised.
+        evidence: finished jobs, faded.
+        mean: of the logarithm of the fitted lognormal.
+        deviation: its standard deviation.
+        events: jobs ended in each bucket, without the empty ones at the end.
+        at_risk: jobs at risk in each bucket, likewise.
+        bands: the bands of progress, lowest first.
+    """
+
+    provider: str
+    kind: str
+    model: str | None
+    phase: str
+    typical: _Seconds | None
+    jobs: _Whole
+    drifts: _Whole
+    evidence: _Count
+    mean: _Logarithm
+    deviation: _Deviation
+    events: _Counts
+    at_risk: _Counts
+    bands: Annotated[list[_Band], msgspec.Meta(min_length=BANDS, max_length=BANDS)]
+
+    def models(self, allowed: list[tuple[int, int]], delay_cost: float | None) -> tuple[DurationModel, ProgressModel]:
+        """Return what was learned as models again; see `DurationModel` for the arguments."""
+        durations = DurationModel(prior=Prior.of(self.typical), allowed=allowed, delay_cost=delay_cost)
+        durations.jobs, durations.drifts = self.jobs, self.drifts
+        durations.evidence, durations.mean, durations.deviation = self.evidence, self.mean, self.deviation
+        durations.restore(_filled(self.events), _filled(self.at_risk))
+        progress = ProgressModel()
+        progress.bands = tuple(Band(band.marks, band.mean, band.variance, band.credit) for band in self.bands)
+        return durations, progress
+
+
+class _Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    version: int
+    models: Annotated[list[Learned], msgspec.Meta(max_length=512)]
+
+
+def dump(models: Iterable[tuple[_Key, float | None, DurationModel, ProgressModel]]) -> dict[str, Any]:
+    """Return keys, hints and models as a dict of JSON values."""
+    learned = [_learned(key, hint, durations, progress) for key, hint, durations, progress in models]
+    exported: dict[str, Any] = msgspec.to_builtins(_Export(version=VERSION, models=learned))
+    return exported
+
+
+def read(exported: Any) -> list[tuple[_Key, Learned]]:
+    """Return the keys of an export and what was learned under each.
+
+    Raises:
+        ConfigurationError: it is not what `dump` returns; the message says what is wrong and where.
+    """
+    version: object = None
+    if isinstance(exported, dict):
+        version = cast("dict[str, object]", exported).get("version")
+    if version != VERSION or isinstance(version, bool):
+        raise _refusal(f"version must be {VERSION}; got {version!r}")
+    try:
+        export = msgspec.convert(exported, _Export)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _refusal(str(error)) from None
+    for number, learned in enumerate(export.models):
+        _check(f"models[{number}]", learned)
+    return [((each.provider, each.kind, each.model, each.phase), each) for each in export.models]
+
+
+def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: ProgressModel) -> Learned:
+    events, at_risk = durations.counts()
+    provider, kind, model, phase = key
+    return Learned(
+        provider=provider,
+        kind=kind,
+        model=model,
+        phase=phase,
+        typical=hint,
+        jobs=durations.jobs,
+        drifts=durations.drifts,
+        evidence=durations.evidence,
+        mean=durations.mean,
+        deviation=durations.deviation,
+        events=_trimmed(events),
+        at_risk=_trimmed(at_risk),
+        bands=[
+            _Band(marks=band.marks, mean=band.mean, variance=band.variance, credit=band.credit)
+            for band in progress.bands
+        ],
+    )
+
+
+def _trimmed(counts: list[float]) -> list[float]:
+    rounded = [round(count, 9) for count in counts]  # drops what rounding left where nothing was counted
+    while rounded and rounded[-1] == 0:
+        rounded.pop()
+    return rounded
+
+
+def _filled(counts: list[float]) -> list[float]:
+    return counts + [0.0] * (BUCKETS - len(counts))
+
+
+def _check(where: str, learned: Learned) -> None:
+    for bucket, (ended, exposed) in enumerate(zip(learned.events, _filled(learned.at_risk), strict=False)):
+        if ended > exposed + 1e-6:  # rounding
+            raise _refusal(f"{where}: in bucket {bucket} {ended:g} jobs ended and only {exposed:g} were at risk")
+
+
+def _refusal(why: str) -> ConfigurationError:
+    return ConfigurationError(f"this is no export of an adaptive interval policy: {why}")

@@ -1,0 +1,174 @@
+"""What looks at jobs show, told to a policy that learns from it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from mirage_async.models import JobStatus
+from mirage_async.scheduler._adaptive import Sighting
+from mirage_async.scheduler._intervals import JobView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mirage_async.jobs import Job
+    from mirage_async.scheduler._account import Entry
+    from mirage_async.scheduler._adaptive import ModelStatistics
+    from mirage_async.scheduler._intervals import IntervalPolicy
+    from mirage_async.wire import Report
+
+__all__ = ["MARKS", "Learning", "begin", "view_of"]
+
+_logger = logging.getLogger("mirage_async.scheduler")
+
+MARKS = 16  # of progress that a note keeps, thinned evenly beyond
+
+_Outcome: TypeAlias = Literal["pending", "done", "lost"]
+
+
+def begin(entry: Entry, job: Job[Any], now: float, *, attached: bool) -> None:
+    """Start the clocks of a note: the job was accepted just now, or is of an unknown age.
+
+    The job's own `submitted_at` is no use here, since the wait for a place comes after it.
+    """
+    entry.started = now
+    entry.began = job.running_at if job.status is JobStatus.RUNNING else None
+    entry.looked = None if attached else now
+    entry.teaches = not attached
+
+
+def view_of(entry: Entry, job: Job[Any], now: float) -> JobView:
+    """Return what a policy may know about a job."""
+    began = entry.began
+    return JobView(
+        provider=job.provider,
+        kind=job.kind.name,
+        model=job.model,
+        pace=job.kind.pace,
+        status=job.status,
+        progress=job.progress,
+        elapsed=now - job.submitted_at,
+        polls=entry.polls,
+        phase="queued" if began is None else "running",
+        phase_elapsed=now - (entry.started if began is None else began),
+    )
+
+
+class Learning:
+    """Passes on what is seen, to policies that want it.
+
+    A policy need not have any of the methods of `LearningPolicy`. One that fails is logged once for each of them, and
+    nothing else comes of it.
+    """
+
+    __slots__ = ("_failed",)
+
+    def __init__(self) -> None:
+        self._failed: set[str] = set()
+
+    def looked(
+        self, policy: IntervalPolicy, entry: Entry, job: Job[Any], report: Report, *, asked: float, now: float
+    ) -> None:
+        """Take note of a usable answer, and tell the policy.
+
+        A job was unfinished when it was asked about, and finished when the answer came; whatever happened in between
+        may have happened on either side. A word that nobody knows shows nothing.
+
+        Args:
+            policy: who may learn from it.
+            entry: the scheduler's note, which is brought up to date.
+            job: what it is about.
+            report: the answer.
+            asked: when the question was sent, in monotonic seconds.
+            now: when the answer came.
+        """
+        if report.status is None or entry.ended:
+            return
+        told = entry.teaches and hasattr(policy, "observe")
+        if report.status.terminal:
+            entry.ended = True
+            if entry.looked is not None:
+                entry.account.noticed(now - entry.looked)
+            if told:
+                outcome: _Outcome = "done" if report.status is JobStatus.SUCCEEDED else "lost"
+                self._tell(policy, _sightings(entry, job, report, outcome, moment=now, at=now))
+            entry.shown = None
+            return
+        if report.status is JobStatus.RUNNING and entry.began is None:
+            since = entry.started if entry.looked is None else entry.looked
+            entry.began = (since + asked) / 2
+        if told:
+            self._tell(policy, _sightings(entry, job, report, "pending", moment=asked, at=now))
+            if report.progress is not None:
+                _mark(entry, asked, report.progress)
+        entry.looked = asked
+
+    def urgency(self, policy: IntervalPolicy, now: float) -> Callable[[Entry], float] | None:
+        """Return what tells how urgent the status call of a note is, or None where the policy does not care."""
+        if not hasattr(policy, "urgency"):
+            return None
+
+        def urgency(entry: Entry) -> float:
+            job = entry.job
+            assert job is not None  # noqa: S101 - a forgotten job leaves the line; says so to the type checker
+            start = entry.started if entry.began is None else entry.began
+            last = 0.0 if entry.looked is None else max(0.0, entry.looked - start)
+            value = self._ask(policy, "urgency", view_of(entry, job, now), last)
+            return value if isinstance(value, int | float) and not math.isnan(value) else 0.0
+
+        return urgency
+
+    def statistics(self, policy: IntervalPolicy) -> tuple[ModelStatistics, ...]:
+        """Return what the policy has learned, () for one that does not say."""
+        learned = self._ask(policy, "statistics") if hasattr(policy, "statistics") else None
+        return cast("tuple[ModelStatistics, ...]", learned) if isinstance(learned, tuple) else ()
+
+    def _tell(self, policy: IntervalPolicy, sightings: Iterator[Sighting]) -> None:
+        for sighting in sightings:
+            self._ask(policy, "observe", sighting)
+
+    def _ask(self, policy: IntervalPolicy, method: str, *args: object) -> object:
+        """Return what a method of the policy returns, None where it raises."""
+        try:
+            return cast("object", getattr(policy, method)(*args))
+        except Exception:
+            if method not in self._failed:
+                self._failed.add(method)
+                _logger.exception("%s of the interval policy %r failed; said once, going on without", method, policy)
+            return None
+
+
+def _sightings(
+    entry: Entry, job: Job[Any], report: Report, outcome: _Outcome, *, moment: float, at: float
+) -> Iterator[Sighting]:
+    """Return one sighting for each phase the job has been in."""
+    phases = [("queued", entry.started)]
+    if entry.began is not None:
+        phases.append(("running", entry.began))
+    last = entry.started if entry.looked is None else entry.looked
+    marks = entry.shown if outcome == "done" and entry.shown is not None else ()
+    for phase, start in phases:
+        yield Sighting(
+            provider=job.provider,
+            kind=job.kind.name,
+            model=job.model,
+            phase=phase,
+            pace=job.kind.pace,
+            seen=max(0.0, last - start),
+            now=moment - start,
+            outcome=outcome,
+            progress=report.progress,
+            at=at,
+            shown=tuple((shown_at - start, progress) for shown_at, progress in marks if shown_at >= start),
+        )
+
+
+def _mark(entry: Entry, moment: float, progress: float) -> None:
+    """Keep what progress was shown when; every other mark goes once there are too many."""
+    if entry.shown is None:
+        entry.shown = []
+    elif len(entry.shown) >= MARKS:
+        del entry.shown[::2]
+    entry.shown.append((moment, progress))
