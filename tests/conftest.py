@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-# Whatever a shell starts in the background ignores Ctrl-C, and so would every command that the tests start and interrupt.
+# What a shell starts in the background ignores Ctrl-C, and so would every command that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

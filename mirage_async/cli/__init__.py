@@ -1,7 +1,7 @@
 """The command `mirage-async`: results on stdout, progress and logs on stderr, exit codes that scripts can use.
 
-One file a command (`avatar`, `demo`, `generate`, `sandbox`) says what a person types. What a command then does is
-imported when it runs, so that help, version and shell completion load no HTTP client.
+One file a command (`avatar`, `demo`, `generate`, `sandbox`) says what a person types; only the one asked for is loaded.
+What a command then does is imported when it runs, so that help, version and shell completion load no HTTP client.
 """
 
 from mirage_async.cli._app import run

@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -12,10 +13,6 @@ import mirage_async
 from mirage_async.cli import _lines
 from mirage_async.cli._exits import EPILOG, CommandError, ExitCode, code_for
 from mirage_async.cli._verbosity import Verbose
-from mirage_async.cli.avatar import avatars
-from mirage_async.cli.demo import demo
-from mirage_async.cli.generate import generate
-from mirage_async.cli.sandbox import sandbox
 
 __all__ = ["run"]
 
@@ -25,17 +22,7 @@ _EXTRAS = {"PIL": "sandbox", "rich": "cli"}  # by module; what the command line 
 # Typer has moved its usage errors between releases; what they share is the base class of the one it exports.
 _UsageError = typer.BadParameter.__bases__[0]
 
-_app = typer.Typer(
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=EPILOG,
-    add_completion=False,
-)
-_app.command("demo", epilog=EPILOG)(demo)
-_app.command("generate", epilog=EPILOG)(generate)
-_app.add_typer(avatars, name="avatar")
-_app.add_typer(sandbox, name="sandbox")
+_COMMANDS = ("demo", "generate", "avatar", "sandbox")
 
 
 def _show_version(wanted: bool) -> None:
@@ -44,8 +31,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@_app.callback(invoke_without_command=True)
-def _main(  # pyright: ignore[reportUnusedFunction]
+def _main(
     context: typer.Context,
     *,
     verbose: Verbose = False,  # noqa: ARG001 - its callback does the work
@@ -62,6 +48,28 @@ def _main(  # pyright: ignore[reportUnusedFunction]
         sys.stdout.write(f"{context.get_help()}\n")
 
 
+def _app_for(words: Sequence[str]) -> typer.Typer:
+    """Return the command line: with the command these words begin with alone, or else with all of them.
+
+    Each costs time to load, and none shows in what another one does.
+    """
+    app = typer.Typer(
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=EPILOG,
+        add_completion=False,
+    )
+    app.callback(invoke_without_command=True)(_main)
+    for name in words[:1] if words and words[0] in _COMMANDS else _COMMANDS:
+        command = getattr(import_module(f"mirage_async.cli.{name}"), name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, epilog=EPILOG)(command)
+    return app
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; only `SystemExit` is ever raised.
 
@@ -72,7 +80,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     _lines.set_up()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = typer.main.get_command(_app).main(words, prog_name=_PROGRAM, standalone_mode=False)
+        code = typer.main.get_command(_app_for(words)).main(words, prog_name=_PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED

@@ -10,7 +10,7 @@ from mirage_async.cli._arguments import reference_of, seconds
 from mirage_async.cli._exits import EPILOG, CommandError
 from mirage_async.cli._verbosity import Verbose
 
-__all__ = ["avatars"]
+__all__ = ["avatar"]
 
 _LONGEST_INTERVAL = 3600.0  # seconds
 _RESERVED = ("list", "async_build")  # what the provider's addresses have where an id stands
@@ -20,10 +20,10 @@ Sandboxed: TypeAlias = Annotated[
     typer.Option("--sandbox", help="Use a sandbox, the one of MIRAGE_SANDBOX_URL or a new one: no key, no cost."),
 ]
 
-avatars = typer.Typer(rich_markup_mode=None, epilog=EPILOG)
+avatar = typer.Typer(rich_markup_mode=None, epilog=EPILOG)
 
 
-@avatars.callback(invoke_without_command=True)
+@avatar.callback(invoke_without_command=True)
 def _main(  # pyright: ignore[reportUnusedFunction]
     context: typer.Context,
     *,
@@ -37,7 +37,7 @@ def _main(  # pyright: ignore[reportUnusedFunction]
         sys.stdout.write(f"{context.get_help()}\n")
 
 
-@avatars.command("build", epilog=EPILOG)
+@avatar.command("build", epilog=EPILOG)
 def _build(  # pyright: ignore[reportUnusedFunction]
     *,
     image: Annotated[
@@ -86,7 +86,7 @@ def _build(  # pyright: ignore[reportUnusedFunction]
     return asyncio.run(build(order, as_json=as_json, quiet=quiet))
 
 
-@avatars.command("view", epilog=EPILOG)
+@avatar.command("view", epilog=EPILOG)
 def _view(  # pyright: ignore[reportUnusedFunction]
     avatar_id: Annotated[str, typer.Argument(metavar="ID", help="The avatar's id, as `build` and `list` print it.")],
     *,
@@ -102,7 +102,7 @@ def _view(  # pyright: ignore[reportUnusedFunction]
     return asyncio.run(view(avatar_id, as_json=as_json, sandbox=sandbox))
 
 
-@avatars.command("list", epilog=EPILOG)
+@avatar.command("list", epilog=EPILOG)
 def _list(  # pyright: ignore[reportUnusedFunction]
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,

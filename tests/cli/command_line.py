@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 """Seconds any command may take before a test gives up on it."""
 
+# Where Python is told to write no bytecode every command would compile all it loads, half of its time.
+_BYTECODE = tempfile.TemporaryDirectory(prefix="mirage-bytecode-") if sys.dont_write_bytecode else None
 _OURS = ("MIRAKO_", "MIRAGIC_", "MIRA_", "MILADY_", "MIRAGE_")
 _MODULE = ("-m", "mirage_async")
 
@@ -41,17 +44,25 @@ class Ended:
         return self.stdout.splitlines()
 
 
+def inherited() -> dict[str, str]:
+    """Return this process's environment, as a command needs it to find the package and to start fast."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    if _BYTECODE is not None:
+        environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": _BYTECODE.name}
+    return environment
+
+
 async def start(
     *words: str, folder: Path, python: tuple[str, ...] = _MODULE, environment: Mapping[str, str] | None = None
 ) -> asyncio.subprocess.Process:
     """Start a command in a folder, with none of the developer's keys and addresses."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    clean = {name: value for name, value in inherited().items() if not name.startswith(_OURS)}
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *python,
         *words,
         cwd=folder,
-        env={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})},
+        env={**clean, **(environment or {})},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -110,10 +110,10 @@ async def test_no_wait_ends_as_soon_as_the_id_is_known(folder: Path) -> None:
 
 @pytest.mark.anyio
 async def test_the_poll_interval_is_the_time_between_two_looks(folder: Path) -> None:
-    """Who looks seldom sees a build of a second ready at the first look, who looks often does not."""
-    async with sandbox_for_commands(durations=1.0) as (_, environment):
+    """Who looks seldom sees a build of half a second ready at the first look, who looks often does not."""
+    async with sandbox_for_commands(durations=0.5) as (_, environment):
         often, seldom = await asyncio.gather(
-            _build(folder, environment, "--json"), _build(folder, environment, "--json", "-p", "2")
+            _build(folder, environment, "--json"), _build(folder, environment, "--json", "-p", "1")
         )
     assert json.loads(seldom.stdout)["polls"] == 1
     assert json.loads(often.stdout)["polls"] > 2
@@ -325,10 +325,12 @@ async def test_names_from_outside_cannot_break_lines_or_columns(folder: Path) ->
         for _ in range(2):
             sandbox.fail("mirako.avatar_list", Fault(status=200, body={"data": [_HOSTILE]}))
         sandbox.fail("mirako.avatar_status", Fault(status=200, body={"data": _HOSTILE}))
-        listed, as_json, viewed = [
-            await command("avatar", *words, folder=folder, environment=environment)
-            for words in (("list",), ("list", "--json"), ("view", "a1"))
-        ]
+        listed, as_json, viewed = await asyncio.gather(
+            *(
+                command("avatar", *words, folder=folder, environment=environment)
+                for words in (("list",), ("list", "--json"), ("view", "a1"))
+            )
+        )
     assert listed.stdout == "a1\tTAKEN DOWN\t2026-01-02T03:04:05Z\tTab bed [2J name\n"
     assert json.loads(as_json.stdout) == {key: _HOSTILE[key] for key in _RECORD}
     assert (len(viewed.lines), viewed.lines[-1], viewed.stderr) == (5, "themes   Stu dio, unnamed", "")

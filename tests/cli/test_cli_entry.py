@@ -37,22 +37,14 @@ async def _python(code: str, *words: str, folder: Path) -> Ended:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("--help",),
-        ("--version",),
-        ("generate", "--help"),
-        ("sandbox", "--help"),
-        ("sandbox", "env", "--help"),
-    ],
-)
-async def test_help_and_version_load_no_http_client(words: tuple[str, ...], tmp_path: Path) -> None:
+async def test_help_and_version_load_no_http_client(tmp_path: Path) -> None:
     """What answers without work starts without what work needs."""
-    heavy = ("aiohttp", "PIL")
-    ended = await _python(_PROBE.format(heavy=heavy), *words, folder=tmp_path)
-    assert (ended.code, ended.stderr.strip()) == (0, "loaded:")
-    assert ended.stdout.startswith(("Usage:", "mirage-async "))
+    probe = _PROBE.format(heavy=("aiohttp", "PIL"))
+    questions = ("--help", "--version", "generate --help", "sandbox --help", "sandbox env --help")
+    answers = await asyncio.gather(*(_python(probe, *words.split(), folder=tmp_path) for words in questions))
+    for words, ended in zip(questions, answers, strict=True):
+        assert (ended.code, ended.stderr.strip()) == (0, "loaded:"), words
+        assert ended.stdout.startswith(("Usage:", "mirage-async ")), words
 
 
 @pytest.mark.anyio

@@ -102,7 +102,7 @@ def nowhere_to_put_anything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _fails_to_save(provider: str, monkeypatch: pytest.MonkeyPatch) -> ExitCode:
-    async with sandbox_for_commands() as (_, environment):
+    async with sandbox_for_commands(durations=0.0) as (_, environment):
         monkeypatch.setenv("MIRAGE_SANDBOX_URL", environment["MIRAGE_SANDBOX_URL"])
         request = ImageRequest(prompt="fox", provider=provider)
         place = Output(path=Path("/proc/nowhere/fox.png"))
@@ -113,7 +113,7 @@ async def test_a_paid_picture_that_cannot_be_saved_is_kept_elsewhere(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The line says why and where it is now, and stdout has that path; the code is a failure all the same."""
-    assert await _fails_to_save("mirako", monkeypatch) is ExitCode.FAILURE
+    assert await _fails_to_save("miragic", monkeypatch) is ExitCode.FAILURE
     shown = capsys.readouterr()
     kept = Path(shown.out.strip())
     assert kept.read_bytes().startswith(b"\xff\xd8")  # noqa: ASYNC240 - a test may block

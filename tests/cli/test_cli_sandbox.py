@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shlex
 import signal
 import socket
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from command_line import PATIENCE, Ended, command, end, names_in, start
+from command_line import PATIENCE, Ended, command, end, inherited, names_in, start
 
 from mirage_async import Mirage
 from mirage_async.cli import run
@@ -73,7 +72,7 @@ async def _in_shell(script: str, folder: Path, environment: Mapping[str, str] | 
         "-c",
         alias + script,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})},
+        env={**inherited(), **(environment or {})},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -163,8 +162,8 @@ async def _create(ready: Mapping[str, Any], **fields: str) -> tuple[int, Any]:
 async def test_strict_refuses_what_the_documents_do_not_allow(tmp_path: Path) -> None:
     """The same request without its ratio is taken without the option; the ready line says which it is."""
     answers = {}
-    for words in ((), ("--strict",)):
-        async with _running(tmp_path, *words) as (ready, _):
+    async with _running(tmp_path) as (lenient, _), _running(tmp_path, "--strict") as (strict, _):
+        for ready in (lenient, strict):
             status, _answer = await _create(ready, prompt="a fox")
             answers[ready["strict"]] = "taken" if status == 200 else f"refused with {status // 100}xx"
     assert answers == {False: "taken", True: "refused with 4xx"}
@@ -173,12 +172,15 @@ async def test_strict_refuses_what_the_documents_do_not_allow(tmp_path: Path) ->
 @pytest.mark.anyio
 async def test_the_same_seed_gives_the_same_ids(tmp_path: Path) -> None:
     """Another seed gives others."""
-    ids = []
-    for seed in ("7", "7", "8"):
-        async with _running(tmp_path, "--seed", seed) as (ready, _):
+
+    async def first_id(seed: int) -> str:
+        async with _running(tmp_path, "--seed", str(seed)) as (ready, _):
             status, answer = await _create(ready, prompt="a fox", aspect_ratio="1:1")
-            assert (status, ready["seed"]) == (200, int(seed))
-            ids.append(answer["data"]["task_id"])
+            assert (status, ready["seed"]) == (200, seed)
+            task_id: str = answer["data"]["task_id"]
+            return task_id
+
+    ids = await asyncio.gather(*map(first_id, (7, 7, 8)))
     assert ids[0] == ids[1] != ids[2]
 
 

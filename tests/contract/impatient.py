@@ -1,4 +1,4 @@
-"""A clock for contract tests: real time, except that nobody ever waits between two attempts."""
+"""Clocks for contract tests: real time or a hundred times that, and nobody ever waits between two attempts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mirage_async._clock import Timer
 
-__all__ = ["ImpatientClock", "until"]
+__all__ = ["HastyClock", "ImpatientClock", "until"]
 
 
 class ImpatientClock:
@@ -24,6 +24,8 @@ class ImpatientClock:
         wall: seconds by which `time()` is wrong.
     """
 
+    _pace = 1  # seconds of this clock in one of the machine's
+
     def __init__(self) -> None:
         self.slept: list[float] = []
         self.wall = 0.0
@@ -31,7 +33,7 @@ class ImpatientClock:
 
     def monotonic(self) -> float:
         """Return the moment, with what was slept."""
-        return time.monotonic() + self._skipped
+        return time.monotonic() * self._pace + self._skipped
 
     def time(self) -> float:
         """Return the same as seconds since the epoch."""
@@ -39,13 +41,19 @@ class ImpatientClock:
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """Arrange a call on the running loop."""
-        return asyncio.get_running_loop().call_later(max(0.0, when - self.monotonic()), callback)
+        return asyncio.get_running_loop().call_later(max(0.0, when - self.monotonic()) / self._pace, callback)
 
     async def sleep(self, seconds: float) -> None:
         """Move on by `seconds` at once."""
         self.slept.append(seconds)
         self._skipped += max(seconds, 0.0)
         await anyio.lowlevel.checkpoint()
+
+
+class HastyClock(ImpatientClock):
+    """The same with a hundred seconds a second, for what is waited for and not slept."""
+
+    _pace = 100
 
 
 async def until(condition: Callable[[], object]) -> None:

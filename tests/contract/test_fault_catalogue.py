@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import pytest
-from impatient import ImpatientClock
+from impatient import HastyClock, ImpatientClock
 from PIL import Image
 from purchases import PURCHASES, Purchase, buying
 
@@ -35,14 +33,14 @@ from mirage_async.models import Avatar, Generation
 from mirage_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 pytestmark = pytest.mark.anyio
 
 Outcome: TypeAlias = tuple[type[MirageError], str]
 UNCERTAIN: Outcome = (SubmissionUncertainError, "unknown")
-PACE = 100
 LONG = 100_000.0  # seconds on a clock that runs a hundred times as fast
+SOON = 1.0  # seconds of real time; a busy machine answers within it
 
 BY_NAME = {purchase.name: purchase for purchase in PURCHASES}
 every_purchase = pytest.mark.parametrize("purchase", PURCHASES, ids=repr)
@@ -50,18 +48,6 @@ every_job = pytest.mark.parametrize("purchase", [one for one in PURCHASES if not
 every_link = pytest.mark.parametrize(
     "purchase", [one for one in PURCHASES if one.provider in {"miragic", "mira", "milady"}], ids=repr
 )
-
-
-class HastyClock(ImpatientClock):
-    """A hundred seconds a second, for the patience after trouble with a status call."""
-
-    def monotonic(self) -> float:
-        """Return a fast moment, with what was slept."""
-        return time.monotonic() * PACE + self._skipped
-
-    def call_at(self, when: float, callback: Callable[[], object]) -> Any:
-        """Arrange a call sooner."""
-        return asyncio.get_running_loop().call_later(max(0.0, when - self.monotonic()) / PACE, callback)
 
 
 def purchases_of(*names: str) -> pytest.MarkDecorator:
@@ -159,7 +145,7 @@ ROWS = (
     Row("503:html", "a page that says so is no better", UNCERTAIN),
     Row("503:1", "a busy server that names a wait has taken nothing", None, posts=2, bought=1, waits=1.0),
     Row("503:1x*", "and is given up on after two re-sends", BUSY, posts=3, retry_after=(1, 1), waits=2.0),
-    Row("hang", "silence is given up on, once", UNCERTAIN, timeout=0.15),
+    Row("hang", "silence is given up on, once", UNCERTAIN, timeout=SOON),
     Row("hang:0.05", "a connection that ends in silence says nothing", UNCERTAIN),
     Row("reset", "a reset says nothing, even where nothing was bought", UNCERTAIN),
     Row("reset-after", "nor where the work was done", UNCERTAIN, bought=1),
@@ -253,7 +239,7 @@ async def test_a_job_that_never_ends_is_left_to_its_token(purchase: Purchase) ->
     """The wait ends with `max_wait`; what was bought is found again by the token, and delivered once it is done."""
     with anyio.fail_after(20):
         async with Sandbox(durations=0.0) as sandbox, buying(purchase, sandbox.url) as client:
-            job = await purchase.buy(client, prompt=prompt_for("stuck"), max_wait=0.25)
+            job = await purchase.buy(client, prompt=prompt_for("stuck"), max_wait=SOON)
             with pytest.raises(WaitTimeoutError, match="lives on: attach with its token") as caught:
                 await job
             assert (caught.value.billed, caught.value.job_id) == ("yes", job.id)
@@ -267,8 +253,8 @@ async def test_a_job_that_never_ends_is_left_to_its_token(purchase: Purchase) ->
 async def test_an_answer_that_never_comes_is_uncertain(purchase: Purchase) -> None:
     """A blocking request about a job that is stuck has no token: the client's timeout ends it."""
     with anyio.fail_after(20):
-        async with Sandbox(durations=0.0) as sandbox, buying(purchase, sandbox.url, timeout=0.1) as client:
-            with pytest.raises(SubmissionUncertainError, match=r"no answer within 0\.1 s") as caught:
+        async with Sandbox(durations=0.0) as sandbox, buying(purchase, sandbox.url, timeout=SOON) as client:
+            with pytest.raises(SubmissionUncertainError, match=r"no answer within 1 s") as caught:
                 await delivered(purchase, client, "stuck")
             assert caught.value.billed == "unknown"
             assert sandbox.statistics().requests == {purchase.operation: 1}
@@ -301,6 +287,7 @@ class Asked:
         outcome: the exception's class and its `billed`; None where the job is delivered.
         timeout: seconds the client waits for an answer.
         unseen: the connection ended without a byte, and the HTTP library may have asked again by itself.
+        again: the client is so impatient that on a busy machine an answer may come too late, and it asks once more.
     """
 
     order: str
@@ -309,6 +296,7 @@ class Asked:
     outcome: Outcome | None = None
     timeout: float = 10.0
     unseen: bool = False
+    again: bool = False
 
     def __repr__(self) -> str:
         return self.order
@@ -328,7 +316,7 @@ ASKED = (
     Asked("503@status", "an unavailable one as well"),
     Asked("503:1@status", "with or without a wait"),
     Asked("503:html@status", "or a page"),
-    Asked("hang@status", "silence is not waited out for ever", timeout=0.15),
+    Asked("hang@status", "silence is not waited out for ever", timeout=SOON, again=True),
     Asked("reset@status", "a reset says nothing about the job", unseen=True),
     Asked("reset-after@status", "whenever it comes", unseen=True),
     Asked("lost@status", "an answer that never comes is asked for again", unseen=True),
@@ -361,8 +349,9 @@ async def test_an_order_for_the_status_calls_has_its_outcome(purchase: Purchase,
                 with pytest.raises(row.outcome[0], match=purchase.provider) as caught:
                     await job
                 assert (type(caught.value), caught.value.billed) == row.outcome
-            assert requests_to(sandbox, "status") == row.requests
-            assert job.polls <= row.requests if row.unseen else job.polls == row.requests
+            asked = requests_to(sandbox, "status")
+            assert asked >= row.requests if row.again else asked == row.requests
+            assert job.polls <= asked if row.unseen else job.polls >= asked if row.again else job.polls == asked
             assert sandbox.statistics().purchases == {purchase.provider: 1}
             if row.outcome is not None and not job.done:
                 assert await is_usable(await job.result(max_wait=LONG))
