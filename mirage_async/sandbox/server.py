@@ -127,7 +127,7 @@ class Sandbox:
         self._host = host
         self._port = port
         self._clock = VirtualClock(clock)
-        kinds = [f"{provider.name}.{kind}" for provider in PROVIDERS for kind in provider.kinds]
+        self._kinds = kinds = [f"{provider.name}.{kind}" for provider in PROVIDERS for kind in provider.kinds]
         self._world = World(
             clock=self._clock,
             seed=seed,
@@ -325,6 +325,25 @@ class Sandbox:
         limits = _workers(workers)
         for provider in PROVIDERS:
             self._world.workshop.set_workers(provider.name, limits.get(provider.name))
+
+    def set_all(self, **settings: Any) -> None:
+        """Change several of durations, progress and workers, or nothing when one of the values is wrong; see the class.
+
+        Raises:
+            TypeError: there is no such setting.
+            ValueError: a value is out of range.
+        """
+        checks: dict[str, Callable[[Any], object]] = {
+            "durations": lambda value: Durations(value, seed=0, kinds=self._kinds),
+            "progress": lambda value: Progress(value, kinds=self._kinds),
+            "workers": _workers,
+        }
+        for name, value in settings.items():
+            if name not in checks:
+                raise TypeError(f"unknown setting {name!r}; known: {', '.join(checks)}")
+            checks[name](value)
+        for name, value in settings.items():
+            getattr(self, f"set_{name}")(value)
 
     def set_credits(self, provider: str, credits_left: float | None, *, key: str | None = None) -> None:
         """Let keys of a provider spend so many credits; a purchase they do not suffice for is answered with 402.

@@ -907,3 +907,18 @@ async def test_a_transcript_tells_neither_address_nor_key() -> None:
     assert f":{url.rpartition(':')[2]}" not in transcript
     assert url not in transcript
     assert SECRET not in transcript
+
+
+async def test_settings_change_together_or_not_at_all() -> None:
+    """One wrong value leaves the others as they were, and a name that is none is told."""
+    async with calling(durations=8.0) as caller:
+        with pytest.raises(ValueError, match="workers must be whole numbers from 1, got 0"):
+            caller.sandbox.set_all(durations=1.0, workers=0)
+        with pytest.raises(TypeError, match="unknown setting 'speed'; known: durations, progress, workers"):
+            caller.sandbox.set_all(durations=1.0, speed=2)
+        (before,) = await miragic_jobs(caller, 1)
+        caller.sandbox.set_all(durations=1.0, progress=None, workers=4)
+        (after,) = await miragic_jobs(caller, 1)
+        caller.clock.advance(1.0)
+        jobs = caller.sandbox.jobs
+        assert (jobs[before].status, jobs[after].status) == ("PENDING", "COMPLETED")
