@@ -140,7 +140,13 @@ class Sandbox:
         )
         self._log = RequestLog()
         self._faults = FaultRules(_operations(), seed=seed)
-        self._deliveries = Deliveries(self._world, self._faults, attempts=webhook_attempts, interval=webhook_interval)
+        self._deliveries = Deliveries(
+            self._world,
+            self._faults,
+            announce={provider.name: provider.announce for provider in PROVIDERS if provider.announce is not None},
+            attempts=webhook_attempts,
+            interval=webhook_interval,
+        )
         self._exchange = Exchange(self._world, self._log, self._faults)
         self._runner: web.AppRunner | None = None
 
@@ -468,7 +474,7 @@ def _reachable(host: str) -> str:
 def _operations() -> dict[str, Place]:
     """Return what each operation can show of the faults there are, by name."""
     places = {operation.name: operation.place for one in PROVIDERS for operation in one.operations}
-    return places | {f"{provider.name}.webhook": WEBHOOK for provider in PROVIDERS if provider.delivers}
+    return places | {f"{provider.name}.webhook": WEBHOOK for provider in PROVIDERS if provider.announce}
 
 
 def _workers(setting: int | Mapping[str, int] | None) -> dict[str, int]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-import msgspec
-
 from mirage_async.sandbox.faults.rules import Occasion
 from mirage_async.sandbox.posting import RefusedError, post
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from mirage_async.sandbox.faults.fault import Fault
     from mirage_async.sandbox.faults.flaws import Point
@@ -118,14 +115,15 @@ class _Parcel:
 class Deliveries:
     """Announces the ends of jobs to the webhooks that were given with them.
 
-    The token is sent back as Mirako documents it, and the body is the one it documents for other kinds of tasks. It
-    says nothing of failures; the attempts and the pause between them are modelled on the public behaviour of the RunPod
-    back end. Redirects are not followed, the environment's proxies are not used, and nothing is sent to an address
+    The token is sent back as Mirako documents it, and what is said is the provider's own affair. Nobody says how often
+    it tries; the attempts and the pause between them are modelled on the public behaviour of the RunPod back end.
+    Redirects are not followed, the environment's proxies are not used, and nothing is sent to an address
     outside this machine and its private network.
 
     Args:
         world: whose jobs are announced.
         faults: where the faults of deliveries wait.
+        announce: returns what is said of a job that has ended, by provider.
         attempts: how often a delivery is tried until a receiver answers with 2xx.
         interval: seconds of the sandbox's clock between two attempts, and how long a delivery that shall be
             overtaken waits for that.
@@ -134,13 +132,22 @@ class Deliveries:
         ValueError: a number is out of range.
     """
 
-    def __init__(self, world: World, faults: FaultRules, *, attempts: int, interval: float) -> None:
+    def __init__(
+        self,
+        world: World,
+        faults: FaultRules,
+        *,
+        announce: Mapping[str, Callable[[World, Job], Awaitable[bytes]]],
+        attempts: int,
+        interval: float,
+    ) -> None:
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
             raise ValueError(f"webhook_attempts must be a whole number from 1, got {attempts!r}")
         if isinstance(interval, bool) or not 0 < interval < math.inf:
             raise ValueError(f"webhook_interval must be more than 0 seconds, got {interval!r}")
         self._world = world
         self._faults = faults
+        self._announce = announce
         self._attempts = attempts
         self._interval = interval
         self._parcels: dict[int, _Parcel] = {}
@@ -295,7 +302,9 @@ class Deliveries:
             async with self._lines:
                 at = self._world.clock.monotonic()
                 try:
-                    attempt = await _sent(parcel, token, at=at, body=await _body(self._world, parcel.job))
+                    attempt = await _sent(
+                        parcel, token, at=at, body=await self._announce[parcel.job.provider](self._world, parcel.job)
+                    )
                 except RefusedError as refusal:
                     parcel.reason = str(refusal)
                     parcel.state = "refused" if parcel.state == "waiting" else parcel.state
@@ -317,24 +326,3 @@ async def _sent(parcel: _Parcel, token: str | None, *, at: float, body: bytes) -
         return DeliveryAttempt(at=at, status=await post(parcel.url, token=token, body=body))
     except ConnectionError as problem:
         return DeliveryAttempt(at=at, status=None, error=str(problem))
-
-
-async def _body(world: World, job: Job) -> bytes:
-    """Return what is said of a job that has ended; the same bytes each time."""
-    waited, worked = (round(1000 * seconds) for seconds in job.times())
-    # It has ended, or there would be nothing to say.
-    status = job.words.word(job.station(math.inf))
-    news: dict[str, Any] = {"id": job.id, "status": status, "delayTime": waited, "executionTime": worked}
-    if job.is_done:
-        news["output"] = await _output(world, job)
-    else:
-        news["error"] = job.reason
-    return msgspec.json.encode(news)
-
-
-async def _output(world: World, job: Job) -> dict[str, str]:
-    """Return the picture, with what is wrong with it, as a status call would show it."""
-    if "no-image" in job.flaws:
-        return {}
-    text = base64.b64encode(await world.encoded(job.pictures[0], job.flaws)).decode()
-    return {"image": f"data:image/jpeg;base64,{text}" if "data-url" in job.flaws else text}

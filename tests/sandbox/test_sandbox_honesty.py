@@ -15,7 +15,7 @@ from mirage_async.sandbox.honesty import TAGS, Tag
 
 LIST = Sandbox().honesty
 OPERATIONS = [operation.name for provider in PROVIDERS for operation in provider.operations]
-DELIVERIES = [f"{provider.name}.webhook" for provider in PROVIDERS if provider.delivers]
+DELIVERIES = [f"{provider.name}.webhook" for provider in PROVIDERS if provider.announce]
 NAMES = ["sandbox", *(provider.name for provider in PROVIDERS)]
 
 

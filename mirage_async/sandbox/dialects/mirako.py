@@ -6,6 +6,8 @@ import base64
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mirage_async.sandbox.answers import Answer, RefusalError, json_answer
 from mirage_async.sandbox.dialects import mirako_avatars
 from mirage_async.sandbox.dialects.mirako_dialect import json_fields, problem
@@ -83,6 +85,18 @@ async def _status(world: World, call: Call) -> Answer:
     elif sight.station.is_bad_end:
         data["error"] = job.reason
     return json_answer({"data": data})
+
+
+async def _announce(world: World, job: Job) -> bytes:
+    """Return the news of a task that has ended: the body that is documented for other kinds of tasks."""
+    waited, worked = (round(1000 * seconds) for seconds in job.times())
+    status = job.words.word(job.station(job.ended_at))
+    news: dict[str, Any] = {"id": job.id, "status": status, "delayTime": waited, "executionTime": worked}
+    if job.is_done:
+        news["output"] = await _result(world, job, job.flaws)
+    else:
+        news["error"] = job.reason
+    return msgspec.json.encode(news)
 
 
 async def _result(world: World, job: Job, flaws: frozenset[str]) -> dict[str, str]:
@@ -230,6 +244,6 @@ PROVIDER = Provider(
     ),
     find_key=bearer,
     refuse=problem,
-    delivers=True,
+    announce=_announce,
     behaviours=BEHAVIOURS + mirako_avatars.BEHAVIOURS,
 )

@@ -9,12 +9,13 @@ from mirage_async.sandbox.faults.flaws import ANSWER_FLAWS
 from mirage_async.sandbox.faults.places import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from mirage_async.sandbox.answers import Answer, RefusalError
     from mirage_async.sandbox.bodies import Body
     from mirage_async.sandbox.faults.places import Stage
     from mirage_async.sandbox.honesty import Behaviour
+    from mirage_async.sandbox.jobs import Job
     from mirage_async.sandbox.world import World
 
 __all__ = ["Call", "Operation", "Provider", "api_key_header", "bearer"]
@@ -97,7 +98,8 @@ class Provider:
         find_key: returns the API key in lower-case headers, "" when there is none.
         refuse: words a refusal in the provider's own shape.
         price: credits a picture costs.
-        delivers: whether it announces the end of a job to a webhook.
+        announce: returns the body of the request that tells a webhook of a job's end, the same each time; None where
+            the provider calls nobody.
         behaviours: where what it does here comes from.
     """
 
@@ -107,7 +109,7 @@ class Provider:
     find_key: Callable[[Mapping[str, str]], str]
     refuse: Callable[[RefusalError], Answer]
     price: float = 1.0
-    delivers: bool = False
+    announce: Callable[[World, Job], Awaitable[bytes]] | None = None
     behaviours: tuple[Behaviour, ...] = ()
 
 
