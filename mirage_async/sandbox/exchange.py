@@ -105,25 +105,24 @@ class Exchange:
         except RefusalError as refusal:
             answer = route.provider.refuse(refusal).with_headers(refusal.headers)
         answer = answer.with_headers(name)
-        if fault is not None and fault.flaw is None:
-            self._log.amend(serial, fault=str(fault))
-            ordered = fault_answer(fault, route.provider, self._world.clock)
-            if ordered is None:
-                return await self._strike(fault, request, answer, serial)
-            answer = ordered.with_headers(name)
-        elif fault is not None:
-            self._log.amend(serial, fault=str(fault))
-            answer = _spoiled(answer, fault, route.provider)
-        return self._respond(answer, serial, request)
+        if fault is None:
+            return self._respond(answer, serial, request)
+        self._log.amend(serial, fault=str(fault))
+        if fault.flaw is not None:
+            return self._respond(_spoiled(answer, fault, route.provider), serial, request)
+        ordered = fault_answer(fault, route.provider, self._world.clock)
+        if ordered is None:
+            return await self._strike(fault, request, answer, serial)
+        return self._respond(ordered.with_headers(name), serial, request)
 
     def _respond(self, answer: Answer, serial: int, request: web.Request) -> web.Response:
         url = self._world.url.encode()
         digest = blake2b(answer.body.replace(url, _HERE), digest_size=16).hexdigest()
         self._log.amend(serial, status=answer.status, answer_digest=digest)
-        body = answer.body
-        if answer.content_type == "application/json" and _HOST.fullmatch(request.host):
+        body, found = answer.body, f"http://{request.host}".encode()
+        if found != url and answer.content_type == "application/json" and _HOST.fullmatch(request.host):
             # Links lead to where the client found us, which from inside a container has another name.
-            body = body.replace(url, f"http://{request.host}".encode())
+            body = body.replace(url, found)
         headers = {"Content-Type": answer.content_type, **answer.headers}
         return web.Response(status=answer.status, body=body, headers=headers)
 
