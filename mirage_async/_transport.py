@@ -2,8 +2,8 @@
 
 Everything that decides about money rests on one question: had a connection been obtained when the exchange failed?
 Exception types do not answer it (a garbage reply to a delivered POST looks like "400 Bad Request", a plain
-`TimeoutError` may mean anything), aiohttp's tracing signals do. So each exchange carries a `_Phase` that the signals
-mark, and a failure becomes `NotSentError` or `LostError` by that mark alone.
+`TimeoutError` may mean anything), the moment aiohttp hands a request to a connection does. So each exchange is a
+`_Passage`, which is marked in that moment, and a failure becomes `NotSentError` or `LostError` by that mark alone.
 
 Three habits of aiohttp shape this file. It repeats an idempotent request once by itself when a kept-alive connection
 turns out dead, so a server may count one status call twice; a POST is never repeated. Its `total` timeout can swallow
@@ -13,10 +13,14 @@ headers in its exceptions, so the key is attached late, removed early, and no ai
 
 from __future__ import annotations
 
+import asyncio
 import io
 import ipaddress
+import math
 import platform
 import weakref
+from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -28,6 +32,8 @@ from mirage_async.wire import Form, Reply
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
+
+    from aiohttp.connector import Connection
 
     from mirage_async._clock import Clock
     from mirage_async.wire import Call
@@ -45,6 +51,9 @@ _LARGE_BODY = 1 << 20  # aiohttp warns about larger `bytes` bodies; a payload ob
 _USER_AGENT = f"mirage-async (python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
 
 
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
+
+
 class NotSentError(MirageError):
     """No connection was obtained: not a byte of the request left this machine."""
 
@@ -53,60 +62,32 @@ class LostError(MirageError):
     """A connection was obtained and no whole answer came: the server may have everything or nothing."""
 
 
-class _Phase:
-    """How far one exchange got; handed to aiohttp as its trace context."""
-
-    __slots__ = ("connected",)
-
-    def __init__(self) -> None:
-        self.connected = False
-
-
-async def _mark(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    phase = getattr(context, "trace_request_ctx", None)
-    if isinstance(phase, _Phase):
-        phase.connected = True
-
-
-def _phase_tracing() -> aiohttp.TraceConfig:
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_create_end.append(_mark)
-    tracing.on_connection_reuseconn.append(_mark)
-    tracing.freeze()
-    return tracing
-
-
 class Endpoint:
     """A provider's address and the key for it; the key never leaves for another origin.
-
-    Used as aiohttp client middleware: it sets the header only when the request really goes to this origin, and takes
-    it away again afterwards so that neither the response nor an exception carries it.
 
     Args:
         base_url: scheme, host and optional port and path prefix.
         credential: header name and value.
     """
 
-    __slots__ = ("_key", "_name", "_origin", "_value", "base_url", "loopback")
+    __slots__ = ("_key", "_name", "_origin", "_prefix", "_value", "base_url", "loopback")
 
     def __init__(self, base_url: str, credential: tuple[str, str]) -> None:
         self.base_url = checked_base_url(base_url)
         self._origin = self.base_url.origin()
+        self._prefix = str(self.base_url).rstrip("/")
         self._name, self._value = credential
         self._key = self._value.rpartition(" ")[2].encode()
         self.loopback = is_loopback(base_url)
 
-    async def __call__(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """Send `request` with the key if it goes home, without it otherwise."""
-        if request.url.origin() != self._origin:
-            return await handler(request)
-        request.headers[self._name] = self._value
-        try:
-            return await handler(request)
-        finally:
-            request.headers.pop(self._name, None)
+    def is_home(self, url: URL) -> bool:
+        """Whether the key may travel to `url`."""
+        return url.origin() == self._origin
+
+    @property
+    def credential(self) -> tuple[str, str]:
+        """Name and value of the header with the key."""
+        return self._name, self._value
 
     def without_key(self, body: bytes) -> bytes:
         """Return an answer with our key cut out, in case the provider quotes it back ("invalid key ...")."""
@@ -124,7 +105,7 @@ class Endpoint:
 
     def url(self, path: str) -> URL:
         """Return the whole address of `path`, which codecs build from safe characters only."""
-        return URL(f"{str(self.base_url).rstrip('/')}{path}", encoded=True)
+        return URL(self._prefix + path, encoded=True)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.base_url}>"
@@ -156,6 +137,75 @@ def is_loopback(base_url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class _Passage:
+    """One exchange on its way: has the key put into the request as it leaves, and knows whether it has left.
+
+    The key is set only when the request really goes to the endpoint's origin, and taken away again once it is written,
+    so that neither the response nor an exception carries it.
+    """
+
+    __slots__ = ("connected", "endpoint", "url")
+
+    def __init__(self, endpoint: Endpoint, path: str) -> None:
+        self.endpoint = endpoint
+        self.url = endpoint.url(path)
+        self.connected = False
+
+    def is_home(self, url: URL) -> bool:
+        """Whether a request for `url` goes where the key may go; usually it is the very URL it was made with."""
+        return url is self.url or self.endpoint.is_home(url)
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Be client middleware, in a session whose class of requests is not ours to choose."""
+        if not self.is_home(request.url):
+            return await handler(request)
+        name, value = self.endpoint.credential
+        request.headers[name] = value
+        try:
+            return await handler(request)
+        finally:
+            request.headers.pop(name, None)
+
+
+_passage: ContextVar[_Passage] = ContextVar("passage")
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request of a session of our own, which meets its passage in the moment it is handed to a connection.
+
+    Tracing would tell that moment, too, together with a dozen things nobody asked about, and cost a third of the call.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        passage = _passage.get()
+        passage.connected = True
+        if not passage.is_home(self.url):
+            return await super().send(conn)
+        name, value = passage.endpoint.credential
+        self.headers[name] = value
+        try:
+            return await super().send(conn)
+        finally:
+            self.headers.pop(name, None)
+
+
+async def _mark(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    passage = getattr(context, "trace_request_ctx", None)
+    if isinstance(passage, _Passage):
+        passage.connected = True
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Return what marks the passages of a session we did not make, whose class of requests is not ours to choose."""
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_create_end.append(_mark)
+    tracing.on_connection_reuseconn.append(_mark)
+    tracing.freeze()
+    return tracing
 
 
 class Transport:
@@ -191,12 +241,15 @@ class Transport:
                 self._session = aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
                     cookie_jar=aiohttp.DummyCookieJar(),
-                    trace_configs=[_phase_tracing()],
+                    headers=_HEADERS,
+                    request_class=_Request,
                     trust_env=False,
                 )
         return self._session
 
-    async def exchange(self, endpoint: Endpoint, call: Call, *, silence: float, deadline: float | None = None) -> Reply:
+    async def exchange(
+        self, endpoint: Endpoint, call: Call, *, silence: float | None = None, deadline: float | None = None
+    ) -> Reply:
         """Send one request and read its answer whole; redirects are returned, not followed.
 
         Cancelling raises through at once; what had been sent by then stays sent.
@@ -204,21 +257,22 @@ class Transport:
         Args:
             endpoint: where to, and with which key.
             call: what.
-            silence: seconds without a byte after which the answer counts as lost.
-            deadline: seconds for the whole exchange; None where the caller watches over it by other means.
+            silence: seconds without a byte after which the answer counts as lost, or None.
+            deadline: seconds for the whole exchange, or None. A caller that gives neither watches over it itself.
 
         Raises:
             NotSentError: no connection was obtained.
             LostError: the connection broke, stayed silent, or carried something that is no answer.
         """
-        session = self._ready_session()
-        phase = _Phase()
+        passage = _Passage(endpoint, call.path)
         try:
-            with anyio.fail_after(deadline):
-                return await self._exchange(session, endpoint, call, phase, silence)
+            if deadline is None:
+                return await self._exchange(call, passage, silence)
+            async with asyncio.timeout(deadline):
+                return await self._exchange(call, passage, silence)
         except TimeoutError:
-            waited = silence if deadline is None else min(silence, deadline)
-            if phase.connected:
+            waited = min(each for each in (silence, deadline, math.inf) if each is not None)
+            if passage.connected:
                 reason = f"no answer within {waited:g} s"
             else:
                 reason = f"no connection within {min(CONNECT_TIMEOUT, waited):g} s"
@@ -228,35 +282,37 @@ class Transport:
         except _TooLargeError:
             reason = f"the answer is larger than {call.max_reply_bytes} bytes"
         # Raised outside the handlers so that the original, which knows the request, is not dragged along.
-        if phase.connected:
+        if passage.connected:
             raise LostError(reason)
         raise NotSentError(reason)
 
-    async def _exchange(
-        self, session: aiohttp.ClientSession, endpoint: Endpoint, call: Call, phase: _Phase, silence: float
-    ) -> Reply:
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
-        if call.content_type is not None:
-            headers["Content-Type"] = call.content_type
-        # A session's own middlewares would be replaced by ours; a caller who brought some wants them to run.
-        theirs: tuple[Any, ...] = tuple(getattr(session, "_middlewares", ()) or ())
+    async def _exchange(self, call: Call, passage: _Passage, silence: float | None) -> Reply:
+        session = self._ready_session()
+        headers = None if call.content_type is None else {"Content-Type": call.content_type}
+        middlewares: tuple[Any, ...] = ()
+        if session is self._given:
+            # It has headers and middlewares of its own; the latter would be replaced by ours.
+            middlewares = (*(getattr(session, "_middlewares", ()) or ()), passage)
+            headers = {**_HEADERS, **(headers or {})}
+        else:
+            _passage.set(passage)
         async with session.request(
             call.method,
-            endpoint.url(call.path),
+            passage.url,
             data=_payload(call),
             headers=headers,
             allow_redirects=False,
             raise_for_status=False,  # a caller's session may raise; a refusal must not look like a lost answer
             proxy=self.proxy,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence),
-            trace_request_ctx=phase,
-            middlewares=(*theirs, endpoint),
+            timeout=_timeouts(silence),
+            trace_request_ctx=passage,
+            middlewares=middlewares,
         ) as response:
             body = await _read_capped(response, call.max_reply_bytes)
             return Reply(
                 status=response.status,
                 headers=response.headers,
-                body=endpoint.without_key(body),
+                body=passage.endpoint.without_key(body),
                 received_at=self._clock.time(),
             )
 
@@ -266,6 +322,11 @@ class Transport:
         session, self._session = self._session, None
         if session is not None and session is not self._given:
             await session.close()
+
+
+@lru_cache(maxsize=64)
+def _timeouts(silence: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
 
 
 class _TooLargeError(Exception):
@@ -309,5 +370,5 @@ _equipped: weakref.WeakSet[aiohttp.ClientSession] = weakref.WeakSet()
 def _equip(session: aiohttp.ClientSession) -> None:
     """Add our tracing hook to a caller's session, once."""
     if session not in _equipped:
-        session.trace_configs.append(_phase_tracing())
+        session.trace_configs.append(_tracing())
         _equipped.add(session)

@@ -113,7 +113,7 @@ class Attempt(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 async def attempt(transport: Transport, endpoint: Endpoint, offer: Offer[T]) -> Attempt[T]:
     """Send the POST once and say what became of it; raises nothing but a cancellation."""
     try:
-        reply = await transport.exchange(endpoint, offer.call, silence=offer.timeout, deadline=offer.timeout)
+        reply = await transport.exchange(endpoint, offer.call, deadline=offer.timeout)
     except NotSentError as error:
         message = f"no connection to {offer.provider} was obtained ({error}); nothing was sent"
         return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(message, provider=offer.provider))

@@ -174,8 +174,11 @@ class Buyer:
             await clock.sleep(pause)
         if pause > 0:
             raise job.wait_timeout("the provider asked to wait longer than there was time for")
-        with self._runtime.until_closed():
-            await slots.acquire_on_behalf_of(job)
+        try:
+            slots.acquire_on_behalf_of_nowait(job)
+        except anyio.WouldBlock:
+            with self._runtime.until_closed():
+                await slots.acquire_on_behalf_of(job)
         if self._runtime.closed or clock.monotonic() >= deadline:
             slots.release_on_behalf_of(job)
             self._runtime.check_open()

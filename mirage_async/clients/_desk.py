@@ -205,9 +205,12 @@ class Desk:
     # --- asking ---
 
     async def ask_once(self, call: Call, read: Callable[[Reply], T]) -> T:
-        """Ask a question that costs nothing, once; everything that goes wrong is a `MirageError`."""
+        """Ask a question that costs nothing, once; everything that goes wrong is a `MirageError`.
+
+        Whoever asks bounds the time it may take; a client's own `timeout` ends a silence before.
+        """
         try:
-            reply = await self.runtime.transport.exchange(self.endpoint, call, silence=self._patience())
+            reply = await self.runtime.transport.exchange(self.endpoint, call, silence=self.terms.timeout)
         except NotSentError as error:
             msg = f"no connection to {self.provider} was obtained: {error}"
             raise ConnectionFailedError(msg, provider=self.provider) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from mirage_async.exceptions import ClosedError, DownloadError
+from mirage_async.exceptions import ClosedError, DownloadError, ResponseError
 from mirage_async.models import Generation, Timings
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mirage_async.wire import Report
 
 __all__ = ["redeem_pictures"]
+
+RENEWAL_TIMEOUT = 60.0  # seconds to ask for a fresh link
 
 _logger = logging.getLogger("mirage_async.clients")
 
@@ -73,7 +75,12 @@ def _renewal(job: Job[Generation], index: int) -> Callable[[], Awaitable[str | N
     """Return a way to ask the job for a fresh link, for the picture at `index`."""
 
     async def renew() -> str | None:
-        report = await job.kind.look(job)
+        try:
+            with anyio.fail_after(RENEWAL_TIMEOUT):
+                report = await job.kind.look(job)
+        except TimeoutError:
+            msg = f"{job.provider} gave no usable answer within {RENEWAL_TIMEOUT:g} s"
+            raise ResponseError(msg, provider=job.provider) from None
         return report.pieces[index].url if index < len(report.pieces) else None
 
     return renew

@@ -2,7 +2,7 @@
 
 from mirage_async.jobs._job import Job, checked_wait
 from mirage_async.jobs._kind import JobKind, NullRecorder, Recorder, Waker
-from mirage_async.jobs._settle import accept, conclude, is_dubious, note, refuse
+from mirage_async.jobs._settle import accept, conclude, is_at_hand, is_dubious, note, refuse
 from mirage_async.jobs._states import check_move
 from mirage_async.jobs._tokens import Token, read_token
 
@@ -17,6 +17,7 @@ __all__ = [
     "check_move",
     "checked_wait",
     "conclude",
+    "is_at_hand",
     "is_dubious",
     "note",
     "read_token",

@@ -12,15 +12,19 @@ import asyncio
 import copy
 import logging
 import secrets
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from mirage_async.exceptions import ClosedError, InputError, WaitTimeoutError
+from mirage_async.jobs._sleepers import Sleeper, Sleepers, joined, left, wake, wake_all
 from mirage_async.jobs._states import check_move
 from mirage_async.jobs._tokens import Token
 from mirage_async.models import JobStatus, JobUpdate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
+    from types import TracebackType
 
     from mirage_async.exceptions import MirageError
     from mirage_async.jobs._kind import JobKind
@@ -104,8 +108,8 @@ class Job(Generic[T]):
         self._claimed = False
         self._outcome: tuple[T | None, MirageError | None] | None = None
         self._stopped: MirageError | None = None
-        self._waiters: dict[asyncio.Future[None], None] | None = None  # for the end
-        self._readers: dict[asyncio.Future[None], None] | None = None  # for any change
+        self._waiters: Sleepers = None  # for the end
+        self._readers: Sleepers = None  # for any change
 
     @property
     def provider(self) -> str:
@@ -154,7 +158,7 @@ class Job(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait for the result; see `result`."""
-        return self.result().__await__()
+        return cast("Generator[Any, None, T]", _Wait(self))
 
     async def result(self, *, max_wait: float | None = None) -> T:
         """Wait for the result and return it.
@@ -173,13 +177,30 @@ class Job(Generic[T]):
             ClosedError: the client was closed meanwhile.
             InputError: `max_wait` is not a positive number of seconds.
         """
-        deadline = None if max_wait is None else self._extend(checked_wait(max_wait))
-        while self._outcome is None:
-            if self._stopped is not None:
-                raise copy.copy(self._stopped)
-            if deadline is not None and self.kind.clock.monotonic() >= deadline:
+        if max_wait is None:
+            return await self
+        deadline = self._extend(checked_wait(max_wait))
+        while not self._over():
+            if self.kind.clock.monotonic() >= deadline:
                 raise self.wait_timeout("the wait is over", max_wait)
-            await self._sleep("_waiters", until=deadline)
+            sleeper = self._sleeper()
+            timer = self.kind.clock.call_at(deadline, partial(wake, sleeper))
+            try:
+                await sleeper
+            finally:
+                timer.cancel()
+                self._waiters = left(self._waiters, sleeper)
+        return self._taken()
+
+    def _over(self) -> bool:
+        """Whether there is something to tell a waiter; raises what stopped the watching."""
+        if self._outcome is None and self._stopped is not None:
+            raise copy.copy(self._stopped)
+        return self._outcome is not None
+
+    def _taken(self) -> T:
+        """Hand the outcome over to a waiter; there must be one."""
+        assert self._outcome is not None  # noqa: S101 - says so to the type checker
         value, error = self._outcome
         self.taken = True
         try:
@@ -189,6 +210,12 @@ class Job(Generic[T]):
         if error is not None:
             raise copy.copy(error)
         return value  # type: ignore[return-value]  # an outcome without error has a value
+
+    def _sleeper(self) -> Sleeper:
+        """Return a new future that ends with the job or its watching."""
+        sleeper: Sleeper = asyncio.get_running_loop().create_future()
+        self._waiters = joined(self._waiters, sleeper)
+        return sleeper
 
     async def updates(self) -> AsyncIterator[JobUpdate]:
         """Tell the current state first, then every later one, and end after the one that ends the job.
@@ -208,7 +235,12 @@ class Job(Generic[T]):
             if stopped is not None:
                 raise copy.copy(stopped)
             while self.version == seen:
-                await self._sleep("_readers")
+                reader: Sleeper = asyncio.get_running_loop().create_future()
+                self._readers = joined(self._readers, reader)
+                try:
+                    await reader
+                finally:
+                    self._readers = left(self._readers, reader)
 
     def _extend(self, wait: float) -> float:
         """Watch for `wait` seconds from now and return the moment that ends; a finished job needs no watching."""
@@ -219,31 +251,14 @@ class Job(Generic[T]):
                 self.kind.waker.watch(self, deadline, at_once=True)
         return deadline
 
-    async def _sleep(self, where: Literal["_waiters", "_readers"], *, until: float | None = None) -> None:
-        """Sleep on a future of one's own until `_rouse` or the moment `until`."""
-        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        sleepers: dict[asyncio.Future[None], None] | None = getattr(self, where)
-        if sleepers is None:
-            sleepers = {}
-            setattr(self, where, sleepers)
-        sleepers[sleeper] = None
-        timer = None if until is None else self.kind.clock.call_at(until, lambda: _wake(sleeper))
-        try:
-            await sleeper
-        finally:
-            if timer is not None:
-                timer.cancel()
-            sleepers.pop(sleeper, None)
-            if not sleepers:
-                setattr(self, where, None)
-
-    def _rouse(self, where: Literal["_waiters", "_readers"]) -> None:
-        for sleeper in tuple(getattr(self, where) or ()):
-            _wake(sleeper)
-
     def _changed(self) -> None:
         self.version += 1
-        self._rouse("_readers")
+        readers, self._readers = self._readers, None
+        wake_all(readers)
+
+    def _rouse(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        wake_all(waiters)
 
     # What follows is called by the library only.
 
@@ -285,7 +300,7 @@ class Job(Generic[T]):
             self.progress = 1.0
         self._outcome = (value, error)
         self._changed()
-        self._rouse("_waiters")
+        self._rouse()
         self.kind.ended(self)
 
     def stop(self, error: MirageError) -> None:
@@ -293,7 +308,7 @@ class Job(Generic[T]):
         if self._outcome is None:
             self._stopped = error
             self._changed()
-            self._rouse("_waiters")
+            self._rouse()
             self.kind.ended(self)
 
     def wait_timeout(self, why: str, waited: float | None = None) -> WaitTimeoutError:
@@ -337,6 +352,24 @@ def checked_wait(seconds: float) -> float:
     return float(seconds)
 
 
-def _wake(sleeper: asyncio.Future[None]) -> None:
-    if not sleeper.done():
-        sleeper.set_result(None)
+class _Wait(Iterator[object]):
+    """One `await job`. A coroutine would do the same in five times the memory, and there may be a hundred thousand."""
+
+    __slots__ = ("_job", "_sleeper")
+
+    def __init__(self, job: Job[Any]) -> None:
+        self._job = job
+        self._sleeper: Sleeper | None = None
+
+    def __next__(self) -> object:
+        job = self._job
+        if job._over():  # noqa: SLF001 - a part of the job in a place of its own
+            raise StopIteration(job._taken())  # noqa: SLF001
+        self._sleeper = job._sleeper()  # noqa: SLF001
+        return next(self._sleeper.__await__())
+
+    def throw(self, kind: Any, error: BaseException | None = None, trace: TracebackType | None = None) -> NoReturn:
+        """Leave, because the waiter was cancelled; what generators do has three parameters."""
+        if self._sleeper is not None:
+            self._job._waiters = left(self._job._waiters, self._sleeper)  # noqa: SLF001
+        raise (kind if error is None else error).with_traceback(trace)

@@ -18,6 +18,7 @@ from mirage_async.exceptions import (
     ResponseError,
     SubmissionUncertainError,
 )
+from mirage_async.jobs._kind import NullRecorder
 from mirage_async.models import JobStatus
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mirage_async.jobs._job import Job
     from mirage_async.wire import Report, Submitted
 
-__all__ = ["accept", "conclude", "note", "refuse"]
+__all__ = ["accept", "conclude", "is_at_hand", "is_dubious", "note", "refuse"]
 
 T = TypeVar("T")
 
@@ -73,6 +74,11 @@ def is_hollow(report: Report) -> bool:
 def is_dubious(report: Report) -> bool:
     """Whether asking again might bring a better answer: success with nothing to show, or with a picture cut short."""
     return is_hollow(report) or any(piece.flaw is not None for piece in report.pieces)
+
+
+def is_at_hand(job: Job[T], report: Report) -> bool:
+    """Whether concluding will wait for nothing: there is nothing to fetch, and nothing to write."""
+    return not report.temporary and isinstance(job.kind.recorder, NullRecorder)
 
 
 async def conclude(job: Job[T], report: Report) -> None:

@@ -5,25 +5,25 @@ is synchronous, looks at plain state, ends waits that are over, moves due jobs t
 as many pollers as the account's limits allow, and arms the timer for the next moment anything can happen. A poller
 then does the waiting: it takes ready jobs of its account one after the other until there is none it may ask about.
 
-Status calls carry no deadline of their own; a scope for each would cost a quarter of the call. A socket that goes
+Status calls carry no deadline of their own; a scope or timer for each would cost up to a quarter of the call. A socket that goes
 silent ends by its own timeout, and the sweep in `_turn` cancels a poller whose call has dragged on for too long.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import msgspec
 
 from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
-from mirage_async.jobs import conclude, is_dubious, note
+from mirage_async.jobs import conclude, is_at_hand, is_dubious, note
 from mirage_async.scheduler._account import Account, AccountStatistics, Entry
 from mirage_async.scheduler._adaptive import ModelStatistics
 from mirage_async.scheduler._intervals import BackoffInterval, IntervalPolicy
@@ -43,6 +43,7 @@ _logger = logging.getLogger("mirage_async.scheduler")
 LONGEST_CALL = 90.0  # seconds a status call may take in all; the sweep looks every SWEEP seconds
 SWEEP = 5.0
 DUBIOUS_REPORTS = 3  # a provider may announce success a moment before it can show all of it; then it is believed
+SLACK = 1e-3  # of an interval, by which a status call may be later: jitter varies it a hundred times as much
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
 
 
@@ -71,26 +72,18 @@ class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class _Flight:
     """One poller at work, for the sweep."""
 
-    __slots__ = ("began", "over", "scope")
+    __slots__ = ("began", "over", "task")
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.over = False
-        # Made by the poller itself: anyio makes scopes inside tasks only, and a timer is what starts a poller.
-        self.scope: anyio.CancelScope | None = None
-
-    def enter(self) -> anyio.CancelScope:
-        """Return the scope to poll in; one that was ended before it began lets nothing be awaited."""
-        self.scope = anyio.CancelScope()
-        if self.over:
-            self.scope.cancel()
-        return self.scope
+        self.task: asyncio.Task[Any] | None = None  # once it runs; cancelled before, it would never tidy up
 
     def end(self) -> None:
-        """Let the poller stop at once."""
+        """Let the poller stop at once, or when it has handed over the result it has in hands."""
         self.over = True
-        if self.scope is not None:
-            self.scope.cancel()
+        if self.task is not None and self.began < math.inf:
+            self.task.cancel()
 
 
 class Scheduler:
@@ -149,18 +142,19 @@ class Scheduler:
             return
         entry: Entry | None = job.ticket
         if entry is None:
+            now = self.clock.monotonic()
             entry = job.ticket = Entry(job, job.kind.account)
-            begin(entry, job, self.clock.monotonic(), attached=at_once)
+            begin(entry, job, now, attached=at_once)
             entry.account.entries.add(entry)
             self._set_deadline(entry, deadline)
-            self._set_due(entry, self.clock.monotonic() + (0.0 if at_once else self._interval(entry, job)))
+            self._ask_in(0.0 if at_once else self._interval(entry, job, now), entry, now)
+            self._arm_for_ready(entry.account)
         else:
             if entry.over is None or deadline > entry.over * TICK:
                 self._drop_deadline(entry)
                 self._set_deadline(entry, deadline)
             if at_once:
                 self.wake(job)
-        self._arm()
 
     def wake(self, job: Job[Any]) -> None:
         """Ask about `job` now, because a hint says it has changed."""
@@ -172,8 +166,8 @@ class Scheduler:
         elif entry.due is not None:
             entry.due = None
             self._due.withdrawn()
-            self._set_due(entry, self.clock.monotonic())
-            self._arm()
+            self._ask_in(0.0, entry, self.clock.monotonic())
+            self._arm_for_ready(entry.account)
 
     def forget(self, job: Job[Any]) -> None:
         """Stop asking about `job`; harmless when nobody does."""
@@ -258,15 +252,25 @@ class Scheduler:
                 self._timer.cancel()
             self._timer, self._timer_at = self.clock.call_at(at, self._on_timer), at
 
+    def _arm_for_ready(self, account: Account) -> None:
+        if account in self._ready:
+            self._arm()
+
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, math.inf
         self._turn()
 
-    def _set_due(self, entry: Entry, when: float) -> None:
-        if when > self.clock.monotonic():
-            entry.due = self._due.add(when, entry)
-        else:
+    def _ask_in(self, wait: float, entry: Entry, now: float) -> None:
+        """Let the next status call be due in `wait` seconds.
+
+        One that is due at once begins with the next turn or goes to the poller that asks for this.
+        """
+        if wait <= 0:
             self._make_ready(entry)  # not in a tick's time: somebody knows that it has something to say
+            return
+        entry.due = self._due.add(now + wait, entry, slack=SLACK * wait)
+        if now + wait < self._timer_at:
+            self._arm()
 
     def _make_ready(self, entry: Entry) -> None:
         entry.due = None
@@ -275,6 +279,8 @@ class Scheduler:
 
     def _set_deadline(self, entry: Entry, deadline: float) -> None:
         entry.over = self._deadlines.add(deadline, entry)
+        if deadline < self._timer_at:
+            self._arm()
 
     def _drop_deadline(self, entry: Entry) -> None:
         if entry.over is not None:
@@ -297,8 +303,8 @@ class Scheduler:
             if now - flight.began > LONGEST_CALL:
                 flight.end()
 
-    def _interval(self, entry: Entry, job: Job[Any]) -> float:
-        view = view_of(entry, job, self.clock.monotonic())
+    def _interval(self, entry: Entry, job: Job[Any], now: float) -> float:
+        view = view_of(entry, job, now)
         interval, usable = math.nan, False
         try:
             interval = self.policy.next_interval(view)
@@ -327,20 +333,23 @@ class Scheduler:
 
     async def _poll_ready(self, account: Account, first: Entry, flight: _Flight) -> None:
         entry: Entry | None = first
+        flight.task = asyncio.current_task()
         try:
-            with flight.enter():
-                while entry is not None:
-                    flight.began = self.clock.monotonic()
-                    await self._poll(entry)
-                    entry = self._take(account, self.clock.monotonic())
-            if entry is not None:
-                self._missed(entry, ResponseError(f"a status call took longer than {LONGEST_CALL:g} s"))
+            while entry is not None and not flight.over:
+                flight.began = self.clock.monotonic()
+                await self._poll(entry, flight)
+                entry = self._take(account, self.clock.monotonic())
+        except asyncio.CancelledError:
+            if not flight.over:
+                raise  # not by the sweep: the event loop ends
         finally:
             self._flights.discard(flight)
             account.in_flight -= 1
+            if entry is not None:  # cut short
+                self._missed(entry, ResponseError(f"a status call took longer than {LONGEST_CALL:g} s"))
             self._turn()
 
-    async def _poll(self, entry: Entry) -> None:
+    async def _poll(self, entry: Entry, flight: _Flight) -> None:
         job = entry.job
         if job is None:
             return  # forgotten between being taken and being asked about
@@ -349,35 +358,46 @@ class Scheduler:
         try:
             report = await job.kind.look(job)
             entry.account.calm()
-            self._answered(entry, job, report, asked)
+            ended = self._answered(entry, job, report, asked)
         except MirageError as error:
             self._missed(entry, error)
         except Exception as error:
             _logger.exception("a status call for %r failed in an unforeseen way", job)
             self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
+        else:
+            if ended and is_at_hand(job, report):
+                flight.began = math.inf  # nothing is awaited for long, and whatever is must not be cut short
+                await self._conclude(job, report)
+            elif ended:
+                self._tasks.spawn(self._conclude(job, report))
 
-    def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float) -> None:
-        """Act on a usable answer; it counts even if the wait ended while the call was under way."""
+    def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float) -> bool:
+        """Act on a usable answer, and return whether it ends the job, which is then claimed for the caller to conclude.
+
+        It counts even if the wait ended while the call was under way.
+        """
+        now = self.clock.monotonic()
         entry.polls += 1
         entry.misses = entry.not_found = 0
-        self._learning.looked(self.policy, entry, job, report, asked=asked, now=self.clock.monotonic())
+        self._learning.looked(self.policy, entry, job, report, asked=asked, now=now)
         if report.status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
         if report.status is not None and report.status.terminal:
             if is_dubious(report):
                 entry.dubious += 1
                 if entry.dubious < DUBIOUS_REPORTS:
-                    self._ask_again(entry)
-                    return
-            if job.claim():
-                self._concluded += 1
-                entry.account.finished(job.polls)
-                self._drop_deadline(entry)
-                self._tasks.spawn(self._conclude(job, report))
-            return
+                    self._ask_again(entry, now)
+                    return False
+            if not job.claim():
+                return False
+            self._concluded += 1
+            entry.account.finished(job.polls)
+            self._drop_deadline(entry)
+            return True
         if not job.done:
             note(job, report)
-        self._ask_again(entry)
+        self._ask_again(entry, now)
+        return False
 
     async def _conclude(self, job: Job[Any], report: Report) -> None:
         try:
@@ -389,7 +409,7 @@ class Scheduler:
 
     def _missed(self, entry: Entry, error: MirageError) -> None:
         """Act on a status call that brought no usable answer."""
-        account = entry.account
+        account, now = entry.account, self.clock.monotonic()
         account.failed += 1
         entry.misses += 1
         entry.not_found = entry.not_found + 1 if isinstance(error, NotFoundError) else 0
@@ -407,19 +427,19 @@ class Scheduler:
         _logger.info("a status call for %r brought no answer (%s); asking on", job, type(error).__name__)
         if verdict is Verdict.SLOW_DOWN:
             assert isinstance(error, APIError)  # noqa: S101 - the verdict is about these only; for the type checker
-            account.pause(self.clock.monotonic(), error.retry_after)
+            account.pause(now, error.retry_after)
         patience = delays(1.0, 2.0, 30.0)
         for _ in range(min(entry.misses, 8) - 1):
             next(patience)
-        self._ask_again(entry, at_least=next(patience))
+        self._ask_again(entry, now, at_least=next(patience))
 
-    def _ask_again(self, entry: Entry, *, at_least: float = 0.0) -> None:
+    def _ask_again(self, entry: Entry, now: float, *, at_least: float = 0.0) -> None:
         entry.flying = False
         job = entry.job
         if job is not None:
-            wait = 0.0 if entry.urgent else max(at_least, self._interval(entry, job))
+            wait = 0.0 if entry.urgent else max(at_least, self._interval(entry, job, now))
             entry.urgent = False
-            self._set_due(entry, self.clock.monotonic() + wait)
+            self._ask_in(wait, entry, now)
 
 
 def _is_due(entry: Entry, tick: int) -> bool:

@@ -18,6 +18,16 @@ _EXACT = 1e-6  # of a tick: a moment that is a whole number of ticks but for rou
 _COMPACT_ABOVE = 64  # stale items are not worth sweeping out below this
 
 
+class _Slot(Generic[T]):
+    """One tick: its items, and the one number that all of them know it by, so that none has a number of its own."""
+
+    __slots__ = ("items", "tick")
+
+    def __init__(self, tick: int, items: list[T]) -> None:
+        self.tick = tick
+        self.items = items
+
+
 class TimerWheel(Generic[T]):
     """Lists of items by tick, and a heap of the ticks that have any.
 
@@ -33,7 +43,7 @@ class TimerWheel(Generic[T]):
 
     def __init__(self, current: Callable[[T, int], bool]) -> None:
         self._current = current
-        self._slots: dict[int, list[T]] = {}
+        self._slots: dict[int, _Slot[T]] = {}
         self._ticks: list[int] = []
         self._live = 0
         self._stale = 0
@@ -41,17 +51,27 @@ class TimerWheel(Generic[T]):
     def __len__(self) -> int:
         return self._live
 
-    def add(self, when: float, item: T) -> int:
-        """Add `item`, due at `when`, and return its tick, by which `current` will know it."""
+    def add(self, when: float, item: T, *, slack: float = 0.0) -> int:
+        """Add `item`, due at `when`, and return its tick, by which `current` will know it.
+
+        Args:
+            when: seconds.
+            item: what is due then.
+            slack: seconds it may be late beyond its tick. What is due far from now is rarely needed to the tick, and
+                items that may share one cost less: each tick in use costs more than an item.
+        """
         tick = math.ceil(when / TICK - _EXACT)
+        if slack > 2 * TICK:
+            below = (1 << (int(slack / TICK).bit_length() - 1)) - 1  # of a power of two, so that many meet
+            tick = (tick + below) & ~below
         slot = self._slots.get(tick)
         if slot is None:
-            self._slots[tick] = [item]
+            slot = self._slots[tick] = _Slot(tick, [item])
             heapq.heappush(self._ticks, tick)
         else:
-            slot.append(item)
+            slot.items.append(item)
         self._live += 1
-        return tick
+        return slot.tick
 
     def withdrawn(self) -> None:
         """Note that one item has become stale: it moved or is gone."""
@@ -64,11 +84,11 @@ class TimerWheel(Generic[T]):
         """Return when the earliest live item is taken out, or None when there is none."""
         while self._ticks:
             tick = self._ticks[0]
-            slot = self._slots[tick]
-            while slot and not self._current(slot[-1], tick):
-                slot.pop()
+            items = self._slots[tick].items
+            while items and not self._current(items[-1], tick):
+                items.pop()
                 self._stale -= 1
-            if slot:
+            if items:
                 return tick * TICK
             del self._slots[heapq.heappop(self._ticks)]
         return None
@@ -77,7 +97,7 @@ class TimerWheel(Generic[T]):
         """Take out every live item whose tick has ended by `now`: tick by tick, within one in the order of adding."""
         while (at := self.next_at()) is not None and at <= now:
             tick = heapq.heappop(self._ticks)
-            for item in self._slots.pop(tick):
+            for item in self._slots.pop(tick).items:
                 if self._current(item, tick):
                     self._live -= 1
                     yield item
@@ -87,8 +107,8 @@ class TimerWheel(Generic[T]):
     def _compact(self) -> None:
         for tick, slot in self._slots.items():
             # Once each: what moved away and back is in its list twice, and alive both times.
-            slot[:] = dict.fromkeys(item for item in slot if self._current(item, tick))
-        self._slots = {tick: slot for tick, slot in self._slots.items() if slot}
+            slot.items = list(dict.fromkeys(item for item in slot.items if self._current(item, tick)))
+        self._slots = {tick: slot for tick, slot in self._slots.items() if slot.items}
         self._ticks = list(self._slots)
         heapq.heapify(self._ticks)
         self._stale = 0

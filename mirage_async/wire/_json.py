@@ -15,7 +15,7 @@ from mirage_async.exceptions import ResponseError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["Fields", "decode", "each", "encode", "inner", "opened", "plain"]
+__all__ = ["Fields", "decode", "each", "encode", "field", "inner", "opened", "plain"]
 
 T = TypeVar("T")
 
@@ -63,6 +63,14 @@ def inner(fields: Fields, name: str, *, provider: str | None = None) -> Fields:
     if name not in fields:
         raise ResponseError(f"the answer has no {name!r}", provider=provider)
     return decode(fields[name], Fields, provider=provider)
+
+
+def field(fields: Fields, name: str) -> object:
+    """Decode one field; None where it is missing, null or unreadable."""
+    try:
+        return decode(fields.get(name, _NULL), object)
+    except ResponseError:
+        return None
 
 
 def each(fields: Fields, name: str) -> list[Fields]:

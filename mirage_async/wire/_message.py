@@ -119,7 +119,7 @@ class Report(_Unshown, frozen=True, kw_only=True):
         avatar: the avatar, for a build.
         reason: why a job failed, in the provider's words, or what makes the report hollow.
         credits: what was charged, in the provider's unit.
-        raw: the decoded answer without picture data.
+        raw: the decoded answer without picture data; may be left empty while the job goes on.
     """
 
     status: JobStatus | None

@@ -165,14 +165,16 @@ def _state(word: str | None) -> JobStatus | None:
 
 
 def _report(word: str, data: dict[str, Any], answer: Fields) -> Report:
-    status = _state(word)
+    status, progress = _state(word), share(data.get("progress"))
+    if status is None or not status.terminal:
+        return Report(status=status, word=word, progress=progress)
     pieces, reason = _pieces(data) if status is JobStatus.SUCCEEDED else ((), None)
     if status is JobStatus.FAILED:
         reason = _reason(data) or _reason(plain(answer))
     return Report(
         status=status,
         word=word,
-        progress=share(data.get("progress")),
+        progress=progress,
         pieces=pieces,
         temporary=bool(pieces),
         reason=reason,

@@ -25,7 +25,7 @@ from mirage_async.wire._checks import (
     web_address,
     whole_number,
 )
-from mirage_async.wire._json import Fields, decode, encode, inner, plain
+from mirage_async.wire._json import Fields, decode, encode, field, inner, plain
 from mirage_async.wire._message import PICTURE_LIMIT, Call, Piece, Reply, Report, Submitted
 from mirage_async.wire._pictures import accepted, as_base64, as_data_url, warn
 from mirage_async.wire._results import picture_bytes
@@ -237,7 +237,7 @@ def read_submitted(reply: Reply) -> Submitted:
         ResponseError: there is no usable task id.
     """
     answer, data = _opened(reply)
-    task_id = checked_id(plain(data, without=("image",)).get("task_id"), NAME)
+    task_id = checked_id(field(data, "task_id"), NAME)
     return Submitted(id=task_id, report=_task_report(answer, data))
 
 
@@ -420,11 +420,13 @@ def _reason(fields: dict[str, Any]) -> str | None:
 
 
 def _task_report(answer: Fields, data: Fields) -> Report | None:
-    raw = _raw(answer, data)
-    word = text(raw["data"].get("status"))
+    word = text(field(data, "status"))
     if word is None:
         return None
     status = _TASK_STATES.get(word.strip().upper())
+    if status is None or not status.terminal:
+        return Report(status=status, word=word)
+    raw = _raw(answer, data)
     reason = _reason(raw["data"])
     pieces = _pieces(data) if status is JobStatus.SUCCEEDED else ()
     if status is JobStatus.SUCCEEDED and not pieces:

@@ -41,7 +41,7 @@ class Bench:
     @property
     def places(self) -> int:
         """Return how many places in lists are taken."""
-        return sum(map(len, self.wheel._slots.values()))
+        return sum(len(slot.items) for slot in self.wheel._slots.values())
 
     def check(self) -> None:
         """Compare the wheel with the truth."""

@@ -17,7 +17,16 @@ from aiohttp import web
 
 from mirage_async import _transport
 from mirage_async._clock import SystemClock
-from mirage_async._transport import Endpoint, LostError, NotSentError, Transport, is_loopback
+from mirage_async._transport import (
+    Endpoint,
+    LostError,
+    NotSentError,
+    Transport,
+    _Passage,
+    _passage,
+    _Request,
+    is_loopback,
+)
 from mirage_async.exceptions import ConfigurationError
 from mirage_async.wire import Call, Form, Reply
 
@@ -431,16 +440,19 @@ async def test_connections_are_kept_and_used_again(transport: Transport) -> None
 # --- the key ---
 
 
-async def test_the_key_goes_to_its_own_origin_only() -> None:
-    """A request that a caller's middleware sends elsewhere travels without the key."""
-    async with serving(answering(OK)) as home, serving(answering(OK)) as away, aiohttp.ClientSession() as session:
-        endpoint = Endpoint(home.url, CREDENTIAL)
-        for url in (home.url, away.url):
-            async with session.get(url, middlewares=(endpoint,)) as response:
+@pytest.mark.parametrize("ours", [True, False])
+async def test_the_key_goes_to_its_own_origin_only(ours: bool) -> None:
+    """A request that goes elsewhere after all, in our session or a caller's, travels without the key."""
+    session = aiohttp.ClientSession(request_class=_Request if ours else aiohttp.ClientRequest)
+    async with serving(answering(OK)) as home, serving(answering(OK)) as away, session:
+        passage = _Passage(Endpoint(home.url, CREDENTIAL), "/")
+        _passage.set(passage)
+        for url in (passage.url, home.url, away.url):
+            async with session.get(url, middlewares=() if ours else (passage,)) as response:
                 assert response.status == 200
                 assert KEY not in str(response.request_info)
-        assert KEY.encode() in home.requests[0]
-        assert KEY.encode() not in away.requests[0]
+        assert [KEY.encode() in request for request in home.requests] == [True, True]
+        assert [KEY.encode() in request for request in away.requests] == [False]
 
 
 @pytest.mark.parametrize("behave", [closing, answering(b"garbage\r\n\r\n"), silent])
