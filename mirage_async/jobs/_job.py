@@ -24,7 +24,6 @@ from mirage_async.models import JobStatus, JobUpdate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
-    from types import TracebackType
 
     from mirage_async.exceptions import MirageError
     from mirage_async.jobs._kind import JobKind
@@ -368,8 +367,8 @@ class _Wait(Iterator[object]):
         self._sleeper = job._sleeper()  # noqa: SLF001
         return next(self._sleeper.__await__())
 
-    def throw(self, kind: Any, error: BaseException | None = None, trace: TracebackType | None = None) -> NoReturn:
-        """Leave, because the waiter was cancelled; what generators do has three parameters."""
+    def throw(self, kind: Any, error: BaseException | None = None, trace: object = None) -> NoReturn:  # noqa: ARG002
+        """Leave, because the waiter was cancelled; a generator takes the same parameters, the last of no use."""
         if self._sleeper is not None:
             self._job._waiters = left(self._job._waiters, self._sleeper)  # noqa: SLF001
-        raise (kind if error is None else error).with_traceback(trace)
+        raise kind if error is None else error

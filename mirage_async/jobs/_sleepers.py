@@ -6,8 +6,10 @@ and costs no container.
 
 from __future__ import annotations
 
-import asyncio
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Sleeper", "Sleepers", "joined", "left", "wake", "wake_all"]
 

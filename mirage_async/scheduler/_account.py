@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mirage_async.jobs import Job
+    from mirage_async.scheduler._entry import Entry
 
-__all__ = ["Account", "AccountStatistics", "Entry"]
+__all__ = ["Account", "AccountStatistics"]
 
 LONGEST_PAUSE = 60.0  # seconds; a provider that asks for more is asked again after this anyway, since a job waits
 FIRST_SPACING, LONGEST_SPACING = 0.05, 2.0  # seconds between status calls after a throttle, doubling in between
@@ -67,48 +68,6 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
     polls_per_job: float | None = None
     delay_bound_mean: float | None = None
     delay_bound_p95: float | None = None
-
-
-class Entry:
-    """The scheduler's note about one job being watched; the job's `ticket` points back at it."""
-
-    __slots__ = (
-        "account",
-        "began",
-        "dubious",
-        "due",
-        "ended",
-        "flying",
-        "job",
-        "looked",
-        "misses",
-        "not_found",
-        "over",
-        "polls",
-        "shown",
-        "started",
-        "teaches",
-        "urgent",
-    )
-
-    def __init__(self, job: Job[Any], account: Account) -> None:
-        self.job: Job[Any] | None = job  # None once nobody watches it; queues may still hold the note for a while
-        self.account = account
-        self.due: int | None = None  # the tick; None while ready, flying or withdrawn
-        self.over: int | None = None  # the tick in which the wait ends; None without an end
-        self.polls = 0
-        self.misses = 0  # status calls without usable answer, in a row
-        self.not_found = 0  # of these: answers "no such job"
-        self.dubious = 0  # reports of success with nothing, or half a picture, to show for it
-        self.flying = False
-        self.urgent = False  # a hint came while a status call was under way: ask again right after it
-        # For policies that learn, in monotonic seconds:
-        self.started = 0.0  # accepted by the provider, or attached
-        self.began: float | None = None  # running, as well as is known
-        self.looked: float | None = None  # last seen unfinished
-        self.shown: list[tuple[float, float]] | None = None  # moments, and the progress seen then
-        self.teaches = False  # its age is known
-        self.ended = False  # it was seen finished, if only by a success that is asked about again
 
 
 class Account:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mirage_async.jobs import Job
-    from mirage_async.scheduler._account import Entry
     from mirage_async.scheduler._adaptive import ModelStatistics
+    from mirage_async.scheduler._entry import Entry
     from mirage_async.scheduler._intervals import IntervalPolicy
     from mirage_async.wire import Report
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mirage_async.scheduler._account import Entry
+    from mirage_async.scheduler._entry import Entry
 
 __all__ = ["OLDEST_EVERY", "ReadyLine"]
 

@@ -5,8 +5,9 @@ is synchronous, looks at plain state, ends waits that are over, moves due jobs t
 as many pollers as the account's limits allow, and arms the timer for the next moment anything can happen. A poller
 then does the waiting: it takes ready jobs of its account one after the other until there is none it may ask about.
 
-Status calls carry no deadline of their own; a scope or timer for each would cost up to a quarter of the call. A socket that goes
-silent ends by its own timeout, and the sweep in `_turn` cancels a poller whose call has dragged on for too long.
+Status calls carry no deadline of their own; a scope or timer for each would cost up to a quarter of the call. The
+sweep in `_turn` cancels a poller whose call has dragged on for too long. A poller that ended a job whose result needs
+nothing more hands it over itself; otherwise a task of its own does, so that no place is held while a picture is read.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
 from mirage_async.jobs import conclude, is_at_hand, is_dubious, note
-from mirage_async.scheduler._account import Account, AccountStatistics, Entry
+from mirage_async.scheduler._account import Account, AccountStatistics
 from mirage_async.scheduler._adaptive import ModelStatistics
+from mirage_async.scheduler._entry import Entry
 from mirage_async.scheduler._intervals import BackoffInterval, IntervalPolicy
 from mirage_async.scheduler._learning import Learning, begin, view_of
 from mirage_async.scheduler._verdicts import Verdict, judge

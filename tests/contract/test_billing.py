@@ -200,11 +200,11 @@ async def test_a_re_send_that_is_not_sent_does_not_undo_the_first_attempt(
     """Neither does a provider that cannot be reached any more."""
     with anyio.fail_after(10):
         async with rogue(Act(then="rst")) as server, buying(purchase, server.url, resend_uncertain=True) as client:
-            endpoint = client._desk.endpoint
+            buyer = client._desk._buyer
             sleep = client._desk.runtime.clock.sleep
 
             async def moving(seconds: float) -> None:
-                endpoint.base_url = endpoint.moved(closed_port()).base_url
+                buyer._endpoint = buyer._endpoint.moved(closed_port())
                 await sleep(seconds)
 
             monkeypatch.setattr(client._desk.runtime.clock, "sleep", moving)

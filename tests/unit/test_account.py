@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_async.scheduler import Account, Limits
-from mirage_async.scheduler._account import LONGEST_PAUSE, Entry
+from mirage_async.scheduler._account import LONGEST_PAUSE
 from mirage_async.scheduler._delays import DelayBounds
+from mirage_async.scheduler._entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

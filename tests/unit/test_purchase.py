@@ -134,14 +134,14 @@ class FakeTransport:
 
     def __init__(self, outcome: Reply | Exception) -> None:
         self.outcome = outcome
-        self.asked: list[tuple[float, float | None]] = []
+        self.asked: list[tuple[float | None, float | None]] = []
 
     async def exchange(
         self,
         endpoint: Endpoint,  # noqa: ARG002 - the transport's signature
         call: Call,  # noqa: ARG002 - same
         *,
-        silence: float,
+        silence: float | None = None,
         deadline: float | None = None,
     ) -> Reply:
         """Give the outcome."""
@@ -157,7 +157,7 @@ async def attempted(outcome: Reply | Exception) -> Attempt[Any]:
     endpoint = Endpoint("https://a.example", ("X-API-Key", "k"))
     with anyio.fail_after(5):
         made = await attempt(cast("Transport", transport), endpoint, offer())
-    assert transport.asked == [(60, 60)]
+    assert transport.asked == [(None, 60)]
     return made
 
 

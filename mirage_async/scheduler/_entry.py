@@ -1,0 +1,57 @@
+"""The scheduler's note about one job being watched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    # A note is never encoded, so msgspec never reads its annotations.
+    from mirage_async.jobs import Job  # noqa: TC004
+    from mirage_async.scheduler._account import Account  # noqa: TC004
+
+__all__ = ["Entry"]
+
+
+class Entry(msgspec.Struct, gc=False, eq=False):
+    """What the scheduler knows about one job; the job's `ticket` points back at it.
+
+    There may be a hundred thousand, so the garbage collector is told to pass them over: with them, each of its full
+    rounds would stop the event loop for twice as long. The circle of job and note is cut when the job is forgotten.
+
+    Attributes:
+        job: None once nobody watches it; queues may still hold the note for a while.
+        account: whose limits hold.
+        due: the tick of the next status call; None while ready, flying or withdrawn.
+        over: the tick in which the wait ends; None without an end.
+        polls: status calls answered in this wait.
+        misses: status calls without usable answer, in a row.
+        not_found: of these, answers "no such job".
+        dubious: reports of success with nothing, or half a picture, to show for it.
+        flying: a status call is under way.
+        urgent: a hint came meanwhile, so ask again right after it.
+        started: for policies that learn, as all below, in monotonic seconds: accepted by the provider, or attached.
+        began: running, as well as is known.
+        looked: last seen unfinished.
+        shown: moments, and the progress seen then.
+        teaches: its age is known.
+        ended: it was seen finished, if only by a success that is asked about again.
+    """
+
+    job: Job[Any] | None
+    account: Account
+    due: int | None = None
+    over: int | None = None
+    polls: int = 0
+    misses: int = 0
+    not_found: int = 0
+    dubious: int = 0
+    flying: bool = False
+    urgent: bool = False
+    started: float = 0.0
+    began: float | None = None
+    looked: float | None = None
+    shown: list[tuple[float, float]] | None = None
+    teaches: bool = False
+    ended: bool = False
