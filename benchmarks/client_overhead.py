@@ -4,8 +4,8 @@
     python benchmarks/client_overhead.py --without-peers    this library alone, a minute
     python benchmarks/client_overhead.py --quick --json
 
-The server is a process of its own and answers at once with what it has ready, and nobody waits between status calls, so
-that what is left is the client's work. Both sides of a comparison make the same requests, in the same process, in turns.
+The server is a process of its own and answers at once with what it has ready, and nobody waits between status calls:
+what is left is the client's work. Both sides of a comparison make the same requests, in the same process, in turns.
 The exit code is 1 if a figure misses its mark, 2 if a library to compare with is missing.
 """
 
@@ -22,7 +22,6 @@ import argparse
 import asyncio
 import gc
 import json
-import resource
 import statistics
 import time
 from collections import Counter
@@ -31,6 +30,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmarks._bare.dialects import Plan
+from benchmarks._bare.process import raise_file_limit
 from benchmarks._bare.server import bare_server, counts, new_fast_loop
 from benchmarks._bare.sides import OURS, raw_side
 
@@ -198,16 +198,6 @@ def text(rows: Sequence[Row]) -> str:
 def shown(values: Spread, digits: str) -> str:
     """Return median, lowest and highest."""
     return f"{values.median:{digits}} [{values.low:{digits}}-{values.high:{digits}}]"
-
-
-def raise_file_limit(wanted: int) -> str | None:
-    """Let this process open enough files; say so where that took a change."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= wanted:
-        return None
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return f"raised the limit of open files from {soft} to {allowed}"
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
