@@ -11,6 +11,8 @@ from typing import Self
 
 __all__ = ["StallWatch", "private_bytes", "raise_file_limit"]
 
+_OLDEST = 2  # generation of the garbage collector
+
 
 def raise_file_limit(wanted: int) -> str | None:
     """Let this process and its children open enough files; say so where that took a change."""
@@ -32,20 +34,28 @@ def private_bytes() -> int:
 class StallWatch:
     """How long the event loop kept others waiting, and how much of that was garbage collection.
 
-    Used as `async with`; a task sleeps five milliseconds again and again and notes by how much it oversleeps.
+    Used as `async with`; a task sleeps five milliseconds again and again and notes by how much it oversleeps. On a
+    machine that others use as well, a late wake-up is not always this process's doing, so the CPU time of the loop's
+    own thread between two wake-ups is noted too: without blocking calls, that is the share of the loop itself.
 
     Attributes:
         longest: seconds by which the worst sleep was too long.
-        longest_collection: seconds of the longest garbage collection.
-        collections: seconds of all of them together.
+        busiest: most CPU seconds between two wake-ups.
+        busiest_beside_collections: the same without garbage collection.
+        longest_collection: CPU seconds of the longest garbage collection.
+        collections: CPU seconds of all of them together.
+        full_collections: how many looked at every object there is.
     """
 
     NAP = 0.005
 
     def __init__(self) -> None:
         self.longest = 0.0
+        self.busiest = 0.0
+        self.busiest_beside_collections = 0.0
         self.longest_collection = 0.0
         self.collections = 0.0
+        self.full_collections = 0
         self._began = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -62,14 +72,18 @@ class StallWatch:
 
     async def _nap(self) -> None:
         while True:
-            began = time.monotonic()
+            began, cpu, collected = time.monotonic(), time.thread_time(), self.collections
             await asyncio.sleep(self.NAP)
+            busy = time.thread_time() - cpu
             self.longest = max(self.longest, time.monotonic() - began - self.NAP)
+            self.busiest = max(self.busiest, busy)
+            self.busiest_beside_collections = max(self.busiest_beside_collections, busy - self.collections + collected)
 
-    def _collecting(self, phase: str, _info: dict[str, int]) -> None:
+    def _collecting(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
-            self._began = time.monotonic()
+            self._began = time.thread_time()
             return
-        took = time.monotonic() - self._began
+        took = time.thread_time() - self._began
         self.collections += took
         self.longest_collection = max(self.longest_collection, took)
+        self.full_collections += info["generation"] == _OLDEST

@@ -32,14 +32,17 @@ CLIENTS = {"mirako": MirakoClient, "miragic": MiragicClient}
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """One run of submits. Seconds, except for the CPU: microseconds a job."""
+    """One run of submits; see `StallWatch`. Seconds, except for the CPU: microseconds a job."""
 
     submitters: int
     seconds: float
     cpu: float
     longest_stall: float
+    busiest: float
+    busiest_beside_collections: float
     longest_collection: float
     collections: float
+    full_collections: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +55,12 @@ class Held:
     submits: Submitted
 
 
-def submitters_for(count: int) -> int:
-    """Return how many submits are under way at a time."""
-    return max(1, min(512, count // 30))
-
-
-def jobs_in_flight(provider: str, base_url: str, count: int) -> Held:
+def jobs_in_flight(provider: str, base_url: str, count: int, submitters: int) -> Held:
     """Submit `count` jobs through the public client, then await each of them in a task of its own."""
-    return asyncio.run(_jobs_in_flight(provider, base_url, count))
+    return asyncio.run(_jobs_in_flight(provider, base_url, count, submitters))
 
 
-async def _jobs_in_flight(provider: str, base_url: str, count: int) -> Held:
+async def _jobs_in_flight(provider: str, base_url: str, count: int, submitters: int) -> Held:
     # The caller's own session, with connections that stay open, so that they weigh the same before and after.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=MAX_WAIT)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -72,7 +70,6 @@ async def _jobs_in_flight(provider: str, base_url: str, count: int) -> Held:
             async def submit() -> Job[Any]:
                 return await client.submit(PROMPT, max_wait=MAX_WAIT)
 
-            submitters = submitters_for(count)
             early = await _all(submit, 4 * submitters, submitters)
             before = private_bytes()
             jobs, submits = await _watched(submit, count, submitters)
@@ -101,12 +98,12 @@ async def _control(count: int) -> float:
     return (after - before) / count
 
 
-def raw_submits(base_url: str, count: int) -> Submitted:
+def raw_submits(base_url: str, count: int, submitters: int) -> Submitted:
     """Send the same POSTs with aiohttp by hand and keep the ids."""
-    return asyncio.run(_raw_submits(base_url, count))
+    return asyncio.run(_raw_submits(base_url, count, submitters))
 
 
-async def _raw_submits(base_url: str, count: int) -> Submitted:
+async def _raw_submits(base_url: str, count: int, submitters: int) -> Submitted:
     body = b'{"prompt":"a lighthouse in the fog","aspect_ratio":"16:9"}'
     headers = {"Content-Type": "application/json"}
     async with raw_session() as session:
@@ -115,7 +112,6 @@ async def _raw_submits(base_url: str, count: int) -> Submitted:
             async with session.post(f"{base_url}/v1/image/async_generate", data=body, headers=headers) as response:
                 return await response.read()
 
-        submitters = submitters_for(count)
         await _all(submit, 4 * submitters, submitters)
         _, submits = await _watched(submit, count, submitters)
     return submits
@@ -148,8 +144,11 @@ async def _watched(work: Callable[[], Awaitable[T]], count: int, submitters: int
         seconds=seconds,
         cpu=1e6 * cpu / count,
         longest_stall=watch.longest,
+        busiest=watch.busiest,
+        busiest_beside_collections=watch.busiest_beside_collections,
         longest_collection=watch.longest_collection,
         collections=watch.collections,
+        full_collections=watch.full_collections,
     )
 
 
