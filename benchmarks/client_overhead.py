@@ -22,7 +22,6 @@ import argparse
 import asyncio
 import gc
 import json
-import statistics
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -30,6 +29,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmarks._bare.dialects import Plan
+from benchmarks._bare.figures import Spread, spread, table
+from benchmarks._bare.peers import INSTALL, PEERS, missing_peers
 from benchmarks._bare.process import raise_file_limit
 from benchmarks._bare.server import bare_server, counts, new_fast_loop
 from benchmarks._bare.sides import OURS, raw_side
@@ -47,15 +48,6 @@ MARKS: Mapping[str, Mapping[int, float]] = {
 }
 BATCH: Mapping[int, int] = {1: 300, 64: 1024, 512: 2048}  # generations of one repeat
 FILES = 4096  # open files that 512 at once need with room to spare
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Median, lowest and highest of the repeats."""
-
-    median: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,51 +145,42 @@ async def compare(
     ]
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Sum up the repeats."""
-    return Spread(median=statistics.median(values), low=min(values), high=max(values))
-
-
 async def everybody(base_url: str, options: argparse.Namespace) -> list[Row]:
     """Measure all sides at all levels."""
-    groups: dict[str, dict[str, Side]] = {}
+    groups: dict[tuple[str, bool], dict[str, Side]] = {}
     for name, (dialect, side) in OURS.items():
-        groups.setdefault(dialect, {})[name] = side
+        groups.setdefault((dialect, True), {})[name] = side
+    if not options.without_peers:
+        groups |= {(dialect, False): {name: opener(0.0)} for name, (dialect, opener) in PEERS.items()}
     rows = []
-    for dialect, sides in groups.items():
+    for (dialect, ours), sides in groups.items():
         for at_once in LEVELS:
-            count = max(at_once, BATCH[at_once] // (4 if options.quick else 1))
+            # The others take many times as long; a quarter of the generations is plenty for them.
+            count = max(at_once, BATCH[at_once] // (4 if options.quick or not ours else 1))
             rows += await compare(base_url, dialect, sides, at_once=at_once, count=count, repeats=options.repeats)
     return rows
 
 
 def text(rows: Sequence[Row]) -> str:
     """Return the report for people, as Markdown."""
-    lines = [
-        "| | at once | CPU, us a generation | by hand with aiohttp | ratio | mark | requests | by hand | failures |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        mark = "-" if row.mark is None else f"<= {row.mark:g} {'met' if row.met else 'MISSED'}"
-        failures = ", ".join(f"{count} {name}" for name, count in sorted(row.failures.items())) or "none"
-        cells = (
-            row.name,
-            str(row.at_once),
-            shown(row.cpu, ".0f"),
-            shown(row.raw_cpu, ".0f"),
-            shown(row.ratio, ".2f"),
-            mark,
-            f"{row.requests:.2f}",
-            f"{row.raw_requests:.2f}",
-            failures,
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def shown(values: Spread, digits: str) -> str:
-    """Return median, lowest and highest."""
-    return f"{values.median:{digits}} [{values.low:{digits}}-{values.high:{digits}}]"
+    heads = ("", "at once", "CPU, us a generation", "by hand", "ratio", "mark", "requests", "by hand", "failures")
+    return table(
+        heads,
+        [
+            (
+                row.name,
+                str(row.at_once),
+                f"{row.cpu:.0f}",
+                f"{row.raw_cpu:.0f}",
+                f"{row.ratio:.2f}",
+                "-" if row.mark is None else f"<= {row.mark:g} {'met' if row.met else 'MISSED'}",
+                f"{row.requests:.2f}",
+                f"{row.raw_requests:.2f}",
+                ", ".join(f"{count} {name}" for name, count in sorted(row.failures.items())) or "none",
+            )
+            for row in rows
+        ],
+    )
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -208,7 +191,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="nothing here is random; for the sake of its siblings")
     parser.add_argument("--uvloop", action="store_true", help="run the clients on uvloop as well")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args(arguments)
+    parser.add_argument("--without-peers", action="store_true", help="measure this library alone")
+    options = parser.parse_args(arguments)
+    if not options.without_peers and (missing := missing_peers()):
+        print(f"not installed: {', '.join(missing)}; {INSTALL}, or pass --without-peers", file=sys.stderr)
+        sys.exit(2)
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

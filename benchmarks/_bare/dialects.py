@@ -150,7 +150,7 @@ def _jobs(base: bytes, link: bytes, picture: bytes) -> tuple[dict[str, bytes], d
     """Return the answers to submits, and to looks at unfinished and at finished jobs, by dialect."""
     queue = base + b"/fal/fal-ai/any/requests/" + _ID
     fal_links = b'"response_url":"%b","status_url":"%b/status","cancel_url":"%b/cancel"' % (queue, queue, queue)
-    fal = b'{"request_id":"' + _ID + b'",' + fal_links + b',"status":"%b"}'
+    fal = b'{"request_id":"' + _ID + b'",' + fal_links + b',"status":"%b","queue_position":0,"logs":null,"metrics":{}}'
     replicate = (
         b'{"id":"' + _ID + b'","model":"owner/name","version":"v1","input":{"prompt":"a fox"},"logs":"","error":null,'
         b'"status":"%b","output":%b,"created_at":"2025-01-01T00:00:00Z",'

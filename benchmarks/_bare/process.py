@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-__all__ = ["StallWatch", "private_bytes", "raise_file_limit"]
+__all__ = ["StallWatch", "peak_bytes", "private_bytes", "raise_file_limit"]
 
 _OLDEST = 2  # generation of the garbage collector
 
@@ -22,6 +22,12 @@ def raise_file_limit(wanted: int) -> str | None:
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     return f"raised the limit of open files from {soft} to {allowed}"
+
+
+def peak_bytes() -> int:
+    """Return the most memory this process has had resident at any time. Linux only."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def private_bytes() -> int:

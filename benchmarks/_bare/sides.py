@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Generate = Callable[[], Awaitable[None]]
     Side = Callable[[str], AbstractAsyncContextManager[Generate]]
 
-__all__ = ["OURS", "PROMPT", "raw_side"]
+__all__ = ["KEY", "OURS", "PROMPT", "check", "raw_side"]
 
 PROMPT = "a lighthouse in the fog"
 KEY = "bench-key-not-secret"

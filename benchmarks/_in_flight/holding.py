@@ -11,6 +11,7 @@ import aiohttp
 
 from benchmarks._bare.process import StallWatch, private_bytes
 from benchmarks._bare.raw import raw_session
+from benchmarks._bare.sides import KEY, PROMPT
 from mirage_async import MiragicClient, MirakoClient
 from mirage_async.scheduler import FixedInterval, Scheduler
 
@@ -19,12 +20,10 @@ if TYPE_CHECKING:
 
     from mirage_async import Job
 
-__all__ = ["Held", "Submitted", "control", "jobs_in_flight", "raw_submits"]
+__all__ = ["CLIENTS", "Held", "Submitted", "control", "gathered", "jobs_in_flight", "raw_submits"]
 
 T = TypeVar("T")
 
-KEY = "bench-key-not-secret"
-PROMPT = "a lighthouse in the fog"
 INTERVAL = 300.0  # seconds between status calls: none falls into the minute or two that a measurement takes
 MAX_WAIT = 3600.0
 CLIENTS = {"mirako": MirakoClient, "miragic": MiragicClient}
@@ -68,9 +67,10 @@ async def _jobs_in_flight(provider: str, base_url: str, count: int, submitters: 
         async with CLIENTS[provider](KEY, base_url=base_url, session=session, scheduler=scheduler) as client:
 
             async def submit() -> Job[Any]:
-                return await client.submit(PROMPT, max_wait=MAX_WAIT)
+                job: Job[Any] = await client.submit(PROMPT, max_wait=MAX_WAIT)
+                return job
 
-            early = await _all(submit, 4 * submitters, submitters)
+            early = await gathered(submit, 4 * submitters, submitters)
             before = private_bytes()
             jobs, submits = await _watched(submit, count, submitters)
             alone = private_bytes()
@@ -112,7 +112,7 @@ async def _raw_submits(base_url: str, count: int, submitters: int) -> Submitted:
             async with session.post(f"{base_url}/v1/image/async_generate", data=body, headers=headers) as response:
                 return await response.read()
 
-        await _all(submit, 4 * submitters, submitters)
+        await gathered(submit, 4 * submitters, submitters)
         _, submits = await _watched(submit, count, submitters)
     return submits
 
@@ -121,7 +121,8 @@ async def _awaiting(thing: Awaitable[object]) -> None:
     await thing
 
 
-async def _all(work: Callable[[], Awaitable[T]], count: int, at_once: int) -> list[T]:
+async def gathered(work: Callable[[], Awaitable[T]], count: int, at_once: int) -> list[T]:
+    """Do the work `count` times, `at_once` of them under way at any time."""
     turns = iter(range(count))
     done: list[T] = []
 
@@ -137,7 +138,7 @@ async def _watched(work: Callable[[], Awaitable[T]], count: int, submitters: int
     """Do the work and watch the event loop meanwhile."""
     async with StallWatch() as watch:
         began, cpu = time.monotonic(), time.process_time()
-        done = await _all(work, count, submitters)
+        done = await gathered(work, count, submitters)
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu
     return done, Submitted(
         submitters=submitters,
