@@ -33,7 +33,7 @@ from benchmarks._bare.server import bare_server
 from benchmarks._in_flight.explaining import explain
 from benchmarks._in_flight.finishing import Finished, finish
 from benchmarks._in_flight.holding import Held, Submitted, control, jobs_in_flight, raw_submits
-from benchmarks._in_flight.peers import PEER_COUNTS, peer_in_flight
+from benchmarks._in_flight.peers import BURST, PEER_COUNTS, peer_in_flight
 from benchmarks._in_flight.turns import Turns, by_scheduler, by_tasks
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 PARTS = ("memory", "turns", "peers", "finish")
 COUNTS = (1_000, 10_000, 100_000)
 INTERVALS = {1_000: 1.0, 10_000: 3.0, 100_000: 10.0}  # seconds between the status calls of one job
+OURS_AMONG_PEERS = 800  # jobs
 FILES = 4096  # open files that the submitters need with room to spare
 MOST_BYTES = 1024.0
 MOST_CPU = 0.5  # of a task for each job
@@ -173,7 +174,9 @@ class Runs:
             report.marks.append(Mark(f"CPU of a turn over a task's, {count} jobs", turn.ratio.median, MOST_CPU))
 
     def peers(self, report: Report, base_url: str) -> None:
-        """Measure the other libraries."""
+        """Measure the other libraries, and this one in as many jobs."""
+        held = [self.fresh(jobs_in_flight, "mirako", base_url, OURS_AMONG_PEERS, BURST) for _ in range(self.repeats)]
+        report.peers["mirage_async"] = spread([one.awaited for one in held])
         for name in PEER_COUNTS:
             report.peers[name] = spread([self.fresh(peer_in_flight, name, base_url) for _ in range(self.repeats)])
 
@@ -231,8 +234,14 @@ def text(report: Report) -> str:
     if report.turns:
         parts += ["CPU of a turn to ask, microseconds", turns_table(report)]
     if report.peers:
-        rows = [(name, str(PEER_COUNTS[name]), f"{values:.0f}") for name, values in report.peers.items()]
-        parts += ["Resident bytes a generation, the caller's task and connections included", table(PEERS_HEAD, rows)]
+        rows = [
+            (name, str(PEER_COUNTS.get(name, OURS_AMONG_PEERS)), f"{values:.0f}")
+            for name, values in report.peers.items()
+        ]
+        parts += [
+            "Resident bytes a generation, the caller's task and, for the others, the connections included",
+            table(PEERS_HEAD, rows),
+        ]
     for run in report.finished:
         parts += [f"{run.jobs} jobs that finish", finished_lines(run)]
     marks = [(mark.name, f"{mark.figure:.3g}", f"<= {mark.bound:g}", mark.verdict) for mark in report.marks]
