@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 PARTS = ("memory", "turns", "peers", "finish")
 COUNTS = (1_000, 10_000, 100_000)
 INTERVALS = {1_000: 1.0, 10_000: 3.0, 100_000: 10.0}  # seconds between the status calls of one job
+SIGMA = 0.25  # of the logarithms of the durations of jobs that finish: nearly all within half to double the median
 OURS_AMONG_PEERS = 800  # jobs
 FILES = 4096  # open files that the submitters need with room to spare
 MOST_BYTES = 1024.0
@@ -183,7 +184,7 @@ class Runs:
     def finish(self, report: Report, seed: int) -> None:
         """Have many jobs really finish, once."""
         count, median = self._options.jobs, self._options.median
-        with bare_server(Plan(ends="times", median=median, seed=seed)) as base_url:
+        with bare_server(Plan(ends="times", median=median, sigma=SIGMA, seed=seed)) as base_url:
             finished = self.fresh(finish, base_url, count, self._options.submitters)
         report.finished.append(finished)
         report.marks.append(Mark(f"failures of {count} real jobs", sum(finished.failures.values()), 0))
@@ -239,7 +240,7 @@ def text(report: Report) -> str:
             for name, values in report.peers.items()
         ]
         parts += [
-            "Resident bytes a generation, the caller's task and, for the others, the connections included",
+            "Resident bytes a generation, the caller's task included; openai's is a request held open",
             table(PEERS_HEAD, rows),
         ]
     for run in report.finished:
