@@ -2,7 +2,7 @@
 
     python benchmarks/client_overhead.py                    everybody, some minutes
     python benchmarks/client_overhead.py --without-peers    this library alone, a minute
-    python benchmarks/client_overhead.py --quick --json
+    python benchmarks/client_overhead.py --only mirage_async fal-client --quick
 
 The server is a process of its own and answers at once with what it has ready, and nobody waits between status calls:
 what is left is the client's work. Both sides of a comparison make the same requests, in the same process, in turns.
@@ -146,18 +146,22 @@ async def compare(
 
 
 async def everybody(base_url: str, options: argparse.Namespace) -> list[Row]:
-    """Measure all sides at all levels."""
+    """Measure the sides that were asked for at all levels, and tell how it goes on stderr."""
     groups: dict[tuple[str, bool], dict[str, Side]] = {}
     for name, (dialect, side) in OURS.items():
         groups.setdefault((dialect, True), {})[name] = side
-    if not options.without_peers:
-        groups |= {(dialect, False): {name: opener(0.0)} for name, (dialect, opener) in PEERS.items()}
+    for name, (dialect, opener) in PEERS.items():
+        groups[(dialect, False)] = {name: opener(0.0)}
     rows = []
-    for (dialect, ours), sides in groups.items():
-        for at_once in LEVELS:
+    for (dialect, ours), members in groups.items():
+        sides = {name: side for name, side in members.items() if name in options.only}
+        for at_once in LEVELS if sides else ():
             # The others take many times as long; a quarter of the generations is plenty for them.
             count = max(at_once, BATCH[at_once] // (4 if options.quick or not ours else 1))
-            rows += await compare(base_url, dialect, sides, at_once=at_once, count=count, repeats=options.repeats)
+            found = await compare(base_url, dialect, sides, at_once=at_once, count=count, repeats=options.repeats)
+            for row in found:
+                print(f"{row.name}, {at_once} at once: {row.ratio:.2f} times by hand", file=sys.stderr, flush=True)
+            rows += found
     return rows
 
 
@@ -192,8 +196,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--uvloop", action="store_true", help="run the clients on uvloop as well")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--without-peers", action="store_true", help="measure this library alone")
+    everyone = [*OURS, *PEERS]
+    parser.add_argument("--only", choices=everyone, nargs="+", default=everyone, metavar="NAME", help="measure these")
     options = parser.parse_args(arguments)
-    if not options.without_peers and (missing := missing_peers()):
+    if options.without_peers:
+        options.only = [name for name in options.only if name in OURS]
+    if missing := [name for name in missing_peers() if name in options.only]:
         print(f"not installed: {', '.join(missing)}; {INSTALL}, or pass --without-peers", file=sys.stderr)
         sys.exit(2)
     return options
