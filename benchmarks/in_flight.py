@@ -33,7 +33,7 @@ from benchmarks._bare.server import bare_server
 from benchmarks._in_flight.explaining import explain
 from benchmarks._in_flight.finishing import Finished, finish
 from benchmarks._in_flight.holding import Held, Submitted, control, jobs_in_flight, raw_submits
-from benchmarks._in_flight.peers import BURST, PEER_COUNTS, peer_in_flight
+from benchmarks._in_flight.peers import PEER_COUNTS, peer_in_flight
 from benchmarks._in_flight.turns import Turns, by_scheduler, by_tasks
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class Runs:
                 self._hold(report, base_url, provider, count)
 
     def _hold(self, report: Report, base_url: str, provider: str, count: int) -> None:
-        submitters = max(1, min(self._options.submitters, count // 30))
+        # What a request needs on its way is free afterwards, and the waits would hide in it: few at a time for few jobs.
+        submitters = max(1, min(self._options.submitters, count // 1000))
         callers: list[float] = []
         held: list[Held] = []
         raw: list[Submitted] = []
@@ -176,7 +177,7 @@ class Runs:
 
     def peers(self, report: Report, base_url: str) -> None:
         """Measure the other libraries, and this one in as many jobs."""
-        held = [self.fresh(jobs_in_flight, "mirako", base_url, OURS_AMONG_PEERS, BURST) for _ in range(self.repeats)]
+        held = [self.fresh(jobs_in_flight, "mirako", base_url, OURS_AMONG_PEERS, 1) for _ in range(self.repeats)]
         report.peers["mirage_async"] = spread([one.awaited for one in held])
         for name in PEER_COUNTS:
             report.peers[name] = spread([self.fresh(peer_in_flight, name, base_url) for _ in range(self.repeats)])

@@ -9,7 +9,7 @@ from benchmarks._bare.peers import PEERS
 from benchmarks._bare.process import private_bytes
 from benchmarks._bare.server import counts
 
-__all__ = ["BURST", "PEER_COUNTS", "peer_in_flight"]
+__all__ = ["PEER_COUNTS", "peer_in_flight"]
 
 PEER_COUNTS = {"openai": 400, "fal-client": 800, "replicate": 800, "runwayml": 800}
 PAUSE = 3600.0  # between status calls: all are asleep when it is measured
