@@ -126,7 +126,7 @@ class Runs:
                 self._hold(report, base_url, provider, count)
 
     def _hold(self, report: Report, base_url: str, provider: str, count: int) -> None:
-        # What a request needs on its way is free afterwards, and the waits would hide in it: few at a time for few jobs.
+        # The room of requests on their way is free afterwards and the waits would hide in it: few jobs, few at a time.
         submitters = max(1, min(self._options.submitters, count // 1000))
         callers: list[float] = []
         held: list[Held] = []
