@@ -24,9 +24,11 @@ import anyio
 from yarl import URL
 
 from mirage_async.exceptions import ConfigurationError, MirageError
-from mirage_async.wire import Form, Reply
+from mirage_async.wire import Form, PictureReader, Reply
+from mirage_async.wire._streaming import SHORTEST_STREAMED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import SimpleNamespace
 
     from mirage_async._clock import Clock
@@ -252,12 +254,13 @@ class Transport:
             trace_request_ctx=phase,
             middlewares=(*theirs, endpoint),
         ) as response:
-            body = await _read_capped(response, call.max_reply_bytes)
+            body, pictures = await _read_body(response, call)
             return Reply(
                 status=response.status,
                 headers=response.headers,
                 body=endpoint.without_key(body),
                 received_at=self._clock.time(),
+                pictures=pictures,
             )
 
     async def aclose(self) -> None:
@@ -272,17 +275,28 @@ class _TooLargeError(Exception):
     """The answer passed its cap."""
 
 
-async def _read_capped(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read the decoded body, counting as it streams: a declared length says nothing about a compressed body."""
+async def _read_body(response: aiohttp.ClientResponse, call: Call) -> tuple[bytes, Mapping[bytes, bytes | None]]:
+    """Read the answer; the pictures of a good one are decoded while they come in."""
+    length = response.content_length
+    good = 200 <= response.status < 300  # noqa: PLR2004 - HTTP's own numbers
+    if good and call.picture_fields and (length is None or length >= SHORTEST_STREAMED):
+        reader = PictureReader(call.picture_fields, length=min(length or 0, call.max_reply_bytes))
+        await _read_capped(response, call.max_reply_bytes, reader.feed)
+        return reader.finish()
     chunks: list[bytes] = []
+    await _read_capped(response, call.max_reply_bytes, chunks.append)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks), {}
+
+
+async def _read_capped(response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], object]) -> None:
+    """Read the decoded body, counting as it streams: a declared length says nothing about a compressed body."""
     total = 0
     async for chunk in response.content.iter_any():
         total += len(chunk)
         if total > limit:
             response.close()
             raise _TooLargeError
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        take(chunk)
 
 
 def _payload(call: Call) -> Any:
