@@ -41,6 +41,9 @@ CONNECT_TIMEOUT = 15.0  # seconds for TCP and TLS together with the proxy; nothi
 # goes out on a connection that is being closed at that moment, which could not be told from a lost reply.
 KEEP_ALIVE = 4.0
 PAID_POSTS_AT_ONCE = 512  # well below the common limit of 1,024 open files, leaving room for polls and downloads
+# asyncio reads up to 256 KiB at a time, and aiohttp stops reading above twice this; with its default of 64 KiB it would
+# stop and start again for every chunk of a picture.
+READ_BUFFER = 1 << 17
 SHORTEST_SECRET = 8  # characters; a shorter "key" is a placeholder and might be an ordinary word of an answer
 LONGEST_QUOTE = 1 << 16  # bytes; an answer longer than this is a picture, not a complaint about a key
 _LARGE_BODY = 1 << 20  # aiohttp warns about larger `bytes` bodies; a payload object of its own does not
@@ -195,6 +198,7 @@ class Transport:
                     cookie_jar=aiohttp.DummyCookieJar(),
                     trace_configs=[_phase_tracing()],
                     trust_env=False,
+                    read_bufsize=READ_BUFFER,
                 )
         return self._session
 

@@ -216,11 +216,11 @@ class Base64Decoder:
             if len(self._start) < _PREFIX_LIMIT:
                 return
             text, self._start = _after_prefix(self._start), None
-        text = self._rest + text
         with contextlib.suppress(ValueError):
             self._take(text)
             return
-        self._take(text.translate(None, _SPACE))
+        compact, self._rest = (self._rest + text).translate(None, _SPACE), b""
+        self._take(compact)
 
     def finish(self) -> bytes:
         """Return the bytes.
@@ -234,12 +234,19 @@ class Base64Decoder:
         return self._data.take()
 
     def _take(self, text: bytes) -> None:
-        whole = max(len(text) - 1, 0) // 4 * 4
-        data = _decode_strictly(memoryview(text)[:whole])
-        if len(data) != whole // 4 * 3:  # padding, and more after it
+        """Decode what is certain by now: all groups of four characters but the last. The text is not copied."""
+        missing = -len(self._rest) % 4
+        if len(text) <= missing:
+            self._rest += text
+            return
+        end = missing + (len(text) - missing - 1) // 4 * 4
+        first = _decode_strictly(self._rest + text[:missing])
+        others = _decode_strictly(memoryview(text)[missing:end])
+        if len(first) + len(others) != (len(self._rest) + end) // 4 * 3:  # padding, and more after it
             raise ValueError
-        self._data.append(data)
-        self._rest = text[whole:]
+        self._data.append(first)
+        self._data.append(others)
+        self._rest = text[end:]
 
 
 def parse_data_url(text: str) -> tuple[str, bytes]:
@@ -285,7 +292,7 @@ def _after_prefix(raw: bytes) -> bytes:
     if start[:5].lower() != b"data:":
         return raw
     comma = raw.find(b",", 0, _PREFIX_LIMIT)
-    if comma < 0:
+    if comma < 0 or not raw[:comma].isascii():
         raise ValueError
     return raw[comma + 1 :]
 

@@ -174,7 +174,7 @@ class PictureReader:
         """Decode a part of a picture's text; where it turns out not to be base64, leave it behind `leave`."""
         whole, self._escape = _cut(raw)
         text = _plain(whole)
-        if text is None or not text.isascii() or (ended and self._escape) or not self._takes(text):
+        if text is None or (ended and self._escape) or not self._takes(text):
             self._leave(leave + raw, ended=ended)
         elif ended:
             self._close()
