@@ -145,6 +145,9 @@ class PictureReader:
 
     def _picture(self, chunk: bytes) -> bytes:
         """In the text of a picture."""
+        # Nearly every chunk is base64 from end to end. That it is shows when it is decoded: no look for its end before.
+        if not self._escape and self._decoder.takes(chunk):
+            return b""
         part, rest, ended = self._split(chunk)
         # Of an odd text the beginning is gone when this turns up. `<>` keeps the remainder from being base64.
         self._decode(self._escape + part, ended=ended, leave=b'"<>')
