@@ -224,9 +224,11 @@ class Base64Decoder:
     def takes(self, text: bytes) -> bool:
         """Take the next part if it is nothing but base64, and say whether; it is neither copied nor looked at twice.
 
-        All groups of four characters but the last are decoded. A part that is refused changes nothing. A prefix is
-        not looked for here.
+        All groups of four characters but the last are decoded. A part that is refused changes nothing; the first
+        ones, which may hold a prefix, are.
         """
+        if self._start is not None:
+            return False
         missing = -len(self._rest) % 4
         if len(text) <= missing:
             taken = not text.translate(None, _ALPHABET)
