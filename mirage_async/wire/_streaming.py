@@ -127,7 +127,7 @@ class PictureReader:
             self._name = name if len(name) <= _LONGEST_NAME else None
         if ended:
             self._json.append(b'"')
-            self._gap = b"" if self._name is not None and _plain(self._name) in self._names else None
+            self._gap = b"" if self._name is not None and self._means_picture(self._name) else None
             self._step = PictureReader._between
         return rest
 
@@ -138,7 +138,11 @@ class PictureReader:
         if len(self._value) >= SHORTEST_STREAMED and len(self._pictures) < MOST_PICTURES:
             coming = len(self._value) + len(rest) + max(self._coming, 0)
             self._decoder, self._escape = media.Base64Decoder(expected=coming // 4 * 3), b""
-            self._decode(self._value, ended=ended, leave=b'"')
+            # What is no base64 nearly always shows in its first words, and is then left as it came.
+            if self._takes(self._value[:SHORTEST_STREAMED]):
+                self._decode(self._value[SHORTEST_STREAMED:], ended=ended)
+            else:
+                self._leave(b'"' + self._value, ended=ended)
         elif ended or len(self._value) >= SHORTEST_STREAMED:
             self._leave(b'"' + self._value, ended=ended)
         return rest
@@ -149,8 +153,7 @@ class PictureReader:
         if not self._escape and self._decoder.takes(chunk):
             return b""
         part, rest, ended = self._split(chunk)
-        # Of an odd text the beginning is gone when this turns up. `<>` keeps the remainder from being base64.
-        self._decode(self._escape + part, ended=ended, leave=b'"<>')
+        self._decode(part, ended=ended)
         return rest
 
     def _beyond(self, chunk: bytes) -> bytes:
@@ -173,22 +176,32 @@ class PictureReader:
         self._escaped = backslashes % 2 == 1
         return chunk, b"", False
 
-    def _decode(self, raw: bytes, *, ended: bool, leave: bytes) -> None:
-        """Decode a part of a picture's text; where it turns out not to be base64, leave it behind `leave`."""
-        whole, self._escape = _cut(raw)
-        text = _plain(whole)
-        if text is None or (ended and self._escape) or not self._takes(text):
-            self._leave(leave + raw, ended=ended)
+    def _means_picture(self, name: bytes) -> bool:
+        return (_plain(name) if b"\\" in name else name) in self._names
+
+    def _decode(self, part: bytes, *, ended: bool) -> None:
+        """Decode a part of a picture's text; where it turns out not to be base64, leave the rest of the text."""
+        raw = self._escape + part
+        if not self._takes(part) or (ended and self._escape):
+            # The beginning is gone, but it was base64, and it is the rest that is not: `<>` sees to that.
+            self._leave(b'"<>' + raw, ended=ended)
         elif ended:
             self._close()
         else:
             self._step = PictureReader._picture
 
-    def _takes(self, text: bytes) -> bool:
+    def _takes(self, part: bytes) -> bool:
+        if not self._escape and self._decoder.takes(part):
+            return True
+        whole, escape = _cut(self._escape + part)
+        text = _plain(whole)
+        if text is None:
+            return False
         try:
             self._decoder.feed(text)
         except ValueError:
             return False
+        self._escape = escape
         return True
 
     def _close(self) -> None:
@@ -227,9 +240,7 @@ def _cut(raw: bytes) -> tuple[bytes, bytes]:
 
 
 def _plain(raw: bytes) -> bytes | None:
-    """Return what the inside of a JSON string says, or None where it says nothing."""
-    if b"\\" not in raw:
-        return raw
+    """Return what the inside of a JSON string says, or None where it is not that of a JSON string."""
     try:
         return decode(b'"%b"' % raw, str).encode()
     except ResponseError:

@@ -161,6 +161,20 @@ def test_an_answer_that_is_no_json_is_none_after_streaming_either(
     assert meaning(left, pictures) == meaning(body, {})
 
 
+@pytest.mark.parametrize("odd", ["\n", "\0", "\t", "\\q", "\\u00", "\xff", '\\"', "=", "!"])
+@pytest.mark.parametrize("place", [0, 100, 300, 1023, 1024, 1025, 1200, -1])
+@pytest.mark.parametrize("escaped", [False, True])
+def test_one_odd_character_in_a_picture_spoils_it_for_both(odd: str, place: int, *, escaped: bool) -> None:
+    """Before and behind the bound for streaming, in a text that needs unescaping and in one that does not."""
+    text = TEXT[:place] + odd + TEXT[place:]
+    if escaped:
+        text = "".join(f"\\u{ord(each):04x}" for each in TEXT[:place]) + odd + TEXT[place:]
+    body = f'{{"image": "{text}"}}'.encode("latin-1")
+    for size in (1, 5, 700, 1 << 20):
+        left, pictures = streamed(cut(body, [size]))
+        assert meaning(left, pictures) == meaning(body, {})
+
+
 @patient
 @given(body=st.binary(max_size=200), sizes=SIZES)
 @example(body=b'{"image":"', sizes=[1])
