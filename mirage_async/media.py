@@ -27,11 +27,11 @@ def _decode_as_json(text: bytes | memoryview) -> bytes:
 
     It takes a quarter of the time `binascii` takes and is as strict as pybase64; `binascii` forgives surplus padding.
     """
-    padding = bytes(text[-2:]).count(b"=")
+    quoted = b"".join((b'"', text, b'"'))
+    if b"\\" in quoted:  # an escape would mean something to JSON
+        raise ValueError
     with contextlib.suppress(msgspec.MsgspecError):
-        data = msgspec.json.decode(b"".join((b'"', text, b'"')), type=bytes)
-        if len(data) == len(text) // 4 * 3 - padding and len(text) % 4 == 0:  # fewer bytes: there were escapes
-            return data
+        return msgspec.json.decode(quoted, type=bytes)
     raise ValueError
 
 
