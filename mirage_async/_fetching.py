@@ -18,6 +18,7 @@ from yarl import URL
 
 from mirage_async import media
 from mirage_async._addresses import check_link, is_public, without_query
+from mirage_async._transport import READ_BUFFER
 from mirage_async.exceptions import ClosedError, DownloadError
 from mirage_async.wire import Reply
 from mirage_async.wire._retry_after import from_header
@@ -81,8 +82,8 @@ class Sink(Protocol):
     async def restart(self) -> None:
         """Forget everything; another attempt begins."""
 
-    async def take(self, chunk: bytes) -> None:
-        """Accept the next bytes."""
+    async def take(self, chunk: bytes, coming: int) -> None:
+        """Accept the next bytes; `coming` more will follow as far as announced, 0 where nobody knows."""
 
     async def finish(self) -> None:
         """Nothing more comes in this attempt."""
@@ -160,6 +161,7 @@ class Fetcher:
                 auto_decompress=False,
                 headers=_HEADERS,
                 timeout=_TIMEOUT,
+                read_bufsize=READ_BUFFER,
             )
         return session
 
@@ -183,19 +185,23 @@ class Fetcher:
         head, tail, length = bytearray(), b"", 0
         # The sink works outside the generator: a full disk must not be taken for trouble with the connection.
         async with contextlib.aclosing(self._stream(url, allow_private=allow_private)) as chunks:
-            async for chunk in chunks:
+            async for chunk, coming in chunks:
                 head += chunk[: _HEAD - len(head)]
                 tail = (tail + chunk[-_TAIL:])[-_TAIL:]
                 length += len(chunk)
-                await sink.take(chunk)
-        facts, reason = media.inspect(bytes(head)), media.incomplete(bytes(head), tail, length)
+                await sink.take(chunk, coming)
+        start = bytes(head)
+        facts, reason = media.inspect(start), media.incomplete(start, tail, length)
         if facts is None or reason is not None:
             raise AgainError(f"the answer is {reason}" if facts is None else f"{reason}")
         await sink.finish()
         return facts, length
 
-    async def _stream(self, url: str, *, allow_private: bool) -> AsyncGenerator[bytes, None]:
-        """Yield the body behind a link, following redirects; every hop is checked like the first."""
+    async def _stream(self, url: str, *, allow_private: bool) -> AsyncGenerator[tuple[bytes, int], None]:
+        """Yield the body behind a link in chunks, each with how many bytes are still to come as far as announced.
+
+        Redirects are followed; every hop is checked like the first.
+        """
         link = check_link(url, allow_private=allow_private)
         session = self._session(allow_private=allow_private)
         for _ in range(MAX_HOPS + 1):
@@ -204,11 +210,11 @@ class Fetcher:
                     target = _next_hop(response, allow_private=allow_private)
                     if target is None:
                         self._check(response)
-                        length = 0
+                        length, announced = 0, response.content_length or 0
                         async for chunk in response.content.iter_any():  # aiohttp watches over a declared length
                             length += len(chunk)
                             self._check_size(length, response)
-                            yield chunk
+                            yield chunk, max(announced - length, 0)
                         return
                     link = target
             except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:

@@ -78,7 +78,7 @@ class Draft:
             os.lseek(self._fd, 0, os.SEEK_SET)
             os.ftruncate(self._fd, 0)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append all of `data`."""
         with self._lock:
             view = memoryview(data)

@@ -28,9 +28,10 @@ import anyio
 from yarl import URL
 
 from mirage_async.exceptions import ConfigurationError, MirageError
-from mirage_async.wire import Form, Reply
+from mirage_async.wire import Form, PictureReader, Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import SimpleNamespace
 
     from aiohttp.connector import Connection
@@ -45,6 +46,10 @@ CONNECT_TIMEOUT = 15.0  # seconds for TCP and TLS together with the proxy; nothi
 # goes out on a connection that is being closed at that moment, which could not be told from a lost reply.
 KEEP_ALIVE = 4.0
 PAID_POSTS_AT_ONCE = 512  # well below the common limit of 1,024 open files, leaving room for polls and downloads
+# asyncio reads up to 256 KiB at a time, and aiohttp stops reading above twice this; with its default of 64 KiB it would
+# stop and start again for every chunk of a picture.
+READ_BUFFER = 1 << 17
+STREAMED_FROM = 1 << 16  # bytes of an answer; below, reading it whole is as quick and takes no memory to speak of
 SHORTEST_SECRET = 8  # characters; a shorter "key" is a placeholder and might be an ordinary word of an answer
 LONGEST_QUOTE = 1 << 16  # bytes; an answer longer than this is a picture, not a complaint about a key
 _LARGE_BODY = 1 << 20  # aiohttp warns about larger `bytes` bodies; a payload object of its own does not
@@ -244,6 +249,7 @@ class Transport:
                     headers=_HEADERS,
                     request_class=_Request,
                     trust_env=False,
+                    read_bufsize=READ_BUFFER,
                 )
         return self._session
 
@@ -308,12 +314,13 @@ class Transport:
             trace_request_ctx=passage,
             middlewares=middlewares,
         ) as response:
-            body = await _read_capped(response, call.max_reply_bytes)
+            body, pictures = await _read_body(response, call)
             return Reply(
                 status=response.status,
                 headers=response.headers,
                 body=passage.endpoint.without_key(body),
                 received_at=self._clock.time(),
+                pictures=pictures,
             )
 
     async def aclose(self) -> None:
@@ -333,17 +340,28 @@ class _TooLargeError(Exception):
     """The answer passed its cap."""
 
 
-async def _read_capped(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read the decoded body, counting as it streams: a declared length says nothing about a compressed body."""
+async def _read_body(response: aiohttp.ClientResponse, call: Call) -> tuple[bytes, Mapping[bytes, bytes | None]]:
+    """Read the answer; the pictures of a good one are decoded while they come in."""
+    length = response.content_length
+    good = 200 <= response.status < 300  # noqa: PLR2004 - HTTP's own numbers
+    if good and call.picture_fields and (length is None or length >= STREAMED_FROM):
+        reader = PictureReader(call.picture_fields, length=min(length or 0, call.max_reply_bytes))
+        await _read_capped(response, call.max_reply_bytes, reader.feed)
+        return reader.finish()
     chunks: list[bytes] = []
+    await _read_capped(response, call.max_reply_bytes, chunks.append)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks), {}
+
+
+async def _read_capped(response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], object]) -> None:
+    """Read the decoded body, counting as it streams: a declared length says nothing about a compressed body."""
     total = 0
     async for chunk in response.content.iter_any():
         total += len(chunk)
         if total > limit:
             response.close()
             raise _TooLargeError
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        take(chunk)
 
 
 def _payload(call: Call) -> Any:

@@ -13,11 +13,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+import anyio
 from anyio import to_thread
 
 from mirage_async import media
 from mirage_async._addresses import without_query
 from mirage_async._fetching import AgainError, Fetcher, GoneError
+from mirage_async._growing import GrowingBytes
 from mirage_async._retry import Retrier
 from mirage_async._saving import Draft
 from mirage_async.exceptions import ClosedError, DownloadError, DownloadExpiredError, MirageError
@@ -38,7 +40,8 @@ Renew: TypeAlias = Callable[[], Awaitable[str | None]]
 MAX_BYTES = 32 << 20  # well above the largest picture any of the providers makes
 TRIES = 8  # the delays below add up to 36 s, 44 s at most with their random share
 BUDGET = 60.0  # seconds in which attempts may begin
-_BATCH = 1 << 20  # bytes handed to a thread at a time; a hop per network chunk costs more than the write
+_BATCH = 1 << 20  # bytes of a picture in memory that a thread writes before a cancellation is looked at
+SLOW_WRITE = 0.002  # seconds; a disk that needs longer for one network chunk is left to threads
 _logger = logging.getLogger("mirage_async")
 
 
@@ -201,19 +204,21 @@ class _Source:
             if image.data is not None or self._task is not None:
                 facts = await _copy(await self.read(image), draft)
             else:
-                facts = await self._download(image, _FileSink(draft))
+                facts = await self._download(image, _FileSink(draft, self._clock))
                 image.note(facts)
             suffix = "" if facts is None else facts.suffix  # inline bytes may be of a type unknown here
             return await to_thread.run_sync(lambda: draft.publish(suffix, overwrite=overwrite))
         except BaseException:
-            # The thread is started at once: a second cancellation can cut the wait short, but not the clearing up.
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, draft.discard))
+            # The thread is started at once: a second cancellation can cut the wait short, but not the clearing up. A
+            # cancelled scope of anyio's cancels again and again, which is not meant as a second one.
+            with anyio.CancelScope(shield=True):
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, draft.discard))
             raise
 
     async def _read(self, image: GeneratedImage) -> bytes:
         sink = _MemorySink()
         await self._download(image, sink)
-        return b"".join(sink.chunks)
+        return sink.data.take()
 
     async def _download(self, image: GeneratedImage, sink: Sink) -> media.Facts:
         with self._fetcher.until_closed():
@@ -272,51 +277,60 @@ class _Source:
 
 
 class _MemorySink:
-    """Keeps the bytes."""
+    """Keeps the bytes, once: joining chunks at the end would hold them twice."""
 
-    __slots__ = ("chunks",)
+    __slots__ = ("data",)
 
     def __init__(self) -> None:
-        self.chunks: list[bytes] = []
+        self.data = GrowingBytes()
 
     async def restart(self) -> None:
-        self.chunks.clear()
+        self.data = GrowingBytes()
 
-    async def take(self, chunk: bytes) -> None:
-        self.chunks.append(chunk)
+    async def take(self, chunk: bytes, coming: int) -> None:
+        if not self.data:
+            self.data = GrowingBytes(len(chunk) + coming)
+        self.data.append(chunk)
 
     async def finish(self) -> None:
-        """Nothing to do: the chunks are here."""
+        """Nothing to do: the bytes are here."""
 
 
 class _FileSink:
-    """Writes the bytes in batches, in worker threads; never holds more than a batch."""
+    """Writes the bytes chunk by chunk, holding none.
 
-    __slots__ = ("_chunks", "_draft", "_size")
+    On the event loop, against the custom: what a network chunk has is a copy of at most 256 KiB into the page cache,
+    less than a tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does
+    make us wait (a network share, a disk that cannot keep up) shows it at once, by its first slow write; from then on
+    threads write this file.
+    """
 
-    def __init__(self, draft: Draft) -> None:
+    __slots__ = ("_clock", "_draft", "_slow")
+
+    def __init__(self, draft: Draft, clock: Clock) -> None:
         self._draft = draft
-        self._chunks: list[bytes] = []
-        self._size = 0
+        self._clock = clock
+        self._slow = False
 
     async def restart(self) -> None:
-        self._chunks, self._size = [], 0
         await to_thread.run_sync(self._draft.rewind)
 
-    async def take(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
-        self._size += len(chunk)
-        if self._size >= _BATCH:
-            await self.finish()
+    async def take(self, chunk: bytes, coming: int) -> None:  # noqa: ARG002 - a file grows by itself
+        if self._slow:
+            await to_thread.run_sync(self._draft.write, chunk)
+            return
+        began = self._clock.monotonic()
+        self._draft.write(chunk)
+        self._slow = self._clock.monotonic() - began > SLOW_WRITE
 
     async def finish(self) -> None:
-        batch, self._chunks, self._size = b"".join(self._chunks), [], 0
-        await to_thread.run_sync(self._draft.write, batch)
+        """Nothing to do: the bytes are in the file."""
 
 
 async def _copy(data: bytes, draft: Draft) -> media.Facts | None:
-    for start in range(0, len(data), _BATCH):
-        await to_thread.run_sync(draft.write, data[start : start + _BATCH])
+    view = memoryview(data)
+    for start in range(0, len(view), _BATCH):
+        await to_thread.run_sync(draft.write, view[start : start + _BATCH])
     return media.inspect(data)
 
 

@@ -4,5 +4,17 @@ from mirage_async.wire._checks import passed_id
 from mirage_async.wire._errors import is_well_formed_error
 from mirage_async.wire._message import Call, Form, Piece, Reply, Report, Submitted
 from mirage_async.wire._quotes import unquoted
+from mirage_async.wire._streaming import PictureReader
 
-__all__ = ["Call", "Form", "Piece", "Reply", "Report", "Submitted", "is_well_formed_error", "passed_id", "unquoted"]
+__all__ = [
+    "Call",
+    "Form",
+    "PictureReader",
+    "Piece",
+    "Reply",
+    "Report",
+    "Submitted",
+    "is_well_formed_error",
+    "passed_id",
+    "unquoted",
+]

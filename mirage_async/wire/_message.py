@@ -42,6 +42,7 @@ class Call(_Unshown, frozen=True, kw_only=True):
         body: the encoded body, fields for a multipart body, or None.
         content_type: of `body` where it is bytes.
         max_reply_bytes: how much of the decoded answer is read before giving up.
+        picture_fields: names of the answer's fields that hold pictures as base64; these may be decoded on the way in.
         private: texts of the caller's, such as the prompt, that must not come back inside an error.
     """
 
@@ -50,6 +51,7 @@ class Call(_Unshown, frozen=True, kw_only=True):
     body: bytes | Form | None = None
     content_type: str | None = None
     max_reply_bytes: int = JSON_LIMIT
+    picture_fields: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -65,12 +67,15 @@ class Reply(_Unshown, frozen=True, kw_only=True):
         headers: looked up by lower-case names; a case-insensitive mapping works too.
         body: the decoded bytes.
         received_at: seconds since the epoch on our clock, the fallback for dates in headers.
+        pictures: those decoded on the way in, by the JSON that stands in their place; None is for no picture. An
+            answer may just as well hold the base64 itself.
     """
 
     status: int
     headers: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     body: bytes = b""
     received_at: float = 0.0
+    pictures: Mapping[bytes, bytes | None] = msgspec.field(default_factory=dict[bytes, bytes | None])
 
     def __repr__(self) -> str:
         """Leave headers and body out; either may repeat what was asked."""

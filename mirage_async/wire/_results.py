@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mirage_async import media
 from mirage_async.exceptions import ResponseError
 from mirage_async.wire._checks import is_web_address
 from mirage_async.wire._json import decode
+from mirage_async.wire._streaming import LONGEST_MARK
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import msgspec
 
 __all__ = ["is_data_url", "link", "picture_bytes"]
 
 _LINK_LIMIT = 8192  # characters; signed links are long, but not longer
+_NONE: Mapping[bytes, bytes | None] = MappingProxyType({})
 _DATA_SCHEME = "data:"
 
 
-def picture_bytes(raw: msgspec.Raw | None) -> bytes | None:
+def picture_bytes(raw: msgspec.Raw | None, pictures: Mapping[bytes, bytes | None] = _NONE) -> bytes | None:
     """Decode a JSON string of base64 into the bytes of a picture; None where it is not one.
 
     Mirako and Milady differ, and each has changed its mind, on whether a `data:...,` prefix comes first.
+
+    Args:
+        raw: the undecoded field.
+        pictures: of the reply, decoded already.
     """
     if raw is None:
         return None
+    if pictures and len(memoryview(raw)) <= LONGEST_MARK and (mark := bytes(raw)) in pictures:
+        return pictures[mark]
     try:
         data = _decoded(raw)
     except (ResponseError, ValueError):

@@ -129,6 +129,7 @@ def generate_call(
         body=encode(body),
         content_type="application/json",
         max_reply_bytes=PICTURE_LIMIT,
+        picture_fields=("image",),
     )
 
 
@@ -143,7 +144,7 @@ def read_generated(reply: Reply) -> Report:
     """
     answer = accepted_fields(reply, NAME)
     items = each(answer, "images")
-    pieces = tuple(piece for piece in map(_piece, items) if piece is not None)
+    pieces = tuple(piece for item in items if (piece := _piece(item, reply)) is not None)
     if not pieces:
         raise ResponseError(f"{NAME} answered without a usable picture", provider=NAME)
     return Report(status=JobStatus.SUCCEEDED, pieces=pieces, raw=_raw(answer, items))
@@ -161,10 +162,10 @@ def _raw(answer: Fields, items: list[Fields]) -> dict[str, Any]:
     return {**plain(answer, without=("images",)), "images": [plain(item, without=("image",)) for item in items]}
 
 
-def _piece(item: Fields) -> Piece | None:
+def _piece(item: Fields, reply: Reply) -> Piece | None:
     fields = plain(item, without=("image",))
     url = link(fields.get("url"))
-    data = picture_bytes(item.get("image")) if url is None else None
+    data = picture_bytes(item.get("image"), reply.pictures) if url is None else None
     if url is None and data is None:
         return None
     return Piece(

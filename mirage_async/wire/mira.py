@@ -124,6 +124,7 @@ def generate_call(
         body=encode(body),
         content_type="application/json",
         max_reply_bytes=PICTURE_LIMIT,
+        picture_fields=("b64_json",),
     )
 
 
@@ -138,7 +139,7 @@ def read_generated(reply: Reply) -> Report:
     """
     answer = accepted_fields(reply, NAME)
     items = each(answer, "data")
-    pieces = tuple(piece for piece in map(_piece, items) if piece is not None)
+    pieces = tuple(piece for item in items if (piece := _piece(item, reply)) is not None)
     if not pieces:
         raise ResponseError(f"{NAME} answered without a usable picture", provider=NAME)
     raw = {**plain(answer, without=("data",)), "data": [_plain_item(item) for item in items]}
@@ -156,7 +157,7 @@ def _plain_item(item: Fields) -> dict[str, Any]:
     return plain(item, without=("b64_json", "url") if is_data_url(item.get("url")) else ("b64_json",))
 
 
-def _piece(item: Fields) -> Piece | None:
+def _piece(item: Fields, reply: Reply) -> Piece | None:
     fields = _plain_item(item)
     prompt = text(fields.get("revised_prompt"))
     url = link(fields.get("url"))
@@ -164,5 +165,5 @@ def _piece(item: Fields) -> Piece | None:
         return Piece(url=url, revised_prompt=prompt)
     data = picture_bytes(item.get("url")) if is_data_url(item.get("url")) else None
     if data is None:
-        data = picture_bytes(item.get("b64_json"))
+        data = picture_bytes(item.get("b64_json"), reply.pictures)
     return Piece(data=data, revised_prompt=prompt) if data is not None else None

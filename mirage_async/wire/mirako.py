@@ -78,6 +78,7 @@ Elsewhere the guide speaks of 2 to 5 minutes. 12 minutes are as many times longe
 """
 
 _JSON = "application/json"
+_PICTURES = ("image",)
 _TYPES = ("image/jpeg", "image/png")
 _SEED_LIMIT = 1 << 31  # the vendor's API description types it as int32
 _LABEL_LIMIT = 64
@@ -165,6 +166,7 @@ def generate_call(prompt: str, *, aspect_ratio: str, seed: int | None, images: S
         body=encode(body),
         content_type=_JSON,
         max_reply_bytes=PICTURE_LIMIT,
+        picture_fields=_PICTURES,
     )
 
 
@@ -201,6 +203,7 @@ def submit_call(
         body=encode(body),
         content_type=_JSON,
         max_reply_bytes=PICTURE_LIMIT,
+        picture_fields=_PICTURES,
     )
 
 
@@ -211,7 +214,7 @@ def status_call(job_id: str) -> Call:
         InputError: `job_id` is not what a task id looks like.
     """
     path = f"/v1/image/async_generate/{passed_id('job_id', job_id, provider=NAME)}/status"
-    return Call(method="GET", path=path, max_reply_bytes=PICTURE_LIMIT)
+    return Call(method="GET", path=path, max_reply_bytes=PICTURE_LIMIT, picture_fields=_PICTURES)
 
 
 def read_generated(reply: Reply) -> Report:
@@ -222,7 +225,7 @@ def read_generated(reply: Reply) -> Report:
         ResponseError: a success without a usable picture.
     """
     answer, data = _opened(reply)
-    pieces = _pieces(data)
+    pieces = _pieces(data, reply)
     if not pieces:
         reason = _reason(plain(data, without=("image",))) or _missing(data)
         raise ResponseError(f"{NAME} answered without a usable picture: {reason}", provider=NAME)
@@ -238,7 +241,7 @@ def read_submitted(reply: Reply) -> Submitted:
     """
     answer, data = _opened(reply)
     task_id = checked_id(field(data, "task_id"), NAME)
-    return Submitted(id=task_id, report=_task_report(answer, data))
+    return Submitted(id=task_id, report=_task_report(answer, data, reply))
 
 
 def read_status(reply: Reply) -> Report:
@@ -248,7 +251,7 @@ def read_status(reply: Reply) -> Report:
         APIError: Mirako answered with an error; it says nothing about the task itself.
         ResponseError: there is no state in the answer.
     """
-    report = _task_report(*_opened(reply))
+    report = _task_report(*_opened(reply), reply)
     if report is None:
         raise ResponseError(f"{NAME} sent no task status", provider=NAME)
     return report
@@ -404,8 +407,8 @@ def _raw(answer: Fields, data: Fields) -> dict[str, Any]:
     return {**plain(answer, without=("data",)), "data": plain(data, without=("image",))}
 
 
-def _pieces(data: Fields) -> tuple[Piece, ...]:
-    found = picture_bytes(data.get("image"))
+def _pieces(data: Fields, reply: Reply) -> tuple[Piece, ...]:
+    found = picture_bytes(data.get("image"), reply.pictures)
     return (Piece(data=found),) if found is not None else ()
 
 
@@ -419,7 +422,7 @@ def _reason(fields: dict[str, Any]) -> str | None:
     return one_line(text(error) or text(fields_of(error).get("message")) or "") or None
 
 
-def _task_report(answer: Fields, data: Fields) -> Report | None:
+def _task_report(answer: Fields, data: Fields, reply: Reply) -> Report | None:
     word = text(field(data, "status"))
     if word is None:
         return None
@@ -428,7 +431,7 @@ def _task_report(answer: Fields, data: Fields) -> Report | None:
         return Report(status=status, word=word)
     raw = _raw(answer, data)
     reason = _reason(raw["data"])
-    pieces = _pieces(data) if status is JobStatus.SUCCEEDED else ()
+    pieces = _pieces(data, reply) if status is JobStatus.SUCCEEDED else ()
     if status is JobStatus.SUCCEEDED and not pieces:
         reason = reason or _missing(data)
     return Report(status=status, word=word, pieces=pieces, reason=reason, raw=raw)

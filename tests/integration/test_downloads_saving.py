@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,6 +189,28 @@ async def test_saving_joins_a_reader_that_is_under_way(downloader: Downloader, t
         gate.opened.set()
         assert (await saver).read_bytes() == await reader == PNG
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+async def test_a_disk_that_makes_us_wait_is_left_to_threads(
+    downloader: Downloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: QuickClock, pause: float
+) -> None:
+    """A write into the page cache costs less than the way to a thread; a slow one must not hold up the event loop."""
+    threads: list[int] = []
+    write = Draft.write
+
+    def noting(draft: Draft, data: bytes) -> None:
+        threads.append(threading.get_ident())
+        clock.now += pause
+        write(draft, data)
+
+    monkeypatch.setattr(Draft, "write", noting)
+    async with serving((200, LARGE)) as server:
+        path = await linked(downloader, server.url).save(tmp_path)
+    assert path.read_bytes() == LARGE
+    here = threading.get_ident()
+    assert [ident == here for ident in threads] == [not pause or number == 0 for number in range(len(threads))]
+    assert len(threads) > 1
 
 
 async def test_a_full_disk_is_not_taken_for_a_bad_connection(

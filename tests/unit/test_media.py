@@ -8,6 +8,8 @@ import random
 import struct
 import sys
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, cast
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mirage_async import media
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 def picture(kind: str, size: tuple[int, int] = (33, 17), **options: object) -> bytes:
@@ -124,6 +129,24 @@ def test_jpeg_fill_bytes_and_bare_markers_are_skipped() -> None:
     data = SAMPLES["jpeg"]
     padded = data[:2] + b"\xff\xff\xff\x01" + data[2:]
     assert media.inspect(padded) == media.Facts("image/jpeg", 33, 17)
+
+
+@pytest.mark.parametrize(("fill", "size"), [(1000, (16, 8)), (3000, (None, None))])
+def test_a_header_without_end_is_not_walked_for_ever(fill: int, size: tuple[int | None, int | None]) -> None:
+    """Megabytes of tiny segments would hold up the event loop; no picture is like that."""
+    frame = b"\xff\xc0\x00\x11\x08\x00\x08\x00\x10" + bytes(10)
+    facts = media.inspect(b"\xff\xd8\xff" + b"\xff" * fill + frame)
+    assert facts is not None
+    assert (facts.width, facts.height) == size
+    boxes = b"\x00\x00\x00\x0cftypavif" + b"\x00\x00\x00\x08free" * fill + b"\x00\x00\x00\x08mdat"
+    assert (media.incomplete(boxes, boxes, len(boxes)) is None) == (size[0] is not None)
+
+
+def test_padding_without_end_is_not_forgiven() -> None:
+    """A few bytes are forgiven, not a megabyte: the end of the picture is looked for near the end of the data."""
+    data = SAMPLES["png"]
+    assert media.incomplete(data, data + bytes(1000), len(data) + 1000) is None
+    assert media.incomplete(data, data + bytes(1 << 20), len(data) + (1 << 20)) is not None
 
 
 def test_jpeg_without_a_scan_is_cut() -> None:
@@ -237,14 +260,62 @@ def test_what_is_not_base64_is_refused(text: str) -> None:
     assert caught.value.__context__ is None
 
 
-def test_the_standard_library_decodes_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the fast library the same texts are taken and refused."""
-    monkeypatch.setitem(sys.modules, "pybase64", None)
+def without_the_fast_library() -> ModuleType:
+    """Return the module as it is where the `speed` extra is not installed."""
     spec = importlib.util.find_spec("mirage_async.media")
     assert spec is not None
     assert spec.loader is not None
     plain = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plain)
+    with patch.dict(sys.modules, {"pybase64": None}):
+        spec.loader.exec_module(plain)
+    return plain
+
+
+def decoded(module: ModuleType, text: bytes) -> bytes | None:
+    """Return the bytes, or None where the text is refused."""
+    try:
+        return cast("bytes", module.decode_base64(text))
+    except ValueError:
+        return None
+
+
+PLAIN = without_the_fast_library()
+ALMOST_BASE64 = st.text(alphabet='QUJD09+/== \n-"\\é', max_size=14).map(str.encode)
+
+
+@given(text=ALMOST_BASE64)
+def test_every_text_is_taken_or_refused_alike_without_the_fast_library(text: bytes) -> None:
+    """The extra makes it fast, not different; strictness about padding and alphabet included."""
+    assert decoded(PLAIN, text) == decoded(media, text)
+
+
+@given(
+    text=st.one_of(ALMOST_BASE64, st.binary(max_size=600).map(media.encode_base64)),
+    prefix=st.sampled_from([b"", b"data:image/png;base64,", b" DATA:,", b"data:", b"data:" + b"x" * 249 + b","]),
+    sizes=st.lists(st.integers(0, 9), min_size=1) | st.just([300]),
+    module=st.sampled_from(["fast", "plain"]),
+    expected=st.integers(0, 500),
+)
+def test_base64_in_parts_is_taken_or_refused_like_the_whole(
+    text: bytes, prefix: bytes, sizes: list[int], module: str, expected: int
+) -> None:
+    """Wherever it is cut: in the prefix, in the padding, inside of four characters."""
+    chosen = media if module == "fast" else PLAIN
+    decoder = chosen.Base64Decoder(expected=expected)
+    left = whole = prefix + text
+    try:
+        for size in (*sizes, *[max(sizes[-1], 1)] * len(whole)):
+            decoder.feed(left[:size])
+            left = left[size:]
+        found: bytes | None = decoder.finish()
+    except ValueError:
+        found = None
+    assert found == decoded(chosen, whole)
+
+
+def test_the_standard_library_decodes_alike() -> None:
+    """Without the fast library the same texts are taken and refused."""
+    plain = PLAIN
     assert plain._decode_strictly is not media._decode_strictly
     assert plain.encode_base64(b"hello") == b"aGVsbG8="
     assert plain.decode_base64(" aGVs\nbG8 ") == b"hello"

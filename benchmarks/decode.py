@@ -1,0 +1,225 @@
+"""From the socket to the bytes of a picture: what base64 in an answer and a download to disk cost.
+
+    python benchmarks/decode.py              all of it, some minutes
+    python benchmarks/decode.py --quick      one repeat of each, about a minute
+    python benchmarks/decode.py --json
+
+A local server in a process of its own has its answers ready; the public clients, `openai`, plain aiohttp and a raw
+socket fetch the same pictures. Each measurement has a process of its own, the ways take turns, and what is compared
+is CPU time, memory and the longest turn of the event loop. The exit code is 1 if a figure is worse than its mark.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    # Run as a script, a file here would stand in for the standard library's `concurrent`.
+    sys.path.insert(0, str(Path(sys.path.pop(0)).resolve().parent))
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks._decode.server import serving
+from benchmarks._decode.trials import DOWNLOADS, MB, WAYS, Figures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+ROOT = Path(__file__).resolve().parents[1]
+ANSWERS = tuple(way for way in WAYS if way not in DOWNLOADS)
+ANSWER_SIZES = (1, 5, 20)  # MB
+DOWNLOAD_SIZES = (5, 30)
+WORK = 60  # MB that each measurement of CPU time fetches
+REPEATS = 5
+BOUND = 300.0  # seconds one measurement may take
+TITLES = {
+    "mira": "MiraClient.generate",
+    "mira plain": "the same without pybase64",
+    "mirako": "MirakoClient, status answer",
+    "mirako plain": "the same without pybase64",
+    "openai": "AsyncOpenAI.images.generate + b64decode",
+    "aiohttp": "aiohttp, json() + b64decode",
+    "read": "GeneratedImage.read",
+    "save": "GeneratedImage.save",
+    "socket": "raw socket, recv_into + write",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Median, lowest and highest of the repeats."""
+
+    median: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Sum up."""
+        return cls(median=statistics.median(values), lowest=min(values), highest=max(values))
+
+    def __str__(self) -> str:
+        shown = (f"{value:.0f}" if value >= 100 else f"{value:.2f}" for value in asdict(self).values())  # noqa: PLR2004
+        return "{} ({} to {})".format(*shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One way at one size: CPU in microseconds for one MB, memory as multiples of the picture, the stall in ms."""
+
+    way: str
+    size: int
+    cpu: Spread
+    ratio: Spread
+    traced: Spread
+    resident: Spread
+    stall: Spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A figure with its bound."""
+
+    name: str
+    figure: float
+    bound: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure is as good as its bound."""
+        return self.figure >= self.bound if self.at_least else self.figure <= self.bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All rows and marks."""
+
+    rows: tuple[Row, ...]
+    marks: tuple[Mark, ...]
+
+
+def one(way: str, origin: str, size: int, folder: str) -> Figures:
+    """Measure one way once, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks._decode.trials", way, origin, str(size * MB)]
+    command += [str(max(2, WORK // size)), folder]
+    ended = subprocess.run(  # noqa: S603 - our own Python, our own module
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=BOUND, check=False
+    )
+    if ended.returncode:
+        msg = f"{way}, {size} MB: {ended.stderr.decode()}"
+        raise RuntimeError(msg)
+    return Figures(**json.loads(ended.stdout))
+
+
+def rows_of(ways: Sequence[str], base: str, origin: str, sizes: Iterable[int], repeats: int) -> Iterable[Row]:
+    """Measure the ways in turn and compare each with `base` of the same round."""
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            rounds = [{way: one(way, origin, size, folder) for way in ways} for _ in range(repeats)]
+            for way in ways:
+                taken = [each[way] for each in rounds]
+                yield Row(
+                    way=way,
+                    size=size,
+                    cpu=Spread.of([figures.cpu for figures in taken]),
+                    ratio=Spread.of([each[way].cpu / each[base].cpu for each in rounds]),
+                    traced=Spread.of([figures.traced / size / MB for figures in taken]),
+                    resident=Spread.of([figures.resident / size / MB for figures in taken]),
+                    stall=Spread.of([figures.stall for figures in taken]),
+                )
+
+
+def marks_of(rows: Mapping[tuple[str, int], Row]) -> Iterable[Mark]:
+    """Hold the figures against what was promised."""
+    for size in ANSWER_SIZES:
+        for way, factor in (("mira", 10.0), ("mira plain", 4.0)):
+            if (row := rows.get((way, size))) is not None:
+                yield Mark(
+                    name=f"CPU, openai over {way}, {size} MB", figure=1 / row.ratio.median, bound=factor, at_least=True
+                )
+                yield Mark(name=f"memory, {way}, {size} MB", figure=row.resident.median, bound=1.2)
+                yield Mark(name=f"longest turn in ms, {way}, {size} MB", figure=row.stall.median, bound=3.0)
+    for size in DOWNLOAD_SIZES:
+        if (row := rows.get(("save", size))) is not None:
+            yield Mark(name=f"CPU, save over a raw socket, {size} MB", figure=row.ratio.median, bound=1.4)
+            yield Mark(name=f"memory in MB, save, {size} MB", figure=row.resident.median * size, bound=2.0)
+            yield Mark(name=f"longest turn in ms, save, {size} MB", figure=row.stall.median, bound=3.0)
+
+
+def measure(options: argparse.Namespace) -> Report:
+    """Run everything."""
+    repeats = 1 if options.quick else REPEATS
+    with serving(options.seed) as origin:
+        rows = (
+            *rows_of(ANSWERS, "openai", origin, ANSWER_SIZES, repeats),
+            *rows_of(DOWNLOADS, "socket", origin, DOWNLOAD_SIZES, repeats),
+        )
+    return Report(rows=rows, marks=tuple(marks_of({(row.way, row.size): row for row in rows})))
+
+
+def text(report: Report) -> str:
+    """Return the report for people, as Markdown."""
+    heads = (
+        "",
+        "MB",
+        "CPU, us a MB",
+        "over openai or socket",
+        "memory, objects",
+        "memory, resident",
+        "longest turn, ms",
+    )
+    cells = [
+        (
+            TITLES[row.way],
+            str(row.size),
+            *map(str, (row.cpu, row.ratio, row.traced, row.resident)),
+            "blocking" if row.way == "socket" else str(row.stall),
+        )
+        for row in report.rows
+    ]
+    marks = [
+        (
+            mark.name,
+            f"{mark.figure:.2f}",
+            f"{'>=' if mark.at_least else '<='} {mark.bound:g}",
+            "met" if mark.met else "MISSED",
+        )
+        for mark in report.marks
+    ]
+    return "\n\n".join((table(heads, cells), table(("", "figure", "mark", ""), marks)))
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="what base64 in an answer and a download to disk cost")
+    parser.add_argument("--quick", action="store_true", help="one repeat of each instead of five")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same pictures")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its report."""
+    options = parsed(arguments)
+    report = measure(options)
+    marks = [asdict(mark) | {"met": mark.met} for mark in report.marks]
+    print(json.dumps(asdict(report) | {"marks": marks}) if options.json else text(report))
+    sys.exit(0 if all(mark.met for mark in report.marks) else 1)
+
+
+if __name__ == "__main__":
+    main()
