@@ -80,6 +80,7 @@ class Downloader:
         return GeneratedImage(
             source,
             data=piece.data,
+            facts=piece.facts,
             url=piece.url,
             mime_type=piece.mime_type,
             revised_prompt=piece.revised_prompt,

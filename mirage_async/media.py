@@ -145,7 +145,7 @@ def inspect(data: bytes) -> Facts | None:
     return None
 
 
-def incomplete(head: bytes, tail: bytes, length: int) -> str | None:
+def incomplete(head: bytes, tail: bytes, length: int, *, facts: Facts | None = None) -> str | None:
     """Say why a picture is not whole, or None where nothing speaks against it.
 
     Pictures announce their end: PNG, JPEG and GIF by a marker, WebP and AVIF by lengths in the header. A few padding
@@ -155,8 +155,9 @@ def incomplete(head: bytes, tail: bytes, length: int) -> str | None:
         head: the first bytes, the more the better; all of them is fine.
         tail: the last bytes, a few dozen or all of them.
         length: how many bytes there are in all.
+        facts: what `inspect` says of `head`, where somebody has asked already.
     """
-    facts = inspect(head)
+    facts = facts or inspect(head)
     if facts is None:
         return f"not a picture but {_guess(head)}"
     reason = _ENDINGS[facts.mime_type](head, tail[-_LONGEST_PADDING:], length)

@@ -197,6 +197,7 @@ class GeneratedImage:
 
     __slots__ = (
         "_data",
+        "_flaw",
         "_reader",
         "height",
         "mime_type",
@@ -212,6 +213,7 @@ class GeneratedImage:
         reader: Reader,
         *,
         data: bytes | None = None,
+        facts: media.Facts | None = None,
         url: str | None = None,
         mime_type: str | None = None,
         revised_prompt: str | None = None,
@@ -220,6 +222,7 @@ class GeneratedImage:
     ) -> None:
         self._reader = reader
         self._data: bytes | None = None
+        self._flaw: str | None = None
         self.url = url
         self.mime_type = mime_type
         self.width: int | None = None
@@ -228,12 +231,14 @@ class GeneratedImage:
         self.text = text
         self.name = name
         if data is not None:
-            self.fill(data)
+            self.fill(data, facts)
 
-    def fill(self, data: bytes) -> None:
+    def fill(self, data: bytes, facts: media.Facts | None = None) -> None:
         """Take over the bytes and what their header says; called by the reader, of little use elsewhere."""
         self._data = data
-        self.note(media.inspect(data))
+        facts = facts or media.inspect(data)
+        self.note(facts)
+        self._flaw = None if facts is None else media.incomplete(data, data, len(data), facts=facts)
 
     def note(self, facts: media.Facts | None) -> None:
         """Take over what the header of the bytes says; called by the reader."""
@@ -252,9 +257,7 @@ class GeneratedImage:
         Only a picture that came inside an answer, cut short, has one: `read()` and `save()` refuse it, since there is
         no other copy, and `data` holds what came.
         """
-        if self._data is None or media.inspect(self._data) is None:
-            return None
-        return media.incomplete(self._data, self._data, len(self._data))
+        return self._flaw
 
     async def read(self) -> bytes:
         """Return the whole picture, fetching it on first use and keeping it.
@@ -266,7 +269,7 @@ class GeneratedImage:
             DownloadError: it could not be fetched whole, and calling again tries again; or it has a `flaw`.
             DownloadExpiredError: the link no longer works and there is no fresh one.
         """
-        if self._data is None or self.flaw is not None:
+        if self._data is None or self._flaw is not None:
             self.fill(await self._reader.read(self))
         assert self._data is not None  # noqa: S101 - fill() has just set it; says so to the type checker
         return self._data

@@ -92,6 +92,9 @@ class Piece(_Unshown, frozen=True, kw_only=True):
         file_size: bytes, where the provider says so.
         revised_prompt: the prompt really used.
         text: what the model said beside the picture.
+        facts: what the header of the bytes says; set from `data`, whatever is passed.
+        flaw: why the bytes are no whole picture; None where nothing speaks against them, or where there are none. Set
+            from `data` as well.
     """
 
     data: bytes | None = None
@@ -100,15 +103,21 @@ class Piece(_Unshown, frozen=True, kw_only=True):
     file_size: int | None = None
     revised_prompt: str | None = None
     text: str | None = None
+    facts: media.Facts | None = None
+    flaw: str | None = None
+
+    def __post_init__(self) -> None:
+        """Look at the bytes, once for all who want to know."""
+        facts = flaw = None
+        if self.data is not None:
+            facts = media.inspect(self.data)
+            flaw = media.incomplete(self.data, self.data, len(self.data), facts=facts)
+        msgspec.structs.force_setattr(self, "facts", facts)
+        msgspec.structs.force_setattr(self, "flaw", flaw)
 
     def __repr__(self) -> str:
         """Say what there is without showing it."""
         return f"<Piece {'link' if self.data is None else f'{len(self.data)} bytes'}>"
-
-    @property
-    def flaw(self) -> str | None:
-        """Why the bytes are no whole picture; None where nothing speaks against them, or where there are none."""
-        return None if self.data is None else media.incomplete(self.data, self.data, len(self.data))
 
 
 class Report(_Unshown, frozen=True, kw_only=True):
