@@ -109,7 +109,7 @@ class Scheduler:
         self.policy: IntervalPolicy = BackoffInterval() if policy is None else policy
         self.clock: Clock = SystemClock() if clock is None else clock
         self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()  # kept alive by their clients and jobs
-        self._ready: dict[Account, None] = {}  # accounts with status calls that are due, in the order they became so
+        self._ready: dict[Account, None] = {}  # accounts with status calls to make, in the order they got any
         self._due: TimerWheel[Entry] = TimerWheel(_is_due)
         self._deadlines: TimerWheel[Entry] = TimerWheel(_is_over)
         self._flights: set[_Flight] = set()
@@ -152,6 +152,8 @@ class Scheduler:
             entry = job.ticket = Entry(job, job.kind.account)
             begin(entry, job, self.clock.monotonic(), attached=at_once)
             entry.account.entries.add(entry)
+            if entry.account.limits.ask_early:
+                self._ready[entry.account] = None
             self._set_deadline(entry, deadline)
             self._set_due(entry, self.clock.monotonic() + (0.0 if at_once else self._interval(entry, job)))
         else:
@@ -191,6 +193,8 @@ class Scheduler:
     def set_limits(self, account: Account, limits: Limits) -> None:
         """Put other limits in force for an account; what is under way goes on."""
         account.set_limits(limits)
+        if account.lively:
+            self._ready[account] = None
         self._turn()
 
     def watched(self, account: Account) -> list[Job[Any]]:
@@ -238,14 +242,20 @@ class Scheduler:
         for account in tuple(self._ready):
             while account.has_room() and (ready := self._take(account, now)) is not None:
                 self._start_poller(account, ready)
-            if not account.ready:
+            if not account.lively:
                 del self._ready[account]
         if now >= self._next_sweep:
             self._sweep(now)
         self._arm()
 
     def _take(self, account: Account, now: float) -> Entry | None:
-        return account.take(now, self._learning.urgency(self.policy, now)) if account.ready else None
+        if not account.lively:
+            return None
+        entry = account.take(now, self._learning.urgency(self.policy, now))
+        if entry is not None and entry.due is not None:  # asked about early
+            entry.due = None
+            self._due.withdrawn()
+        return entry
 
     def _arm(self) -> None:
         now = self.clock.monotonic()
