@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,6 +19,7 @@ from mirage_async.scheduler._ready import EarlyLine, ReadyLine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mirage_async.exceptions import WaitedFor
     from mirage_async.jobs import Job
 
 __all__ = ["Account", "AccountStatistics", "Entry"]
@@ -26,6 +28,7 @@ LONGEST_PAUSE = 60.0  # seconds; a provider that asks for more is asked again af
 FIRST_SPACING, LONGEST_SPACING = 0.05, 2.0  # seconds between status calls after a throttle, doubling in between
 _RECOVERY = 0.9  # of the spacing, which every good answer leaves
 _NO_SPACING = 0.01  # seconds; below this it is over
+_JUST_NOW = 1.0  # seconds ago
 _LATENESS = 0.01  # seconds, but at most one interval, by which a call may make up for one that began late
 
 
@@ -141,6 +144,7 @@ class Account:
         self.paused_until = -math.inf
         self._rate_open_at = -math.inf
         self._spacing = 0.0
+        self._purchase_open_at = -math.inf
         self._begun_at = -math.inf
         self._finished = 0
         self._finished_polls = 0
@@ -160,7 +164,7 @@ class Account:
                 with contextlib.suppress(RuntimeError):  # it has one, from a limit before
                     self._places.acquire_on_behalf_of_nowait(entry.job)
         self._places.total_tokens = math.inf if limits.jobs is None else limits.jobs
-        self._rate_open_at = self._begun_at + _interval(limits)
+        self._rate_open_at = self._begun_at + _interval(limits) if limits.polls_per_second else -math.inf
 
     async def take_place(self, job: Job[Any]) -> None:
         """Wait for a place among the jobs in flight, first come first served."""
@@ -176,10 +180,10 @@ class Account:
             return
 
     def pause(self, now: float, seconds: float | None) -> None:
-        """Stop beginning status calls for a while, because the provider asked for it, and go on gently.
+        """Stop beginning status calls and purchases for a while, because the provider asked for it, and go on gently.
 
-        After the pause status calls begin at least 50 ms apart, twice that for every throttle more, up to 2 s; `calm`
-        takes that back little by little, so that the calls which became due meanwhile do not all come at once.
+        After the pause status calls begin at least 50 ms apart, twice that for every throttle more, up to 2 s, and so
+        do purchases; `calm` takes that back little by little, so that what was held up does not all come at once.
         Answers to one burst count as one throttle: those that come while a pause lasts double nothing.
 
         Args:
@@ -204,6 +208,7 @@ class Account:
             self._spacing *= _RECOVERY
             if self._spacing < _NO_SPACING:
                 self._spacing = 0.0
+        self._purchase_open_at = -math.inf
 
     def noticed(self, bound: float) -> None:
         """Count that the end of a job was noticed at most `bound` seconds late."""
@@ -213,6 +218,19 @@ class Account:
         """Count a job whose end is known after so many status calls."""
         self._finished += 1
         self._finished_polls += polls
+
+    def purchase_at(self, now: float, deadline: float) -> float:
+        """Return when a purchase may be sent that wants to be sent now, and not at all from `deadline` on.
+
+        After a pause each that asks gets a moment of its own, so it asks once, and again only if another pause has
+        come until then.
+        """
+        at = max(now, self.paused_until)
+        if self._spacing:
+            at = max(at, self._purchase_open_at)
+            if at < deadline:
+                self._purchase_open_at = at + self._spacing
+        return at
 
     def opens_at(self, now: float) -> float | None:
         """Return when the next status call may begin, or None while there is no place for it or nobody to ask about."""
@@ -232,6 +250,18 @@ class Account:
     def has_room(self) -> bool:
         """Whether one more status call may be in flight."""
         return self.limits.polls is None or self.in_flight < self.limits.polls
+
+    def held_up_by(self, now: float) -> WaitedFor:
+        """Return what keeps a ready status call from beginning, or did so until now."""
+        if now >= self.paused_until and not self.has_room():
+            return "polls"
+        closed: list[tuple[float, WaitedFor]] = [
+            (self.paused_until, "pause"),
+            (self._rate_open_at, "polls_per_second"),
+            (self._begun_at + self._spacing, "spacing"),
+        ]
+        until, reason = max(closed[: 3 if self._spacing else 2], key=itemgetter(0))
+        return reason if until >= now - _JUST_NOW else "job"
 
     def take(self, now: float, urgency: Callable[[Entry], float] | None = None) -> Entry | None:
         """Take the next note whose status call may begin now; the caller has or makes room for it in flight.

@@ -45,6 +45,9 @@ class ReadyLine:
     def __len__(self) -> int:
         return len(self._line)
 
+    def __contains__(self, entry: object) -> bool:
+        return entry in self._line
+
     def append(self, entry: Entry) -> None:
         """Put a note at the end of the line; one that is in it keeps its place."""
         if entry not in self._line:
@@ -105,9 +108,7 @@ class EarlyLine:
         """Return when somebody may be found who was not before: at once, as long as some of those found are left."""
         return self._ranking.lasts_until()
 
-    def take(
-        self, now: float, waiting: Collection[Entry], urgency: Callable[[Entry], float] | None
-    ) -> Entry | None:
+    def take(self, now: float, waiting: Collection[Entry], urgency: Callable[[Entry], float] | None) -> Entry | None:
         """Return the most urgent note, or None while none is worth a call.
 
         Args:

@@ -32,6 +32,7 @@ from mirage_async.scheduler._verdicts import Verdict, judge
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
 if TYPE_CHECKING:
+    from mirage_async.exceptions import WaitedFor
     from mirage_async.jobs import Job
     from mirage_async.scheduler._limits import Limits
     from mirage_async.wire import Report
@@ -190,6 +191,13 @@ class Scheduler:
                 entry.due = None
                 self._due.withdrawn()
 
+    def waits_for(self, job: Job[Any]) -> WaitedFor:
+        """Return what `job` waits for now: its own end, or a turn to be asked about."""
+        entry: Entry | None = job.ticket
+        if entry is None or entry not in entry.account.ready:
+            return "job"
+        return entry.account.held_up_by(self.clock.monotonic())
+
     def set_limits(self, account: Account, limits: Limits) -> None:
         """Put other limits in force for an account; what is under way goes on."""
         account.set_limits(limits)
@@ -296,8 +304,7 @@ class Scheduler:
         job = entry.job
         assert job is not None  # noqa: S101 - a forgotten job has no deadline; says so to the type checker
         self._expired += 1
-        waiting = entry.due is None and not entry.flying
-        error = job.wait_timeout("waiting for a turn to ask ran out" if waiting else "the wait is over")
+        error = job.wait_timeout(self.waits_for(job))
         self.forget(job)
         job.stop(error)
 

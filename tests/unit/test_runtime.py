@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from mirage_async import Job, JobStatus, Limits, MiladyClient, MiraClient, Mirage, MiragicClient, MirakoClient
-from mirage_async.clients._buyer import MOST_ORPHANS, Ledger
+from mirage_async.clients._ledger import MOST_ORPHANS
 from mirage_async.clients._runtime import Runtime
 from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError
 from mirage_async.sandbox import Sandbox
@@ -161,7 +161,7 @@ def new_job(client: MirakoClient) -> Job[Any]:
 def test_the_oldest_orphan_makes_room(caplog: pytest.LogCaptureFixture) -> None:
     """A hundred are kept, in the order of their callers' cancellation; each further one is said aloud."""
     client = MirakoClient("key")
-    ledger = Ledger()
+    ledger = client._desk.ledger
     jobs = [new_job(client) for _ in range(MOST_ORPHANS + 2)]
     assert MOST_ORPHANS == 100
     for job in jobs[:MOST_ORPHANS]:
@@ -180,7 +180,7 @@ def test_the_oldest_orphan_makes_room(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_orphan_without_worth_is_not_kept(status: JobStatus) -> None:
     """Neither is one whose outcome somebody was given; one that is watched as well is listed once."""
     client = MirakoClient("key")
-    ledger = Ledger()
+    ledger = client._desk.ledger
     worthless, taken, kept = (new_job(client) for _ in range(3))
     for job in (worthless, taken, kept):
         ledger.adopt(job)

@@ -393,7 +393,9 @@ async def test_a_deadline_ends_the_wait_in_the_ready_queue(bench: Bench) -> None
     assert provider.asked == [(0, "slow")]
     assert bench.scheduler.statistics().accounts[0].polls_ready == 1
     await bench.clock.advance(1)
-    with pytest.raises(WaitTimeoutError, match="waiting for a turn to ask ran out"):
+    with pytest.raises(
+        WaitTimeoutError, match=r"the status calls in flight \(Limits.polls\), ran out"
+    ):
         await soon(waiter)
     provider.gate.set()
     await bench.clock.advance(5)
@@ -768,7 +770,7 @@ def test_no_mixture_of_answers_breaks_a_limit_or_loses_a_job(
         assert provider.most_in_flight <= polls
         if rate is not None:
             gaps = [after - before for before, after in zip(provider.times, provider.times[1:], strict=False)]
-            assert all(gap >= 1 / rate - 1e-5 for gap in gaps)
+            assert all(gap >= 1 / rate - 0.01 - 1e-5 for gap in gaps)
         statistics = bench.scheduler.statistics()
         assert (statistics.jobs_watched, statistics.polls_in_flight) == (0, 0)
         assert statistics.jobs_concluded + statistics.waits_expired >= jobs
