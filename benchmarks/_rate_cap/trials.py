@@ -16,12 +16,12 @@ from mirage_async.scheduler._ready import OTHERS_FIRST, ReadyLine
 from mirage_async.wire import Piece, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from mirage_async.scheduler import IntervalPolicy, JobView, Sighting
+    from mirage_async.scheduler import Account, IntervalPolicy, JobView, Sighting
     from mirage_async.scheduler._account import Entry
 
-__all__ = ["Bill", "Clairvoyant", "InDueOrder", "clairvoyant_index", "scheduled"]
+__all__ = ["Bill", "Clairvoyant", "InDueOrder", "a_kind", "clairvoyant_index", "scheduled"]
 
 _RUNNING = Report(status=JobStatus.RUNNING, word="running")
 _DONE = Report(status=JobStatus.SUCCEEDED, pieces=(Piece(url="https://simulated.example/picture.png"),))
@@ -116,9 +116,7 @@ class _Watched(ReadyLine):
             self.calls += 1
 
 
-def scheduled(
-    arrivals: Sequence[Arrival], policy: IntervalPolicy, rate: float, *, ask_early: bool = False
-) -> Bill:
+def scheduled(arrivals: Sequence[Arrival], policy: IntervalPolicy, rate: float, *, ask_early: bool = False) -> Bill:
     """Run the real scheduler with a policy, at so many status calls a second."""
     return run(_scheduled(arrivals, policy, Limits(polls=None, polls_per_second=rate, ask_early=ask_early)))
 
@@ -145,7 +143,37 @@ async def _scheduled(arrivals: Sequence[Arrival], policy: IntervalPolicy, limits
         if not left:
             over.set()
 
-    kind: JobKind[None] = JobKind(
+    kind = a_kind(clock, scheduler, account, look=look, redeem=redeem)
+    for number, arrival in enumerate(arrivals):
+        await clock.sleep(arrival.at - clock.monotonic())
+        job = Job(kind, id=str(number), model=arrival.kind, status=JobStatus.QUEUED)
+        ends[job] = (arrival, clock.monotonic() + arrival.duration)
+        scheduler.watch(job, _FOREVER)
+    assert limits.polls_per_second is not None  # noqa: S101 - it was made of one; says so to the type checker
+    bill.calls = account.sent / (clock.monotonic() * limits.polls_per_second)
+    await over.wait()
+    await scheduler.aclose()
+    return bill
+
+
+async def _running(job: Job[None]) -> Report:  # noqa: ARG001 - the kind's signature
+    return _RUNNING
+
+
+async def _nothing(job: Job[None], report: Report) -> None:
+    """Make nothing of a report."""
+
+
+def a_kind(
+    clock: LoopClock,
+    scheduler: Scheduler,
+    account: Account,
+    *,
+    look: Callable[[Job[None]], Awaitable[Report]] = _running,
+    redeem: Callable[[Job[None], Report], Awaitable[None]] = _nothing,
+) -> JobKind[None]:
+    """Return a kind of jobs whose status calls are answered without a provider."""
+    return JobKind(
         provider="simulated",
         name="image",
         pace=_PACE,
@@ -157,16 +185,6 @@ async def _scheduled(arrivals: Sequence[Arrival], policy: IntervalPolicy, limits
         ended=account.give_place_back,
         account=account,
     )
-    for number, arrival in enumerate(arrivals):
-        await clock.sleep(arrival.at - clock.monotonic())
-        job = Job(kind, id=str(number), model=arrival.kind, status=JobStatus.QUEUED)
-        ends[job] = (arrival, clock.monotonic() + arrival.duration)
-        scheduler.watch(job, _FOREVER)
-    assert limits.polls_per_second is not None  # noqa: S101 - it was made of one; says so to the type checker
-    bill.calls = account.sent / (clock.monotonic() * limits.polls_per_second)
-    await over.wait()
-    await scheduler.aclose()
-    return bill
 
 
 def clairvoyant_index(arrivals: Sequence[Arrival], rate: float) -> Bill:

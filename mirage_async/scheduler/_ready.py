@@ -18,9 +18,9 @@ __all__ = ["OTHERS_FIRST", "EarlyLine", "ReadyLine"]
 OWED_AFTER = 12  # calls for each in line when it came: from then on a call is owed to whoever waits
 OWED_EVERY = 4  # calls of which one goes to the oldest that is owed it
 OTHERS_FIRST = OWED_AFTER + OWED_EVERY  # for each in line, at most
-RANKED_AT_MOST = 5000  # at once, which takes some 15 ms
+RANKED_AT_MOST = 2000  # at once, which takes some 8 ms
 RANKING_LASTS = 0.05  # seconds, at least
-RANKING_LASTS_PER_CALL = 5e-5  # seconds for each that was ranked: some fifteen times what ranking it takes
+RANKING_LASTS_PER_CALL = 1e-4  # seconds for each that was ranked: some thirty times what ranking it takes
 WORTH = 0.1  # status calls that not having asked must be expected to have cost before anybody is asked about early
 
 
@@ -31,8 +31,8 @@ class ReadyLine:
     line when he came is owed one, and every fourth call goes to the oldest if he is owed it. So of a line that is
     never longer than n nobody waits for more than 16n others, however urgent those are that come later.
 
-    Urgencies are looked at anew every 50 ms at most, in a line above a thousand every 50 us for each in it; whoever
-    came since is behind those ranked. In a line above 5,000 each ranking looks at every second, third ... in turn.
+    Urgencies are looked at anew every 50 ms at most, in a line above 500 every 100 us for each in it; whoever came
+    since is behind those ranked. In a line above 2,000 each ranking looks at every second, third ... of them in turn.
     """
 
     __slots__ = ("_line", "_ranking", "_taken")

@@ -157,9 +157,7 @@ async def test_nothing_is_sent_when_the_wait_ends_in_the_queue_for_a_slot(purcha
             patient = asyncio.ensure_future(purchase.buy(client, max_wait=500))
             await until(lambda: slots.statistics().tasks_waiting == 2)
             await clock.advance(5)
-            with pytest.raises(
-                WaitTimeoutError, match="for an HTTP slot to send the request ran out"
-            ) as caught:
+            with pytest.raises(WaitTimeoutError, match="for an HTTP slot to send the request ran out") as caught:
                 await late
             assert (caught.value.billed, caught.value.waited_for) == ("no", "slot")
             gate.set()

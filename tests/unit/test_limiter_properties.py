@@ -261,6 +261,12 @@ class Provider:
         """Return the result."""
         return str(job.id)
 
+    def check_rate(self) -> None:
+        """Look at the calls since the last check; the limits may change afterwards."""
+        if self.account.limits.polls_per_second is not None:
+            check_rate(self.begun, self.account.limits.polls_per_second)
+        self.begun.clear()
+
 
 LIMITS = st.builds(
     lambda polls, rate, early: Limits(polls=polls, polls_per_second=rate, ask_early=early and rate is not None),
@@ -276,37 +282,31 @@ def test_a_scheduler_keeps_every_limit_while_limits_change_jobs_leave_and_the_pr
     first: Limits, changes: list[tuple[int, Limits]], source: random.Random
 ) -> None:
     """No call too many in flight, in a second or in a pause; every job is told its end; nothing is left over."""
+    asyncio.run(_play(Provider(source, first), dict(changes), source))
 
-    async def run() -> None:
-        provider = Provider(source, first)
-        clock, scheduler, account = provider.clock, provider.scheduler, provider.account
-        jobs = [Job(provider.kind, id=f"j{number}", status=JobStatus.QUEUED) for number in range(12)]
-        for job in jobs:
-            scheduler.watch(job, 200.0, at_once=source.random() < 0.3)
-        gone = {job for job in jobs if source.random() < 0.2}
-        plan = dict(changes)
-        for second in range(220):
-            if second == 4:
-                for job in gone:
-                    scheduler.forget(job)
-            if (limits := plan.get(second)) is not None:
-                if account.limits.polls_per_second is not None:
-                    check_rate(provider.begun, account.limits.polls_per_second)
-                provider.begun.clear()
-                scheduler.set_limits(account, limits)
-            await clock.advance(1)
-            if second > 4 and all(job.done or job in gone for job in jobs):
-                break
-        assert provider.broken == []
-        if account.limits.polls_per_second is not None:
-            check_rate(provider.begun, account.limits.polls_per_second)
-        for job in jobs:
-            assert job.done or job in gone or isinstance(job.stopped, WaitTimeoutError)
-        statistics = account.statistics(clock.monotonic())
-        assert (statistics.polls_ready, statistics.jobs_watched) == (0, 0)
-        await scheduler.aclose()
 
-    asyncio.run(run())
+async def _play(provider: Provider, plan: dict[int, Limits], source: random.Random) -> None:
+    clock, scheduler, account = provider.clock, provider.scheduler, provider.account
+    jobs = [Job(provider.kind, id=f"j{number}", status=JobStatus.QUEUED) for number in range(12)]
+    for job in jobs:
+        scheduler.watch(job, 200.0, at_once=source.random() < 0.3)
+    gone = {job for job in jobs if source.random() < 0.2}
+    for second in range(220):
+        if second == 4:
+            for job in gone:
+                scheduler.forget(job)
+        if second in plan:
+            provider.check_rate()
+            scheduler.set_limits(account, plan[second])
+        await clock.advance(1)
+        if second > 4 and all(job.done or job in gone for job in jobs):
+            break
+    provider.check_rate()
+    assert provider.broken == []
+    assert all(job.done or job in gone or isinstance(job.stopped, WaitTimeoutError) for job in jobs)
+    statistics = account.statistics(clock.monotonic())
+    assert (statistics.polls_ready, statistics.jobs_watched) == (0, 0)
+    await scheduler.aclose()
 
 
 @pytest.mark.parametrize("rate", [2.0, 20.0])
@@ -318,10 +318,10 @@ def test_the_scheduler_uses_the_whole_rate_while_calls_are_waiting(rate: float) 
         scheduler = Scheduler(clock=clock)
         account = scheduler.account("mira", Limits(polls_per_second=rate))
 
-        async def look(job: Job[str]) -> Report:  # noqa: ARG001 - the kind's signature
+        async def look(job: Job[str]) -> Report:
             return RUNNING
 
-        async def redeem(job: Job[str], report: Report) -> str:  # noqa: ARG001 - the kind's signature
+        async def redeem(job: Job[str], report: Report) -> str:
             return ""
 
         kind: JobKind[str] = JobKind(

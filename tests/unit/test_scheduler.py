@@ -393,9 +393,7 @@ async def test_a_deadline_ends_the_wait_in_the_ready_queue(bench: Bench) -> None
     assert provider.asked == [(0, "slow")]
     assert bench.scheduler.statistics().accounts[0].polls_ready == 1
     await bench.clock.advance(1)
-    with pytest.raises(
-        WaitTimeoutError, match=r"the status calls in flight \(Limits.polls\), ran out"
-    ):
+    with pytest.raises(WaitTimeoutError, match=r"the status calls in flight \(Limits.polls\), ran out"):
         await soon(waiter)
     provider.gate.set()
     await bench.clock.advance(5)
