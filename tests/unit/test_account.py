@@ -108,6 +108,23 @@ async def test_raising_the_limit_lets_the_waiting_in() -> None:
     assert account.statistics(0).limits == Limits()
 
 
+async def test_a_limit_that_comes_later_counts_the_jobs_there_are() -> None:
+    """Jobs that were let in without limit take their places; the next purchase waits until enough have ended."""
+    account = Account("mira", Limits())
+    jobs = [a_job() for _ in range(3)]
+    account.entries = {Entry(job, account) for job in jobs}
+    account.set_limits(Limits(jobs=2))
+    account.set_limits(Limits(jobs=None))
+    account.set_limits(Limits(jobs=2))
+    assert account.statistics(0).jobs_in_flight == 3
+    task = asyncio.ensure_future(account.take_place(a_job()))
+    account.give_place_back(jobs[0])
+    await turn()
+    assert not task.done()
+    account.give_place_back(jobs[1])
+    await soon(task)
+
+
 async def test_leaving_the_line_frees_nothing_and_blocks_nobody() -> None:
     """A cancelled purchase loses its turn, not somebody else's place."""
     account = Account("mira", Limits(jobs=1))
@@ -224,6 +241,38 @@ def test_a_spacing_wider_than_the_rate_holds_and_a_narrower_one_changes_nothing(
     account.pause(2, 0.0)
     assert account.take(2) is not None
     assert account.opens_at(2) == pytest.approx(2.2)
+
+
+def test_purchases_held_up_by_a_pause_are_sent_one_after_the_other() -> None:
+    """Each gets a moment of its own; one whose time would be over by then takes none."""
+    account = Account("mira", Limits())
+    assert [account.purchase_at(0, 100) for _ in range(2)] == [0, 0]
+    account.pause(0, 10)
+    assert [account.purchase_at(1, 100), account.purchase_at(1, 10.05)] == pytest.approx([10, 10.05])
+    assert [account.purchase_at(2, 100) for _ in range(2)] == pytest.approx([10.05, 10.1])
+    for _ in range(30):
+        account.calm()
+    assert account.purchase_at(10, 100) == 10
+
+
+def test_what_a_ready_call_waits_for_can_be_told() -> None:
+    """The pause first, then the place, then whichever of the two spacings ends later."""
+    account = Account("mira", Limits(polls=1))
+    ready(account, 9)
+    assert account.held_up_by(0) == "job"
+    assert account.take(0) is not None
+    account.in_flight = 1
+    assert account.held_up_by(1) == "polls"
+    account.pause(1, 5)
+    assert account.held_up_by(3) == "pause"
+    account.in_flight = 0
+    assert account.held_up_by(6) == "pause"  # the account opens in this very moment
+    assert account.take(6) is not None
+    assert account.held_up_by(6) == "spacing"
+    account.set_limits(Limits(polls_per_second=0.5))
+    assert account.held_up_by(6) == "polls_per_second"
+    assert account.take(8) is not None
+    assert account.held_up_by(9) == "polls_per_second"
 
 
 # --- taking ---
@@ -362,6 +411,98 @@ def test_a_rate_spaces_the_calls_evenly() -> None:
     assert account.take(100.25) is not None
     assert account.take(100.49) is None
     assert account.take(200) is not None
+
+
+def test_a_late_call_makes_up_for_its_lateness_by_ten_milliseconds_at_most() -> None:
+    """The machine was busy: the next call is not late as well. After more, or after idling, counting begins anew."""
+    account = Account("mira", Limits(polls_per_second=10))
+    ready(account, 5)
+    assert account.take(0) is not None
+    for late, opens in ((0.108, 0.2), (0.211, 0.311), (0.5, 0.6)):
+        assert account.take(late) is not None
+        assert account.opens_at(0) == pytest.approx(opens)
+    fast = Account("mira", Limits(polls_per_second=1000))
+    ready(fast, 3)
+    assert fast.take(0) is not None
+    assert fast.take(0.0025) is not None
+    assert fast.opens_at(0) == pytest.approx(0.0035)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "opens"),
+    [(0.01, 10.0, 0.1), (10.0, 0.01, 100.0), (None, 10.0, 0.1), (0.01, None, 0.05)],
+    ids=["raised", "lowered", "new", "gone"],
+)
+def test_another_rate_holds_at_once(before: float | None, after: float | None, opens: float) -> None:
+    """Also for the calls that wait: they wait one new interval since the last call, whatever the old one was."""
+    account = Account("mira", Limits(polls_per_second=before))
+    ready(account, 2)
+    assert account.take(0) is not None
+    account.set_limits(Limits(polls_per_second=after))
+    assert account.opens_at(0.05) == pytest.approx(opens)
+
+
+# --- taking early ---
+
+
+def waiting(account: Account, count: int) -> list[Entry]:
+    """Let jobs wait for their time."""
+    entries = [Entry(a_job(), account) for _ in range(count)]
+    for entry in entries:
+        entry.due = 1000
+    account.entries |= set(entries)
+    return entries
+
+
+EARLY = Limits(polls_per_second=10, ask_early=True)
+
+
+def test_spare_calls_go_to_whoever_is_worth_one_early() -> None:
+    """A tenth of a call at least; nobody is asked about twice by one ranking, and what is due comes first."""
+    account = Account("mira", EARLY)
+    first, second, third = waiting(account, 3)
+    urgency = {first: 0.5, second: 0.7, third: 0.1}
+    (due,) = ready(account, 1)
+    urgency[due] = 0.0
+    taken = [account.take(number / 5, urgency.__getitem__) for number in range(2)]
+    assert taken == [due, second]
+    second.due, urgency[second] = None, 9.0
+    assert account.take(2 / 5, urgency.__getitem__) is first
+    first.due = None
+    assert account.take(3 / 5, urgency.__getitem__) is None
+    statistics = account.statistics(1)
+    assert (statistics.polls_sent, statistics.polls_early) == (3, 2)
+
+
+def test_who_was_just_asked_about_or_waits_for_trouble_to_pass_is_not_asked_about_early() -> None:
+    """A ranking grows old; what it says about these is no longer true."""
+    account = Account("mira", Limits(polls_per_second=1000, ask_early=True))
+    first, asked, troubled, gone, late = waiting(account, 5)
+    troubled.misses = 1
+    urgency = {first: 5.0, asked: 4.0, troubled: 3.0, gone: 2.0, late: 1.0}
+    assert account.take(0, urgency.__getitem__) is first
+    first.due = None
+    asked.looked = 0.001
+    gone.job = None
+    assert account.take(0.01, urgency.__getitem__) is late
+
+
+def test_an_account_that_asks_early_looks_for_somebody_every_fifty_milliseconds() -> None:
+    """It neither spins nor sleeps through, and without a policy that can tell it does not look at all."""
+    account = Account("mira", EARLY)
+    waiting(account, 2)
+    assert account.opens_at(3) == 3
+    assert account.take(3, lambda _: 0.0) is None
+    assert account.opens_at(3) == pytest.approx(3.05)
+    assert account.take(3.05, lambda _: 0.2) is not None
+    assert account.opens_at(3.05) == pytest.approx(3.15)
+    account.set_limits(Limits(polls=1, polls_per_second=10, ask_early=True))
+    account.in_flight = 1
+    assert account.opens_at(4) is None
+    plain = Account("mira", EARLY)
+    waiting(plain, 1)
+    assert plain.take(0) is None
+    assert plain.opens_at(0) == math.inf
 
 
 def test_a_full_account_opens_when_a_place_is_free() -> None:

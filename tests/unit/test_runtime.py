@@ -13,7 +13,7 @@ import pytest
 from mirage_async import Job, JobStatus, Limits, MiladyClient, MiraClient, Mirage, MiragicClient, MirakoClient
 from mirage_async.clients._ledger import MOST_ORPHANS
 from mirage_async.clients._runtime import Runtime
-from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError
+from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError, WaitTimeoutError
 from mirage_async.sandbox import Sandbox
 from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.testing import FakeClock, sandboxed
@@ -150,10 +150,64 @@ def test_a_runtime_belongs_to_the_loop_it_is_first_used_in() -> None:
         asyncio.run(use())
 
 
+# --- accounts ---
+
+
+async def test_all_clients_of_a_key_at_an_address_share_one_account() -> None:
+    """Its limits, pauses and unfinished jobs, by whatever way one came to the client; another key has its own."""
+    async with Mirage({"mira": "key", "mirako": "key"}, limits=Limits(jobs=3)) as hub:
+        mira = hub.mira
+        same = [
+            mira.with_options(api_key="key"),
+            mira.with_options(timeout=9),
+            mira.with_options(limits=Limits(jobs=3)),
+        ]
+        assert {client._desk.account for client in same} == {mira._desk.account}
+        tenant, again = (mira.with_options(api_key="tenant") for _ in range(2))
+        back = tenant.with_options(api_key="key")
+        assert tenant._desk.ledger is again._desk.ledger
+        assert back._desk.ledger is mira._desk.ledger
+        assert len({client._desk.account for client in (mira, tenant, hub.mirako)}) == 3
+        assert tenant._desk.account.limits == Limits(jobs=3)
+        tenant.set_limits(Limits(jobs=1))
+        assert again._desk.account.limits == Limits(jobs=1)
+        assert mira._desk.account.limits == Limits(jobs=3)
+
+
+async def test_other_limits_or_another_address_are_another_account() -> None:
+    """A copy with limits of its own is counted apart, together with all that ask for the same."""
+    async with MiraClient("key") as mira:
+        apart, too = (mira.with_options(limits=Limits(jobs=1)) for _ in range(2))
+        moved = mira.with_options(base_url="https://elsewhere.example")
+        assert apart._desk.account is too._desk.account
+        assert len({client._desk.account for client in (mira, apart, moved)}) == 3
+        assert mira.with_options(api_key="key")._desk.account is mira._desk.account
+
+
+async def test_a_wait_for_a_place_that_ran_out_is_called_that() -> None:
+    """Whether the purchase gives up or only one caller does; it counts in the client's own time."""
+    clock = FakeClock()
+    async with MiragicClient("key", limits=Limits(jobs=1), scheduler=Scheduler(clock=clock)) as client:
+        account = client._desk.account
+        await account.take_place(new_job(client))
+        buying = asyncio.ensure_future(client.submit("a cat", max_wait=20))
+        await until(lambda: account.statistics(0).jobs_waiting == 1)
+        (job,) = client.jobs
+        caller = asyncio.ensure_future(job.result(max_wait=5))
+        await clock.advance(5)
+        with pytest.raises(WaitTimeoutError, match=r"for a place .* \(Limits\.jobs\) ran out after 5\.0 s") as early:
+            await soon(caller)
+        await clock.advance(15)
+        with pytest.raises(WaitTimeoutError, match=r"\(Limits\.jobs\) ran out after 20\.0 s.* was not sent") as late:
+            await soon(buying)
+        assert {early.value.waited_for, late.value.waited_for} == {"place"}
+        assert account.statistics(0).jobs_waiting == 0
+
+
 # --- orphans ---
 
 
-def new_job(client: MirakoClient) -> Job[Any]:
+def new_job(client: MirakoClient | MiragicClient) -> Job[Any]:
     """Return a job nobody has sent."""
     return Job(client._images)
 
