@@ -233,6 +233,8 @@ class Desk:
                 except APIError as raised:
                     if raised.status != 429 and raised.status < 500:  # noqa: PLR2004 - HTTP's own numbers
                         raise
+                    if raised.status == 429 or raised.retry_after is not None:  # noqa: PLR2004
+                        self.account.pause(self.runtime.clock.monotonic(), raised.retry_after)
                     error = raised
                 if not await retrier.again(getattr(error, "retry_after", None)):
                     raise error

@@ -22,8 +22,8 @@ class Limits(msgspec.Struct, frozen=True):
             so much a call may make up for one that began late because the machine was busy.
         ask_early: whether status calls that `polls_per_second` would leave unused are made before they are due, for
             the job where not having asked is expected to have cost most, if that is worth a tenth of a call. It takes
-            a policy that tells how urgent a call is, as `AdaptiveInterval` does, and makes up to some three times as
-            many calls, though never more than `polls_per_second`, without which there is nothing to spend.
+            a policy whose `urgency` tells this in status calls, as that of `AdaptiveInterval` does, and makes up to
+            some three times as many calls, though never more than `polls_per_second`, which it needs.
 
     Raises:
         InputError: a limit is out of range.

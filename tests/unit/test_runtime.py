@@ -204,6 +204,23 @@ async def test_a_wait_for_a_place_that_ran_out_is_called_that() -> None:
         assert account.statistics(0).jobs_waiting == 0
 
 
+async def test_a_question_that_is_throttled_slows_the_whole_account() -> None:
+    """Not only the next such question: purchases and status calls wait as well."""
+    clock = FakeClock()
+    async with Sandbox() as sandbox, MirakoClient(base_url=sandbox.url, scheduler=Scheduler(clock=clock)) as client:
+        sandbox.fail("mirako.avatar_list", "429:7", "500")
+        asking = asyncio.ensure_future(client.list_avatars())
+        account = client._desk.account
+        await until(lambda: account.throttles)
+        assert account.statistics(clock.monotonic()).paused_for == 7
+        await clock.advance(8)
+        await until(lambda: len(sandbox.requests) == 2)
+        await until(lambda: "1 timers" in repr(clock))
+        await clock.advance(8)
+        assert await soon(asking) == ()
+        assert account.throttles == 1
+
+
 # --- orphans ---
 
 
