@@ -49,6 +49,8 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
         most_polls_in_flight: the most there ever were at once.
         throttles: times the provider asked to slow down.
         paused_for: seconds the current pause still lasts.
+        spacing: seconds kept between two status calls, and two purchases, since the provider asked to slow down; it
+            shrinks with every good answer.
         jobs_finished: jobs whose end a status call told, well or badly.
         polls_per_job: status calls of these on average, failed ones included, or None before any.
         delay_bound_mean: mean of the bounds of the delay, in seconds, or None before any. The bound of a job is the
@@ -69,6 +71,7 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
     most_polls_in_flight: int
     throttles: int
     paused_for: float
+    spacing: float = 0.0
     polls_early: int = 0
     jobs_finished: int = 0
     polls_per_job: float | None = None
@@ -330,6 +333,7 @@ class Account:
             most_polls_in_flight=self.most_in_flight,
             throttles=self.throttles,
             paused_for=max(0.0, self.paused_until - now),
+            spacing=self._spacing,
             jobs_finished=self._finished,
             polls_per_job=self._finished_polls / self._finished if self._finished else None,
             delay_bound_mean=self._delays.mean,

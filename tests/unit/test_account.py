@@ -205,6 +205,7 @@ def test_calls_are_spaced_after_a_throttle_ever_more_and_ever_less() -> None:
         opens = account.opens_at(now)
         assert opens == pytest.approx(now + 2 * 0.9**good) or (opens == now and 2 * 0.9**good < 0.01)
     assert good == 51
+    assert account.statistics(now).spacing == 0
 
 
 def test_spaced_calls_begin_no_sooner_than_they_may() -> None:
@@ -212,6 +213,7 @@ def test_spaced_calls_begin_no_sooner_than_they_may() -> None:
     account = Account("mira", Limits(polls=None))
     entries = ready(account, 3)
     account.pause(0, 1)
+    assert account.statistics(1).spacing == 0.05
     assert account.take(1) is entries[0]
     assert account.take(1.049) is None
     assert account.take(1.05) is entries[1]
@@ -285,6 +287,14 @@ def test_ready_notes_are_taken_in_order_and_counted() -> None:
     assert [account.take(0) for _ in range(4)] == [*entries, None]
     assert all(entry.flying for entry in entries)
     assert account.statistics(0).polls_sent == 3
+
+
+def test_who_is_in_line_keeps_the_place() -> None:
+    """Being due once more changes nothing."""
+    account = Account("mira", Limits())
+    entries = ready(account, 2)
+    account.ready.append(entries[0])
+    assert [account.take(0) for _ in range(3)] == [*entries, None]
 
 
 def test_notes_nobody_watches_any_more_are_skipped() -> None:
