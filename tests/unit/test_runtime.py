@@ -204,6 +204,29 @@ async def test_a_wait_for_a_place_that_ran_out_is_called_that() -> None:
         assert account.statistics(0).jobs_waiting == 0
 
 
+async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> None:
+    """They go out 50 ms apart, and a pause that has come meanwhile holds for those that are left."""
+    clock = FakeClock()
+    async with (
+        Sandbox(durations=60.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
+    ):
+        account = client._desk.account
+        account.pause(clock.monotonic(), 5.0)
+        buying = [asyncio.ensure_future(client.submit("a cat", max_wait=30)) for _ in range(3)]
+        await until(lambda: "3 timers" in repr(clock))
+        await clock.advance(5)
+        await soon(buying[0])
+        assert sandbox.statistics().purchases == {"miragic": 1}
+        await clock.advance(0.04)
+        account.pause(clock.monotonic(), 20.0)
+        await clock.advance(15)
+        assert sandbox.statistics().purchases == {"miragic": 1}
+        await clock.advance(5.2)
+        await soon(asyncio.gather(*buying))
+        assert sandbox.statistics().purchases == {"miragic": 3}
+
+
 async def test_a_question_that_is_throttled_slows_the_whole_account() -> None:
     """Not only the next such question: purchases and status calls wait as well."""
     clock = FakeClock()
