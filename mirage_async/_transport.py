@@ -100,9 +100,14 @@ class Endpoint:
             return body.replace(self._key, b"<key>")
         return body
 
+    @property
+    def identity(self) -> tuple[URL, str, str]:
+        """What makes it one account at one address; holds the key."""
+        return self.base_url, self._name, self._value
+
     def same_as(self, other: Endpoint) -> bool:
         """Whether both are one account at one address."""
-        return (self.base_url, self._name, self._value) == (other.base_url, other._name, other._value)
+        return self.identity == other.identity
 
     def moved(self, base_url: str) -> Endpoint:
         """Return an endpoint with the same key at another address."""

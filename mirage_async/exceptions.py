@@ -62,10 +62,12 @@ __all__ = [
     "ServerError",
     "SubmissionUncertainError",
     "WaitTimeoutError",
+    "WaitedFor",
     "WebhookVerificationError",
 ]
 
 Billed: TypeAlias = Literal["no", "yes", "unknown"]
+WaitedFor: TypeAlias = Literal["place", "slot", "pause", "spacing", "polls", "polls_per_second", "job"]
 
 
 def _rebuild(kind: type[MirageError], message: str, attributes: dict[str, object]) -> MirageError:
@@ -269,9 +271,29 @@ class WaitTimeoutError(JobError, TimeoutError):
 
     `billed` is "yes" for an accepted job, "unknown" while its request is on the wire, and "no" where the wait ran out
     before anything was sent.
+
+    Attributes:
+        waited_for: what was being waited for when the time ran out. Before the purchase: "place" (among the jobs in
+            flight, `Limits.jobs`) or "slot" (for the request among those on the wire). Before it or before a status
+            call: "pause" (the provider asked for one) or "spacing" (the gentle pace after one). Before a status call:
+            "polls" or "polls_per_second" (a turn under that limit). Otherwise "job": it was not finished, as far as
+            anybody had seen.
     """
 
     billed: Billed = "yes"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str | None = None,
+        billed: Billed | None = None,
+        job_id: str | None = None,
+        token: str | None = None,
+        waited_for: WaitedFor = "job",
+    ) -> None:
+        super().__init__(message, provider=provider, billed=billed, job_id=job_id, token=token)
+        self.waited_for = waited_for
 
 
 class DownloadError(MirageError):

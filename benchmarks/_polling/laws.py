@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     Cdf = Callable[[float], float]
 
-__all__ = ["LAWS", "Law", "Optimum"]
+__all__ = ["LAWS", "TIMES", "Law", "Optimum", "lognormal"]
 
 _FINENESS = 48  # points to the octave, six times as many as the policy has
-_TIMES = [0.0, *(0.1 * 2 ** (number / _FINENESS) for number in range(19 * _FINENESS))]  # 0.1 s to 14 h
+TIMES = [0.0, *(0.1 * 2 ** (number / _FINENESS) for number in range(19 * _FINENESS))]  # 0.1 s to 14 h
 
 
 class Optimum(NamedTuple):
@@ -45,19 +45,19 @@ class Law:
     @cached_property
     def shares(self) -> list[float]:
         """Share finished at each point of the grid; at the last, all."""
-        return [*(self.cdf(time) for time in _TIMES[:-1]), 1.0]
+        return [*(self.cdf(time) for time in TIMES[:-1]), 1.0]
 
     @cached_property
     def mean(self) -> float:
         """Mean duration in seconds."""
-        return _TIMES[-1] - _looks.areas(_TIMES, self.shares)[-1]
+        return TIMES[-1] - _looks.areas(TIMES, self.shares)[-1]
 
     def quantile(self, share: float) -> float:
         """Return the duration that `share` of the jobs stay within; above 0, below 1."""
         number = bisect_left(self.shares, share)
         low, high = self.shares[number - 1], self.shares[number]
         position = (share - low) / (high - low) if high > low else 1.0
-        return _TIMES[number - 1] + position * (_TIMES[number] - _TIMES[number - 1])
+        return TIMES[number - 1] + position * (TIMES[number] - TIMES[number - 1])
 
     def sample(self, count: int) -> list[float]:
         """Return `count` durations spread evenly over the law: the mean of a function over them has little noise."""
@@ -71,16 +71,17 @@ class Law:
     def optimum(self, delay_cost: float) -> Optimum:
         """Return what the best schedule costs, in looks and in seconds of delay per job."""
         shares = self.shares
-        allowed = _looks.windows(_TIMES, minimum=0.0, maximum=math.inf)
-        following, cost = _looks.plan(_TIMES, shares, _looks.areas(_TIMES, shares), allowed, delay_cost)
+        allowed = _looks.windows(TIMES, minimum=0.0, maximum=math.inf)
+        following, cost = _looks.plan(TIMES, shares, _looks.areas(TIMES, shares), allowed, delay_cost)
         polls, number = 0.0, 0
-        while number < len(_TIMES) - 1:
+        while number < len(TIMES) - 1:
             polls += 1.0 - shares[number]
             number = following[number]
         return Optimum(cost=cost, polls=polls, delay=(cost - polls) / delay_cost)
 
 
-def _lognormal(median: float, sigma: float) -> Cdf:
+def lognormal(median: float, sigma: float) -> Cdf:
+    """Return the law of jobs whose logarithms are normal."""
     return lambda time: 0.5 * math.erfc(-math.log(time / median) / sigma * math.sqrt(0.5)) if time > 0 else 0.0
 
 
@@ -107,18 +108,18 @@ def _clipped(cdf: Cdf, low: float, high: float) -> Cdf:
 
 
 LAWS = (
-    Law("A", "lognormal, median 5 s, sigma 0.5", _lognormal(5, 0.5)),
-    Law("B", "lognormal, median 5 s, sigma 0.25", _lognormal(5, 0.25)),
+    Law("A", "lognormal, median 5 s, sigma 0.5", lognormal(5, 0.5)),
+    Law("B", "lognormal, median 5 s, sigma 0.25", lognormal(5, 0.25)),
     Law("C", "gamma, shape 4, mean 8 s", _gamma4(8)),
     Law(
         "D",
         "lognormal, median 6 s, sigma 0.35; 15 % cold starts of 40 s more",
-        _mixed(0.85, _lognormal(6, 0.35), _after(_lognormal(6, 0.35), _lognormal(40, 0.5))),
+        _mixed(0.85, lognormal(6, 0.35), _after(lognormal(6, 0.35), lognormal(40, 0.5))),
     ),
-    Law("E", "half 4 s, half 25 s, sigma 0.3, under one name", _mixed(0.5, _lognormal(4, 0.3), _lognormal(25, 0.3))),
+    Law("E", "half 4 s, half 25 s, sigma 0.3, under one name", _mixed(0.5, lognormal(4, 0.3), lognormal(25, 0.3))),
     Law(
         "F",
         "avatars: lognormal, median 480 s, sigma 0.7, within 2 to 45 min",
-        _clipped(_lognormal(480, 0.7), 120, 2700),
+        _clipped(lognormal(480, 0.7), 120, 2700),
     ),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypedDict
 import msgspec
 
 from mirage_async._transport import Endpoint, is_loopback
-from mirage_async.clients._buyer import Ledger, Terms
+from mirage_async.clients._buyer import Terms
 from mirage_async.clients._desk import Desk
 from mirage_async.clients._runtime import Runtime
 from mirage_async.exceptions import ConfigurationError, InputError
@@ -141,14 +141,11 @@ class ProviderClient(abc.ABC):
             answer_timeout=self.answer_timeout,
             failure_is_documented=self.documents_failure,
         )
+        limits = _limits(options.get("limits"))
+        endpoint = Endpoint(base_url, self.codec.credential(self._key(api_key, base_url)))
+        ledger = runtime.ledger(self.provider, endpoint, limits, otherwise=limits)
         self._owns_runtime = owns_runtime
-        self._desk = Desk(
-            runtime,
-            provider=self.provider,
-            endpoint=Endpoint(base_url, self.codec.credential(self._key(api_key, base_url))),
-            account=runtime.scheduler.account(self.provider, _limits(options.get("limits"))),
-            terms=terms,
-        )
+        self._desk = Desk(runtime, provider=self.provider, endpoint=endpoint, terms=terms, ledger=ledger)
         self._kinds: dict[str, JobKind[Any]] = self._make_kinds(self._desk)
 
     def _make_kinds(self, desk: Desk) -> dict[str, JobKind[Any]]:  # noqa: ARG002 - for subclasses
@@ -195,7 +192,10 @@ class ProviderClient(abc.ABC):
     def with_options(self, *, api_key: str | None = None, **options: Unpack[SharedOptions]) -> Self:
         """Return a cheap copy with some options changed; it shares the connection pool and is not closed by itself.
 
-        A copy with another key, address or limits is another account to the scheduler.
+        A key at an address is one account, however many copies use it: one set of limits, pauses and unfinished jobs.
+        A copy with another key or address is of another account, whose limits start as those of this one. A copy with
+        other limits is as well: what it does is counted apart, and so are its pauses; for other limits for everybody
+        there is `set_limits`.
 
         Raises:
             ConfigurationError: an address that is none.
@@ -223,16 +223,15 @@ class ProviderClient(abc.ABC):
             terms = msgspec.structs.replace(terms, max_retry_after=_max_retry_after(options["max_retry_after"]))
         if "resend_uncertain" in options:
             terms = msgspec.structs.replace(terms, resend_uncertain=_resend_uncertain(options["resend_uncertain"]))
-        account = desk.account
-        ledger: Ledger | None = desk.ledger
+        ledger = desk.ledger
         if endpoint is not desk.endpoint or "limits" in options:
-            limits = _limits(options["limits"]) if "limits" in options else account.limits
-            account, ledger = desk.runtime.scheduler.account(self.provider, limits), None
+            limits = _limits(options["limits"]) if "limits" in options else None
+            ledger = desk.runtime.ledger(self.provider, endpoint, limits, otherwise=ledger.account.limits)
         twin = copy.copy(self)
         # The copy is under construction here, so its private parts are ours to set.
         twin._owns_runtime = False  # noqa: SLF001
         twin._desk = Desk(  # noqa: SLF001
-            desk.runtime, provider=self.provider, endpoint=endpoint, account=account, terms=terms, ledger=ledger
+            desk.runtime, provider=self.provider, endpoint=endpoint, terms=terms, ledger=ledger
         )
         twin._kinds = twin._make_kinds(twin._desk)  # noqa: SLF001
         return twin

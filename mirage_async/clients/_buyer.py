@@ -11,30 +11,28 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from mirage_async.exceptions import ClosedError, JournalError, MirageError, SubmissionUncertainError
-from mirage_async.jobs import Job, accept, conclude, refuse
-from mirage_async.models import JobStatus
+from mirage_async.jobs import accept, conclude, refuse
 from mirage_async.purchase import Attempt, Fate, Offer, attempt, purchase, uncertain
 from mirage_async.wire import Report, Submitted
 
 if TYPE_CHECKING:
     from mirage_async._transport import Endpoint
+    from mirage_async.clients._ledger import Ledger
     from mirage_async.clients._runtime import Runtime
-    from mirage_async.scheduler import Account
+    from mirage_async.jobs import Job
 
-__all__ = ["Buyer", "Ledger", "Terms"]
+__all__ = ["Buyer", "Terms"]
 
 _logger = logging.getLogger("mirage_async.clients")
 
-MOST_ORPHANS = 100
 _PROVEN_UNPAID = frozenset({Fate.NOT_SENT, Fate.REFUSED, Fate.THROTTLED, Fate.MOVED})
-_WORTHLESS = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,50 +53,20 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     failure_is_documented: bool
 
 
-class Ledger:
-    """The jobs of one account that the scheduler does not hold."""
-
-    __slots__ = ("buying", "orphans", "posting", "stopped")
-
-    def __init__(self) -> None:
-        self.buying: set[Job[Any]] = set()
-        self.posting: set[Job[Any]] = set()  # of these: their request is on the wire
-        self.stopped: weakref.WeakSet[Job[Any]] = weakref.WeakSet()  # no longer watched, but somebody has the handle
-        self.orphans: dict[Job[Any], None] = {}  # paid or maybe paid, and whoever asked for them was cancelled
-
-    def adopt(self, job: Job[Any]) -> None:
-        """Keep a job whose caller was cancelled, so that what was paid for can still be fetched from `jobs`."""
-        self.orphans[job] = None
-        if len(self.orphans) > MOST_ORPHANS:
-            oldest = next(iter(self.orphans))
-            del self.orphans[oldest]
-            _logger.warning(
-                "%r (key %s, id %s) was bought for a cancelled caller and is let go", oldest, oldest.key, oldest.id
-            )
-
-    def jobs(self, watched: list[Job[Any]]) -> tuple[Job[Any], ...]:
-        """Return the unfinished jobs, and the orphans nobody has taken the outcome of."""
-        for job in [job for job in self.orphans if job.taken or job.status in _WORTHLESS]:
-            del self.orphans[job]
-        found = dict.fromkeys([*self.buying, *watched, *self.stopped])
-        return tuple({job: None for job in found if not job.done} | self.orphans)
-
-
 class Buyer:
     """Buys at one endpoint, for one account.
 
     Args:
         runtime: the shared parts.
         endpoint: address and key.
-        account: limits and pauses.
         terms: how to buy.
-        ledger: the account's jobs.
+        ledger: the account and its jobs.
     """
 
-    def __init__(self, runtime: Runtime, *, endpoint: Endpoint, account: Account, terms: Terms, ledger: Ledger) -> None:
+    def __init__(self, runtime: Runtime, *, endpoint: Endpoint, terms: Terms, ledger: Ledger) -> None:
         self._runtime = runtime
         self._endpoint = endpoint
-        self._account = account
+        self._account = ledger.account
         self._terms = terms
         self._ledger = ledger
         runtime.open_buyers.add(self)
@@ -162,31 +130,48 @@ class Buyer:
     async def _take_place(self, job: Job[Any], max_wait: float) -> None:
         self._runtime.check_open()
         if self._account.limits.jobs is not None:
-            with self._runtime.until_closed(), anyio.move_on_after(max_wait) as scope:
+            job.buying = "place"
+            with self._runtime.until(job.submitted_at + max_wait) as scope:
                 await self._account.take_place(job)
             if scope.cancelled_caught:
-                raise job.wait_timeout("waiting for a place among the account's jobs in flight ran out", max_wait)
+                raise job.wait_timeout("place", max_wait)
 
     async def _attempt(self, job: Job[Any], offer: Offer[Any], deadline: float) -> Attempt[Any]:
         """Make one attempt: wait until the account and a slot are free, then leave the rest to the background."""
-        clock, slots = self._runtime.waits, self._runtime.transport.paid_posts
-        while (pause := self._account.paused_until - clock.monotonic()) > 0 and self._account.paused_until < deadline:
-            await clock.sleep(pause)
-        if pause > 0:
-            raise job.wait_timeout("the provider asked to wait longer than there was time for")
-        try:
-            slots.acquire_on_behalf_of_nowait(job)
-        except anyio.WouldBlock:
-            with self._runtime.until_closed():
-                await slots.acquire_on_behalf_of(job)
-        if self._runtime.closed or clock.monotonic() >= deadline:
-            slots.release_on_behalf_of(job)
-            self._runtime.check_open()
-            raise job.wait_timeout("the time ran out before the request could be sent")
+        await self._wait_out_pauses(job, deadline)
+        await self._take_slot(job, deadline)
+        job.buying = "job"
         answer: asyncio.Future[Attempt[Any]] = asyncio.get_running_loop().create_future()
         self._ledger.posting.add(job)
         self._runtime.posts.spawn(self._post(job, offer, deadline, answer))
         return await answer
+
+    async def _wait_out_pauses(self, job: Job[Any], deadline: float) -> None:
+        clock, account = self._runtime.waits, self._account
+        while (at := account.purchase_at(now := clock.monotonic(), deadline)) > now:
+            job.buying = "pause" if now < account.paused_until else "spacing"
+            if at >= deadline:  # known by now, so not slept out
+                raise job.wait_timeout(job.buying)
+            await clock.sleep(at - now)
+            if clock.monotonic() >= account.paused_until:
+                return
+
+    async def _take_slot(self, job: Job[Any], deadline: float) -> None:
+        runtime, slots = self._runtime, self._runtime.transport.paid_posts
+        runtime.check_open()
+        await anyio.lowlevel.checkpoint_if_cancelled()  # the last moment in which cancelling buys nothing
+        try:
+            slots.acquire_on_behalf_of_nowait(job)
+        except anyio.WouldBlock:
+            job.buying = "slot"
+            with runtime.until(deadline) as scope:
+                await slots.acquire_on_behalf_of(job)
+            if scope.cancelled_caught:
+                raise job.wait_timeout("slot") from None
+        if runtime.closed or runtime.clock.monotonic() >= deadline:
+            slots.release_on_behalf_of(job)
+            runtime.check_open()
+            raise job.wait_timeout(job.buying)
 
     async def _post(
         self, job: Job[Any], offer: Offer[Any], deadline: float, answer: asyncio.Future[Attempt[Any]]

@@ -11,7 +11,7 @@ import msgspec
 
 from mirage_async._retry import Retrier
 from mirage_async._transport import Endpoint, LostError, NotSentError
-from mirage_async.clients._buyer import Buyer, Ledger, Terms
+from mirage_async.clients._buyer import Buyer, Terms
 from mirage_async.clients._redeem import redeem_pictures
 from mirage_async.exceptions import (
     APIError,
@@ -28,8 +28,8 @@ from mirage_async.wire import Call, Reply, Report, Submitted
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from mirage_async.clients._ledger import Ledger
     from mirage_async.clients._runtime import Runtime
-    from mirage_async.scheduler import Account
 
 __all__ = ["BlockingOrder", "Desk"]
 
@@ -65,9 +65,8 @@ class Desk:
         runtime: the shared parts.
         provider: the provider's name.
         endpoint: address and key.
-        account: limits and pauses.
         terms: how to buy.
-        ledger: of an account that another desk serves as well, or None for a new one.
+        ledger: the account and its jobs; other desks may serve it as well.
     """
 
     def __init__(
@@ -76,17 +75,16 @@ class Desk:
         *,
         provider: str,
         endpoint: Endpoint,
-        account: Account,
         terms: Terms,
-        ledger: Ledger | None = None,
+        ledger: Ledger,
     ) -> None:
         self.runtime = runtime
         self.provider = provider
         self.endpoint = endpoint
-        self.account = account
+        self.account = ledger.account
         self.terms = terms
-        self.ledger = Ledger() if ledger is None else ledger
-        self._buyer = Buyer(runtime, endpoint=endpoint, account=account, terms=terms, ledger=self.ledger)
+        self.ledger = ledger
+        self._buyer = Buyer(runtime, endpoint=endpoint, terms=terms, ledger=ledger)
 
     @property
     def jobs(self) -> tuple[Job[Any], ...]:
@@ -238,6 +236,8 @@ class Desk:
                 except APIError as raised:
                     if raised.status != 429 and raised.status < 500:  # noqa: PLR2004 - HTTP's own numbers
                         raise
+                    if raised.status == 429 or raised.retry_after is not None:  # noqa: PLR2004
+                        self.account.pause(self.runtime.clock.monotonic(), raised.retry_after)
                     error = raised
                 if not await retrier.again(getattr(error, "retry_after", None)):
                     raise error

@@ -11,6 +11,7 @@ import anyio
 
 from mirage_async._tasks import TaskSet
 from mirage_async._transport import Transport
+from mirage_async.clients._ledger import Ledger
 from mirage_async.downloads import Downloader
 from mirage_async.exceptions import ClosedError, ConfigurationError
 from mirage_async.jobs import NullRecorder, Recorder
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     import aiohttp
 
     from mirage_async._clock import Clock, Timer
+    from mirage_async._transport import Endpoint
     from mirage_async.clients._buyer import Buyer
+    from mirage_async.scheduler import Limits
 
 __all__ = ["Runtime"]
 
@@ -56,9 +59,28 @@ class Runtime:
         self.posts = TaskSet()  # requests on the wire: cancelling one would not un-buy it
         self.open_buyers: weakref.WeakSet[Buyer] = weakref.WeakSet()  # told once nothing is on the wire any more
         self.closed = False
+        self._ledgers: weakref.WeakValueDictionary[object, Ledger] = weakref.WeakValueDictionary()
         self._waiting: set[anyio.CancelScope] = set()
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def ledger(self, provider: str, endpoint: Endpoint, limits: Limits | None, *, otherwise: Limits) -> Ledger:
+        """Return the account of a key at an address, with its jobs; the same one as long as a client of it is alive.
+
+        Args:
+            provider: the provider's name.
+            endpoint: address and key.
+            limits: the limits asked for; others than the account was opened with get an account of their own, again
+                one for all who ask for these. None takes the account there is.
+            otherwise: the limits of a new account where `limits` is None.
+        """
+        place = (provider, *endpoint.identity)
+        found = self._ledgers.get((place, limits))
+        if found is None:
+            found = Ledger(self.scheduler.account(provider, otherwise if limits is None else limits))
+            self._ledgers[place, limits] = found
+            self._ledgers.setdefault((place, None), found)
+        return found
 
     def check_open(self, who: str = "client") -> None:
         """Raise `ClosedError` after the end, and `ConfigurationError` in another event loop than before."""
@@ -88,6 +110,19 @@ class Runtime:
         if scope.cancelled_caught:
             msg = "the client was closed"
             raise ClosedError(msg)
+
+    @contextlib.contextmanager
+    def until(self, deadline: float) -> Generator[anyio.CancelScope, None, None]:
+        """End what waits inside at `deadline`, in the clock's seconds, or as soon as everything closes.
+
+        For waits only. The scope it gives tells afterwards whether the deadline has ended it.
+        """
+        with self.until_closed(), anyio.CancelScope() as scope:
+            timer = self.clock.call_at(deadline, scope.cancel)
+            try:
+                yield scope
+            finally:
+                timer.cancel()
 
     async def aclose(self) -> None:
         """Close everything. Every call returns once all is closed; cancelling one does not stop the closing."""

@@ -25,7 +25,7 @@ from mirage_async.models import JobStatus, JobUpdate
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
 
-    from mirage_async.exceptions import MirageError
+    from mirage_async.exceptions import MirageError, WaitedFor
     from mirage_async.jobs._kind import JobKind
 
 __all__ = ["Job", "checked_wait"]
@@ -33,6 +33,16 @@ __all__ = ["Job", "checked_wait"]
 _logger = logging.getLogger("mirage_async.jobs")
 
 T = TypeVar("T")
+
+_WAITS: dict[WaitedFor, str] = {
+    "job": "the wait is over",
+    "place": "waiting for a place among the account's jobs in flight (Limits.jobs) ran out",
+    "slot": "waiting for an HTTP slot to send the request ran out",
+    "pause": "waiting for the end of a pause the provider asked for ran out",
+    "spacing": "waiting for a turn at the gentle pace after a pause the provider asked for ran out",
+    "polls": "waiting for a turn to ask, among the status calls in flight (Limits.polls), ran out",
+    "polls_per_second": "waiting for a turn to ask, under Limits.polls_per_second, ran out",
+}
 
 LONGEST_WAIT = 30 * 24 * 3600.0  # seconds; anything above is a mistake in the caller's arithmetic
 
@@ -62,6 +72,7 @@ class Job(Generic[T]):
         "_readers",
         "_stopped",
         "_waiters",
+        "buying",
         "detected_at",
         "id",
         "key",
@@ -101,6 +112,7 @@ class Job(Generic[T]):
         self.running_at: float | None = None
         self.detected_at: float | None = None
         self.ticket: Any = None  # the waker's own note about this job
+        self.buying: WaitedFor = "job"  # what its purchase waits for
         self.may_be_billed = id is not None  # its request may have been taken by the provider
         self.taken = False  # a waiter has been given the outcome
         self.version = 0  # counts changes, so that a reader of updates sees whether it missed one
@@ -181,7 +193,7 @@ class Job(Generic[T]):
         deadline = self._extend(checked_wait(max_wait))
         while not self._over():
             if self.kind.clock.monotonic() >= deadline:
-                raise self.wait_timeout("the wait is over", max_wait)
+                raise self.wait_timeout(self._waits_for(), max_wait)
             sleeper = self._sleeper()
             timer = self.kind.clock.call_at(deadline, partial(wake, sleeper))
             try:
@@ -250,6 +262,9 @@ class Job(Generic[T]):
                 self.kind.waker.watch(self, deadline, at_once=True)
         return deadline
 
+    def _waits_for(self) -> WaitedFor:
+        return self.kind.waker.waits_for(self) if self.id is not None else self.buying
+
     def _changed(self) -> None:
         self.version += 1
         readers, self._readers = self._readers, None
@@ -310,7 +325,7 @@ class Job(Generic[T]):
             self._rouse()
             self.kind.ended(self)
 
-    def wait_timeout(self, why: str, waited: float | None = None) -> WaitTimeoutError:
+    def wait_timeout(self, waited_for: WaitedFor = "job", waited: float | None = None) -> WaitTimeoutError:
         """Build the error for a wait that is over, after `waited` seconds or else since the submit."""
         waited = self.kind.clock.monotonic() - self.submitted_at if waited is None else waited
         if self.id is not None:
@@ -320,12 +335,13 @@ class Job(Generic[T]):
         else:
             rest = "was not sent"
         return WaitTimeoutError(
-            f"{why} after {waited:.1f} s; "
+            f"{_WAITS[waited_for]} after {waited:.1f} s; "
             f"the {self.provider} job {self.id or self.key} is {self.status.value} and {rest}",
             provider=self.provider,
             job_id=self.id,
             token=self.token_or_none(),
             billed="yes" if self.id is not None else "unknown" if self.may_be_billed else "no",
+            waited_for=waited_for,
         )
 
     def closed_error(self) -> ClosedError:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from mirage_async._clock import Clock
+    from mirage_async.exceptions import WaitedFor
     from mirage_async.jobs._job import Job
     from mirage_async.models import Pace
     from mirage_async.wire import Report
@@ -76,6 +77,10 @@ class Waker(Protocol):
 
     def forget(self, job: Job[Any]) -> None:
         """Stop asking about `job`; harmless when nobody does."""
+
+    def waits_for(self, job: Job[Any]) -> WaitedFor:
+        """Return what an accepted job waits for now: its own end, or a turn to be asked about."""
+        ...
 
 
 class JobKind(Generic[T]):

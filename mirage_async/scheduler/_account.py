@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,11 +14,12 @@ import msgspec
 from mirage_async._retry import delays
 from mirage_async.scheduler._delays import DelayBounds
 from mirage_async.scheduler._limits import Limits
-from mirage_async.scheduler._ready import ReadyLine
+from mirage_async.scheduler._ready import EarlyLine, ReadyLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mirage_async.exceptions import WaitedFor
     from mirage_async.jobs import Job
     from mirage_async.scheduler._entry import Entry
 
@@ -26,6 +29,8 @@ LONGEST_PAUSE = 60.0  # seconds; a provider that asks for more is asked again af
 FIRST_SPACING, LONGEST_SPACING = 0.05, 2.0  # seconds between status calls after a throttle, doubling in between
 _RECOVERY = 0.9  # of the spacing, which every good answer leaves
 _NO_SPACING = 0.01  # seconds; below this it is over
+_JUST_NOW = 1.0  # seconds ago
+_LATENESS = 0.01  # seconds, but at most one interval, by which a call may make up for one that began late
 
 
 class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +45,13 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
         polls_in_flight: status calls under way.
         polls_ready: status calls that are due and wait for a place or the end of a pause.
         polls_sent: status calls begun so far.
+        polls_early: of these, how many were made before they were due, under `limits.ask_early`.
         polls_failed: of these, how many brought no usable answer.
         most_polls_in_flight: the most there ever were at once.
         throttles: times the provider asked to slow down.
         paused_for: seconds the current pause still lasts.
+        spacing: seconds kept between two status calls, and two purchases, since the provider asked to slow down; it
+            shrinks with every good answer.
         jobs_finished: jobs whose end a status call told, well or badly.
         polls_per_job: status calls of these on average, failed ones included, or None before any.
         delay_bound_mean: mean of the bounds of the delay, in seconds, or None before any. The bound of a job is the
@@ -64,6 +72,8 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
     most_polls_in_flight: int
     throttles: int
     paused_for: float
+    spacing: float = 0.0
+    polls_early: int = 0
     jobs_finished: int = 0
     polls_per_job: float | None = None
     delay_bound_mean: float | None = None
@@ -86,14 +96,17 @@ class Account:
         self.limits = limits
         self.entries: set[Entry] = set()
         self.ready = ReadyLine()
+        self._early_line = EarlyLine()
         self.in_flight = 0
         self.sent = 0
+        self.early = 0
         self.failed = 0
         self.most_in_flight = 0
         self.throttles = 0
         self.paused_until = -math.inf
         self._rate_open_at = -math.inf
         self._spacing = 0.0
+        self._purchase_open_at = -math.inf
         self._begun_at = -math.inf
         self._finished = 0
         self._finished_polls = 0
@@ -102,9 +115,18 @@ class Account:
         self._places = anyio.CapacityLimiter(math.inf if limits.jobs is None else limits.jobs)
 
     def set_limits(self, limits: Limits) -> None:
-        """Put other limits in force; what is under way goes on."""
-        self.limits = limits
+        """Put other limits in force, for those who wait as well; what is under way goes on.
+
+        Jobs that are being asked about get places where there was no limit on them before, all of them, even if they
+        are too many: the next purchase then waits until enough have ended.
+        """
+        old, self.limits = self.limits, limits
+        if old.jobs is None and limits.jobs is not None:
+            for entry in self.entries:
+                with contextlib.suppress(RuntimeError):  # it has one, from a limit before
+                    self._places.acquire_on_behalf_of_nowait(entry.job)
         self._places.total_tokens = math.inf if limits.jobs is None else limits.jobs
+        self._rate_open_at = self._begun_at + _interval(limits) if limits.polls_per_second else -math.inf
 
     async def take_place(self, job: Job[Any]) -> None:
         """Wait for a place among the jobs in flight, first come first served."""
@@ -120,10 +142,10 @@ class Account:
             return
 
     def pause(self, now: float, seconds: float | None) -> None:
-        """Stop beginning status calls for a while, because the provider asked for it, and go on gently.
+        """Stop beginning status calls and purchases for a while, because the provider asked for it, and go on gently.
 
-        After the pause status calls begin at least 50 ms apart, twice that for every throttle more, up to 2 s; `calm`
-        takes that back little by little, so that the calls which became due meanwhile do not all come at once.
+        After the pause status calls begin at least 50 ms apart, twice that for every throttle more, up to 2 s, and so
+        do purchases; `calm` takes that back little by little, so that what was held up does not all come at once.
         Answers to one burst count as one throttle: those that come while a pause lasts double nothing.
 
         Args:
@@ -148,6 +170,7 @@ class Account:
             self._spacing *= _RECOVERY
             if self._spacing < _NO_SPACING:
                 self._spacing = 0.0
+        self._purchase_open_at = -math.inf
 
     def noticed(self, bound: float) -> None:
         """Count that the end of a job was noticed at most `bound` seconds late."""
@@ -158,24 +181,61 @@ class Account:
         self._finished += 1
         self._finished_polls += polls
 
+    def purchase_at(self, now: float, deadline: float) -> float:
+        """Return when a purchase may be sent that wants to be sent now, and not at all from `deadline` on.
+
+        After a pause each that asks gets a moment of its own, so it asks once, and again only if another pause has
+        come until then.
+        """
+        at = max(now, self.paused_until)
+        if self._spacing:
+            at = max(at, self._purchase_open_at)
+            if at < deadline:
+                self._purchase_open_at = at + self._spacing
+        return at
+
     def opens_at(self, now: float) -> float | None:
-        """Return when the next ready status call may begin, or None while no place or nothing is there."""
-        if not self.ready or not self.has_room():
+        """Return when the next status call may begin, or None while there is no place for it or nobody to ask about."""
+        if not self.has_room():
             return None
-        return max(now, self._closed_until())
+        if self.ready:
+            return max(now, self._closed_until())
+        if self.lively:
+            return max(now, self._closed_until(), self._early_line.looks_again_at())
+        return None
+
+    @property
+    def lively(self) -> bool:
+        """Whether there may be somebody to ask about now, if only early."""
+        return bool(self.ready) or (self.limits.ask_early and bool(self.entries))
 
     def has_room(self) -> bool:
         """Whether one more status call may be in flight."""
         return self.limits.polls is None or self.in_flight < self.limits.polls
 
+    def held_up_by(self, now: float) -> WaitedFor:
+        """Return what keeps a ready status call from beginning, or did so until now."""
+        if now >= self.paused_until and not self.has_room():
+            return "polls"
+        closed: list[tuple[float, WaitedFor]] = [
+            (self.paused_until, "pause"),
+            (self._rate_open_at, "polls_per_second"),
+            (self._begun_at + self._spacing, "spacing"),
+        ]
+        until, reason = max(closed[: 3 if self._spacing else 2], key=itemgetter(0))
+        return reason if until >= now - _JUST_NOW else "job"
+
     def take(self, now: float, urgency: Callable[[Entry], float] | None = None) -> Entry | None:
-        """Take the next ready note whose status call may begin now; the caller has or makes room for it in flight.
+        """Take the next note whose status call may begin now; the caller has or makes room for it in flight.
 
         Args:
             now: monotonic seconds.
-            urgency: where it is given and not all may begin at once, the note for which it is largest goes first, but
-                every fourth call is the one that has waited longest: with n calls ready none waits for more than 4n
-                others. None takes them in the order they became ready.
+            urgency: where it is given and not all may begin at once, the note for which it is largest goes first, with
+                an ageing bound: if never more than n calls are ready at once, none waits for more than 16n others; see
+                `ReadyLine`. None takes them in the order they became ready. It is also what `Limits.ask_early` needs.
+
+        Returns:
+            None while nothing may begin. A note that is asked about early still has its `due`.
         """
         if now < self._closed_until():
             return None
@@ -186,16 +246,24 @@ class Account:
                 entry = self.ready.take_first()
             else:
                 entry = self.ready.take_most_urgent(now, urgency)
-            if entry.job is None:
-                continue  # forgotten while it waited
-            self._begun_at = now
-            if self.limits.polls_per_second is not None:
-                # One reservation a call, evenly spaced (GCRA without burst): nothing is looked up twice.
-                self._rate_open_at = max(now, self._rate_open_at) + 1 / self.limits.polls_per_second
-            self.sent += 1
-            entry.flying = True
-            return entry
-        return None
+            if entry.job is not None:  # not forgotten while it waited
+                return self._begin(entry, now)
+        early = self._early_line.take(now, self.entries, urgency) if self.limits.ask_early else None
+        if early is None:
+            return None
+        self.early += 1
+        return self._begin(early, now)
+
+    def _begin(self, entry: Entry, now: float) -> Entry:
+        self._begun_at = now
+        interval = _interval(self.limits)
+        if interval:
+            # One reservation a call, evenly spaced (GCRA): nothing is looked up twice, and nothing is saved up.
+            late = now - self._rate_open_at
+            self._rate_open_at = (self._rate_open_at if late <= min(_LATENESS, interval) else now) + interval
+        self.sent += 1
+        entry.flying = True
+        return entry
 
     def _closed_until(self) -> float:
         return max(self.paused_until, self._rate_open_at, self._begun_at + self._spacing)
@@ -219,10 +287,12 @@ class Account:
             polls_in_flight=self.in_flight,
             polls_ready=len(self.ready),
             polls_sent=self.sent,
+            polls_early=self.early,
             polls_failed=self.failed,
             most_polls_in_flight=self.most_in_flight,
             throttles=self.throttles,
             paused_for=max(0.0, self.paused_until - now),
+            spacing=self._spacing,
             jobs_finished=self._finished,
             polls_per_job=self._finished_polls / self._finished if self._finished else None,
             delay_bound_mean=self._delays.mean,
@@ -231,3 +301,8 @@ class Account:
 
     def __repr__(self) -> str:
         return f"<Account {self.provider} {len(self.entries)} watched, {self.in_flight} polls in flight>"
+
+
+def _interval(limits: Limits) -> float:
+    """Return the seconds between two status calls, 0 without a limit."""
+    return 0.0 if limits.polls_per_second is None else 1 / limits.polls_per_second

@@ -34,6 +34,7 @@ from mirage_async.scheduler._verdicts import Verdict, judge
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
 if TYPE_CHECKING:
+    from mirage_async.exceptions import WaitedFor
     from mirage_async.jobs import Job
     from mirage_async.scheduler._limits import Limits
     from mirage_async.wire import Report
@@ -104,7 +105,7 @@ class Scheduler:
         self.policy: IntervalPolicy = BackoffInterval() if policy is None else policy
         self.clock: Clock = SystemClock() if clock is None else clock
         self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()  # kept alive by their clients and jobs
-        self._ready: dict[Account, None] = {}  # accounts with status calls that are due, in the order they became so
+        self._ready: dict[Account, None] = {}  # accounts with status calls to make, in the order they got any
         self._due: TimerWheel[Entry] = TimerWheel(_is_due)
         self._deadlines: TimerWheel[Entry] = TimerWheel(_is_over)
         self._flights: set[_Flight] = set()
@@ -148,6 +149,8 @@ class Scheduler:
             entry = job.ticket = Entry(job, job.kind.account)
             begin(entry, job, now, attached=at_once)
             entry.account.entries.add(entry)
+            if entry.account.limits.ask_early:
+                self._ready[entry.account] = None
             self._set_deadline(entry, deadline)
             self._ask_in(0.0 if at_once else self._interval(entry, job, now), entry, now)
             self._arm_for_ready(entry.account)
@@ -184,9 +187,18 @@ class Scheduler:
                 entry.due = None
                 self._due.withdrawn()
 
+    def waits_for(self, job: Job[Any]) -> WaitedFor:
+        """Return what `job` waits for now: its own end, or a turn to be asked about."""
+        entry: Entry | None = job.ticket
+        if entry is None or entry not in entry.account.ready:
+            return "job"
+        return entry.account.held_up_by(self.clock.monotonic())
+
     def set_limits(self, account: Account, limits: Limits) -> None:
         """Put other limits in force for an account; what is under way goes on."""
         account.set_limits(limits)
+        if account.lively:
+            self._ready[account] = None
         self._turn()
 
     def watched(self, account: Account) -> list[Job[Any]]:
@@ -234,14 +246,20 @@ class Scheduler:
         for account in tuple(self._ready):
             while account.has_room() and (ready := self._take(account, now)) is not None:
                 self._start_poller(account, ready)
-            if not account.ready:
+            if not account.lively:
                 del self._ready[account]
         if now >= self._next_sweep:
             self._sweep(now)
         self._arm()
 
     def _take(self, account: Account, now: float) -> Entry | None:
-        return account.take(now, self._learning.urgency(self.policy, now)) if account.ready else None
+        if not account.lively:
+            return None
+        entry = account.take(now, self._learning.urgency(self.policy, now))
+        if entry is not None and entry.due is not None:  # asked about early
+            entry.due = None
+            self._due.withdrawn()
+        return entry
 
     def _arm(self) -> None:
         now = self.clock.monotonic()
@@ -294,8 +312,7 @@ class Scheduler:
         job = entry.job
         assert job is not None  # noqa: S101 - a forgotten job has no deadline; says so to the type checker
         self._expired += 1
-        waiting = entry.due is None and not entry.flying
-        error = job.wait_timeout("waiting for a turn to ask ran out" if waiting else "the wait is over")
+        error = job.wait_timeout(self.waits_for(job))
         self.forget(job)
         job.stop(error)
 

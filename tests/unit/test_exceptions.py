@@ -176,10 +176,10 @@ def test_every_public_name_of_a_package_is_in_all(name: str) -> None:
 
 
 def test_the_errors_module_exports_every_error() -> None:
-    """All classes there are, and the type of `billed`."""
+    """All classes there are, and the types of `billed` and `waited_for`."""
     classes = [value for value in vars(exceptions).values() if inspect.isclass(value)]
     assert {value for value in classes if value.__module__ == exceptions.__name__} == set(CLASSES)
-    assert set(exceptions.__all__) == {kind.__name__ for kind in CLASSES} | {"Billed"}
+    assert set(exceptions.__all__) == {kind.__name__ for kind in CLASSES} | {"Billed", "WaitedFor"}
 
 
 def test_the_root_exports_the_contract() -> None:

@@ -28,7 +28,7 @@ from mirage_async.testing import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from mirage_async.exceptions import MirageError
+    from mirage_async.exceptions import MirageError, WaitedFor
     from mirage_async.wire import Report
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +50,7 @@ class FakeWaker:
     def __init__(self) -> None:
         self.watched: list[tuple[float, bool]] = []
         self.closed_with: MirageError | None = None
+        self.waited_for: WaitedFor = "job"
 
     def watch(self, job: Job[Any], deadline: float, *, at_once: bool = False) -> None:
         """Note the wait, or stop the job as a closed scheduler does."""
@@ -62,6 +63,10 @@ class FakeWaker:
 
     def forget(self, job: Job[Any]) -> None:
         """Nothing is remembered."""
+
+    def waits_for(self, job: Job[Any]) -> WaitedFor:
+        """Say what a job of this bench waits for."""
+        return self.waited_for if job.id is not None else "job"
 
 
 class FakeRecorder(NullRecorder):
@@ -300,7 +305,7 @@ async def test_after_a_timeout_awaiting_raises_the_same_again(bench: Bench) -> N
     tasks = waiters(job, 2)
     await bench.settle()
     await bench.clock.advance(7)
-    job.stop(job.wait_timeout("the wait is over"))
+    job.stop(job.wait_timeout())
     for work in (*tasks, job.result(), job.result()):
         with pytest.raises(WaitTimeoutError, match=r"the wait is over after 7\.0 s"):
             await soon(work)
@@ -313,7 +318,7 @@ async def test_after_a_timeout_awaiting_raises_the_same_again(bench: Bench) -> N
 async def test_a_limited_wait_restarts_a_stopped_job(bench: Bench) -> None:
     """After a timeout `result(max_wait=)` starts the watching afresh and can still bring the result."""
     job = bench.job()
-    job.stop(job.wait_timeout("the wait is over"))
+    job.stop(job.wait_timeout())
     again = asyncio.ensure_future(job.result(max_wait=20))
     await bench.settle()
     assert job.stopped is None
@@ -589,7 +594,7 @@ def test_the_repr_tells_where_a_job_stands(bench: Bench) -> None:
 
 def test_a_token_survives_in_errors_of_the_wait(bench: Bench) -> None:
     """A timeout carries the token, also after copying."""
-    error = copy.copy(bench.job().wait_timeout("the wait is over"))
+    error = copy.copy(bench.job().wait_timeout())
     assert error.token is not None
     assert read_token(error.token) is not None
 

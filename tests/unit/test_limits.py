@@ -42,6 +42,16 @@ def test_a_rate_must_be_a_number_above_zero(value: Any) -> None:
         Limits(polls_per_second=value)
 
 
+def test_asking_early_is_a_choice_and_needs_a_rate() -> None:
+    """Without a limit on the rate there would be no end to what could be asked early."""
+    assert not Limits(polls_per_second=3).ask_early
+    assert Limits(polls_per_second=3, ask_early=True).ask_early
+    with pytest.raises(InputError, match=r"Limits\.ask_early needs polls_per_second"):
+        Limits(ask_early=True)
+    with pytest.raises(InputError, match=r"Limits\.ask_early must be True or False; got 1"):
+        Limits(polls_per_second=3, ask_early=1)  # type: ignore[arg-type]
+
+
 def test_limits_do_not_change() -> None:
     """Limits are shared by clients, so they are values."""
     with pytest.raises(AttributeError):

@@ -11,9 +11,9 @@ import anyio.lowlevel
 import pytest
 
 from mirage_async import Job, JobStatus, Limits, MiladyClient, MiraClient, Mirage, MiragicClient, MirakoClient
-from mirage_async.clients._buyer import MOST_ORPHANS, Ledger
+from mirage_async.clients._ledger import MOST_ORPHANS
 from mirage_async.clients._runtime import Runtime
-from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError
+from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError, WaitTimeoutError
 from mirage_async.sandbox import Sandbox
 from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.testing import FakeClock, sandboxed
@@ -150,10 +150,104 @@ def test_a_runtime_belongs_to_the_loop_it_is_first_used_in() -> None:
         asyncio.run(use())
 
 
+# --- accounts ---
+
+
+async def test_all_clients_of_a_key_at_an_address_share_one_account() -> None:
+    """Its limits, pauses and unfinished jobs, by whatever way one came to the client; another key has its own."""
+    async with Mirage({"mira": "key", "mirako": "key"}, limits=Limits(jobs=3)) as hub:
+        mira = hub.mira
+        same = [
+            mira.with_options(api_key="key"),
+            mira.with_options(timeout=9),
+            mira.with_options(limits=Limits(jobs=3)),
+        ]
+        assert {client._desk.account for client in same} == {mira._desk.account}
+        tenant, again = (mira.with_options(api_key="tenant") for _ in range(2))
+        back = tenant.with_options(api_key="key")
+        assert tenant._desk.ledger is again._desk.ledger
+        assert back._desk.ledger is mira._desk.ledger
+        assert len({client._desk.account for client in (mira, tenant, hub.mirako)}) == 3
+        assert tenant._desk.account.limits == Limits(jobs=3)
+        tenant.set_limits(Limits(jobs=1))
+        assert again._desk.account.limits == Limits(jobs=1)
+        assert mira._desk.account.limits == Limits(jobs=3)
+
+
+async def test_other_limits_or_another_address_are_another_account() -> None:
+    """A copy with limits of its own is counted apart, together with all that ask for the same."""
+    async with MiraClient("key") as mira:
+        apart, too = (mira.with_options(limits=Limits(jobs=1)) for _ in range(2))
+        moved = mira.with_options(base_url="https://elsewhere.example")
+        assert apart._desk.account is too._desk.account
+        assert len({client._desk.account for client in (mira, apart, moved)}) == 3
+        assert mira.with_options(api_key="key")._desk.account is mira._desk.account
+
+
+async def test_a_wait_for_a_place_that_ran_out_is_called_that() -> None:
+    """Whether the purchase gives up or only one caller does; it counts in the client's own time."""
+    clock = FakeClock()
+    async with MiragicClient("key", limits=Limits(jobs=1), scheduler=Scheduler(clock=clock)) as client:
+        account = client._desk.account
+        await account.take_place(new_job(client))
+        buying = asyncio.ensure_future(client.submit("a cat", max_wait=20))
+        await until(lambda: account.statistics(0).jobs_waiting == 1)
+        (job,) = client.jobs
+        caller = asyncio.ensure_future(job.result(max_wait=5))
+        await clock.advance(5)
+        with pytest.raises(WaitTimeoutError, match=r"for a place .* \(Limits\.jobs\) ran out after 5\.0 s") as early:
+            await soon(caller)
+        await clock.advance(15)
+        with pytest.raises(WaitTimeoutError, match=r"\(Limits\.jobs\) ran out after 20\.0 s.* was not sent") as late:
+            await soon(buying)
+        assert {early.value.waited_for, late.value.waited_for} == {"place"}
+        assert account.statistics(0).jobs_waiting == 0
+
+
+async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> None:
+    """They go out 50 ms apart, and a pause that has come meanwhile holds for those that are left."""
+    clock = FakeClock()
+    async with (
+        Sandbox(durations=60.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
+    ):
+        account = client._desk.account
+        account.pause(clock.monotonic(), 5.0)
+        buying = [asyncio.ensure_future(client.submit("a cat", max_wait=30)) for _ in range(3)]
+        await until(lambda: "3 timers" in repr(clock))
+        await clock.advance(5)
+        await soon(buying[0])
+        assert sandbox.statistics().purchases == {"miragic": 1}
+        await clock.advance(0.04)
+        account.pause(clock.monotonic(), 20.0)
+        await clock.advance(15)
+        assert sandbox.statistics().purchases == {"miragic": 1}
+        await clock.advance(5.2)
+        await soon(asyncio.gather(*buying))
+        assert sandbox.statistics().purchases == {"miragic": 3}
+
+
+async def test_a_question_that_is_throttled_slows_the_whole_account() -> None:
+    """Not only the next such question: purchases and status calls wait as well."""
+    clock = FakeClock()
+    async with Sandbox() as sandbox, MirakoClient(base_url=sandbox.url, scheduler=Scheduler(clock=clock)) as client:
+        sandbox.fail("mirako.avatar_list", "429:7", "500")
+        asking = asyncio.ensure_future(client.list_avatars())
+        account = client._desk.account
+        await until(lambda: account.throttles)
+        assert account.statistics(clock.monotonic()).paused_for == 7
+        await clock.advance(8)
+        await until(lambda: len(sandbox.requests) == 2)
+        await until(lambda: "1 timers" in repr(clock))
+        await clock.advance(8)
+        assert await soon(asking) == ()
+        assert account.throttles == 1
+
+
 # --- orphans ---
 
 
-def new_job(client: MirakoClient) -> Job[Any]:
+def new_job(client: MirakoClient | MiragicClient) -> Job[Any]:
     """Return a job nobody has sent."""
     return Job(client._images)
 
@@ -161,7 +255,7 @@ def new_job(client: MirakoClient) -> Job[Any]:
 def test_the_oldest_orphan_makes_room(caplog: pytest.LogCaptureFixture) -> None:
     """A hundred are kept, in the order of their callers' cancellation; each further one is said aloud."""
     client = MirakoClient("key")
-    ledger = Ledger()
+    ledger = client._desk.ledger
     jobs = [new_job(client) for _ in range(MOST_ORPHANS + 2)]
     assert MOST_ORPHANS == 100
     for job in jobs[:MOST_ORPHANS]:
@@ -180,7 +274,7 @@ def test_the_oldest_orphan_makes_room(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_orphan_without_worth_is_not_kept(status: JobStatus) -> None:
     """Neither is one whose outcome somebody was given; one that is watched as well is listed once."""
     client = MirakoClient("key")
-    ledger = Ledger()
+    ledger = client._desk.ledger
     worthless, taken, kept = (new_job(client) for _ in range(3))
     for job in (worthless, taken, kept):
         ledger.adopt(job)

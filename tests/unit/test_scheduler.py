@@ -393,11 +393,129 @@ async def test_a_deadline_ends_the_wait_in_the_ready_queue(bench: Bench) -> None
     assert provider.asked == [(0, "slow")]
     assert bench.scheduler.statistics().accounts[0].polls_ready == 1
     await bench.clock.advance(1)
-    with pytest.raises(WaitTimeoutError, match="waiting for a turn to ask ran out"):
+    with pytest.raises(WaitTimeoutError, match=r"the status calls in flight \(Limits.polls\), ran out"):
         await soon(waiter)
     provider.gate.set()
     await bench.clock.advance(5)
     assert provider.asked == [(0, "slow")]
+
+
+@pytest.mark.parametrize("waits", ["the job", "a caller"])
+@pytest.mark.parametrize(
+    ("limits", "waited_for", "words"),
+    [
+        (Limits(polls_per_second=0.01), "polls_per_second", r"under Limits\.polls_per_second, ran out"),
+        (Limits(polls=None), "pause", "the end of a pause the provider asked for ran out"),
+        (Limits(polls=1), "polls", r"the status calls in flight \(Limits\.polls\), ran out"),
+        (Limits(polls=2), "job", "the wait is over"),
+    ],
+)
+async def test_a_timeout_says_which_wait_it_was(
+    bench: Bench, limits: Limits, waited_for: str, words: str, waits: str
+) -> None:
+    """The provider's pause, a turn among the calls in flight or under the rate, or the job itself."""
+    provider = bench.provider(limits=limits)
+    provider.gate = asyncio.Event()
+    provider.watch("first", at_once=True)
+    await bench.clock.advance(0)
+    if waited_for == "pause":
+        provider.account.pause(bench.clock.monotonic(), 50.0)
+    job = provider.watch("second", wait=5 if waits == "the job" else 500, at_once=True)
+    waiter = asyncio.ensure_future(job.result() if waits == "the job" else job.result(max_wait=5))
+    await bench.clock.advance(5)
+    with pytest.raises(WaitTimeoutError, match=words) as caught:
+        await soon(waiter)
+    assert caught.value.waited_for == waited_for
+
+
+async def test_a_timeout_says_that_it_was_the_gentle_pace_after_a_pause(bench: Bench) -> None:
+    """Some pauses later calls begin two seconds apart."""
+    provider = bench.provider(limits=Limits(polls=None))
+    provider.answers = [ResponseError("unreadable")]
+    for moment in range(8):
+        provider.account.pause(moment / 100, 0.0)
+    jobs = [provider.watch(str(number), wait=3, at_once=True) for number in range(9)]
+    await bench.clock.advance(3)
+    with pytest.raises(WaitTimeoutError, match="at the gentle pace after a pause") as caught:
+        await soon(jobs[-1])
+    assert caught.value.waited_for == "spacing"
+
+
+class Impatient:
+    """Asks every hundred seconds and finds that too seldom from the second second on."""
+
+    def next_interval(self, job: JobView) -> float:  # noqa: ARG002 - the protocol's signature
+        """Ask seldom."""
+        return 100.0
+
+    def observe(self, sighting: Any) -> None:
+        """Learn nothing."""
+
+    def urgency(self, job: JobView, last: float) -> float:
+        """Find it urgent a second after the last look."""
+        return (job.phase_elapsed or 0.0) - last - 1
+
+
+async def test_spare_calls_are_made_before_they_are_due_where_that_is_asked_for() -> None:
+    """Never faster than the rate, each job when it is worth it, and none twice for being due as well."""
+    bench = Bench(Impatient())
+    provider = bench.provider(limits=Limits(polls_per_second=4, ask_early=True))
+    jobs = [provider.watch(str(number)) for number in range(2)]
+    await bench.clock.advance(10)
+    gaps = [after - before for before, after in zip(provider.times, provider.times[1:], strict=False)]
+    assert min(gaps) >= 0.25 - 1e-6
+    assert 14 <= len(provider.times) <= 18  # two jobs, once in 1.1 seconds or a little later
+    statistics = bench.scheduler.statistics().accounts[0]
+    assert statistics.polls_early == statistics.polls_sent == len(provider.times)
+    provider.answers = [DONE]
+    await bench.clock.advance(3)
+    assert all(job.done for job in jobs)
+    asked = len(provider.times)
+    await bench.clock.advance(200)
+    assert (len(provider.times), repr(bench.clock)) == (asked, "<FakeClock 213 s, 0 timers>")
+    await bench.scheduler.aclose()
+
+
+async def test_asking_early_can_be_turned_on_and_off_while_jobs_wait() -> None:
+    """The limits of the moment count."""
+    bench = Bench(Impatient())
+    provider = bench.provider()
+    provider.watch()
+    await bench.clock.advance(10)
+    assert provider.times == []
+    bench.scheduler.set_limits(provider.account, Limits(polls_per_second=1, ask_early=True))
+    await bench.clock.advance(2)
+    asked = len(provider.times)
+    assert asked in {1, 2}
+    bench.scheduler.set_limits(provider.account, Limits(polls_per_second=1))
+    await bench.clock.advance(50)
+    assert len(provider.times) == asked
+    await bench.scheduler.aclose()
+
+
+async def test_a_policy_that_cannot_tell_asks_nobody_early(bench: Bench) -> None:
+    """Then the option changes nothing, and costs nothing."""
+    provider = bench.provider(limits=Limits(polls_per_second=4, ask_early=True))
+    provider.watch()
+    await bench.clock.advance(35)
+    assert provider.times == [10, 20, 30]
+
+
+async def test_another_rate_holds_for_calls_that_wait_already(bench: Bench) -> None:
+    """Raised, the next call comes at the new rate; it does not wait for the old one's turn."""
+    provider = bench.provider(limits=Limits(polls_per_second=0.01))
+    for number in range(5):
+        provider.watch(str(number), at_once=True)
+    await bench.clock.advance(7)
+    assert provider.times == [0]
+    bench.scheduler.set_limits(provider.account, Limits(polls_per_second=2))
+    await bench.clock.advance(1.1)
+    assert provider.times == [0, 7, 7.5, 8]
+    bench.scheduler.set_limits(provider.account, Limits(polls_per_second=0.1))
+    await bench.clock.advance(9.8)
+    assert provider.times == [0, 7, 7.5, 8]
+    await bench.clock.advance(0.2)
+    assert provider.times == [0, 7, 7.5, 8, 18]
 
 
 async def test_a_deadline_ends_the_wait_while_a_call_is_under_way(bench: Bench) -> None:
@@ -768,7 +886,7 @@ def test_no_mixture_of_answers_breaks_a_limit_or_loses_a_job(
         assert provider.most_in_flight <= polls
         if rate is not None:
             gaps = [after - before for before, after in zip(provider.times, provider.times[1:], strict=False)]
-            assert all(gap >= 1 / rate - 1e-5 for gap in gaps)
+            assert all(gap >= 1 / rate - 0.01 - 1e-5 for gap in gaps)
         statistics = bench.scheduler.statistics()
         assert (statistics.jobs_watched, statistics.polls_in_flight) == (0, 0)
         assert statistics.jobs_concluded + statistics.waits_expired >= jobs

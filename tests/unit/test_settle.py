@@ -27,6 +27,8 @@ from mirage_async.wire import Piece, Report, Submitted
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from mirage_async.exceptions import WaitedFor
+
 pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
@@ -84,6 +86,10 @@ class Diary:
 
     def forget(self, job: Job[Any]) -> None:
         """Nobody forgets here."""
+
+    def waits_for(self, job: Job[Any]) -> WaitedFor:  # noqa: ARG002 - the port's signature
+        """Nobody is kept waiting here."""
+        return "job"
 
     async def look(self, job: Job[str]) -> Report:
         """Nobody asks here."""

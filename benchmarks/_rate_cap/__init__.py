@@ -1,0 +1,1 @@
+"""The parts of the benchmark of status calls under a limit."""

@@ -1,0 +1,54 @@
+"""An account as the clients see it: its limits and pauses, and the jobs that the scheduler does not hold."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from mirage_async.models import JobStatus
+
+if TYPE_CHECKING:
+    from mirage_async.jobs import Job
+    from mirage_async.scheduler import Account
+
+__all__ = ["Ledger"]
+
+_logger = logging.getLogger("mirage_async.clients")
+
+MOST_ORPHANS = 100
+_WORTHLESS = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
+
+
+class Ledger:
+    """The jobs of one account that the scheduler does not hold.
+
+    Args:
+        account: limits and pauses.
+    """
+
+    __slots__ = ("__weakref__", "account", "buying", "orphans", "posting", "stopped")
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.buying: set[Job[Any]] = set()
+        self.posting: set[Job[Any]] = set()  # of these: their request is on the wire
+        self.stopped: weakref.WeakSet[Job[Any]] = weakref.WeakSet()  # no longer watched, but somebody has the handle
+        self.orphans: dict[Job[Any], None] = {}  # paid or maybe paid, and whoever asked for them was cancelled
+
+    def adopt(self, job: Job[Any]) -> None:
+        """Keep a job whose caller was cancelled, so that what was paid for can still be fetched from `jobs`."""
+        self.orphans[job] = None
+        if len(self.orphans) > MOST_ORPHANS:
+            oldest = next(iter(self.orphans))
+            del self.orphans[oldest]
+            _logger.warning(
+                "%r (key %s, id %s) was bought for a cancelled caller and is let go", oldest, oldest.key, oldest.id
+            )
+
+    def jobs(self, watched: list[Job[Any]]) -> tuple[Job[Any], ...]:
+        """Return the unfinished jobs, and the orphans nobody has taken the outcome of."""
+        for job in [job for job in self.orphans if job.taken or job.status in _WORTHLESS]:
+            del self.orphans[job]
+        found = dict.fromkeys([*self.buying, *watched, *self.stopped])
+        return tuple({job: None for job in found if not job.done} | self.orphans)
