@@ -54,6 +54,7 @@ __all__ = [
     "encode_base64",
     "incomplete",
     "inspect",
+    "is_known",
     "parse_data_url",
 ]
 
@@ -143,6 +144,11 @@ def inspect(data: bytes) -> Facts | None:
             width, height = size(data) or (None, None)
             return Facts(mime_type, width or None, height or None)
     return None
+
+
+def is_known(data: bytes) -> bool:
+    """Whether the bytes begin like a picture known here."""
+    return any(begins(data) for _, begins, _ in _FORMATS)
 
 
 def incomplete(head: bytes, tail: bytes, length: int, *, facts: Facts | None = None) -> str | None:

@@ -51,6 +51,8 @@ async def load(name: str, value: ImageInput, *, provider: str) -> Picture:
 
 async def load_all(name: str, values: Iterable[ImageInput], *, provider: str, at_most: int) -> tuple[Picture, ...]:
     """Load several input pictures; too many are refused before the first is read."""
+    if values == ():
+        return ()
     if not is_several(values):
         msg = f"{name} must be a sequence of pictures; got a single {type(values).__name__}: write [picture]"
         raise InputError(msg, provider=provider)

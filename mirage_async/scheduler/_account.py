@@ -194,15 +194,15 @@ class Account:
                 self._purchase_open_at = at + self._spacing
         return at
 
-    def opens_at(self, now: float) -> float | None:
-        """Return when the next status call may begin, or None while there is no place for it or nobody to ask about."""
+    def opens_at(self, now: float) -> float:
+        """Return when the next status call may begin, infinity while there is no place or nobody to ask about."""
         if not self.has_room():
-            return None
+            return math.inf
         if self.ready:
             return max(now, self._closed_until())
         if self.lively:
             return max(now, self._closed_until(), self._early_line.looks_again_at())
-        return None
+        return math.inf
 
     @property
     def lively(self) -> bool:

@@ -153,7 +153,7 @@ class Scheduler:
                 self._ready[entry.account] = None
             self._set_deadline(entry, deadline)
             self._ask_in(0.0 if at_once else self._interval(entry, job, now), entry, now)
-            self._arm_for_ready(entry.account)
+            self._go_on(entry.account)
         else:
             if entry.over is None or deadline > entry.over * TICK:
                 self._drop_deadline(entry)
@@ -172,7 +172,7 @@ class Scheduler:
             entry.due = None
             self._due.withdrawn()
             self._ask_in(0.0, entry, self.clock.monotonic())
-            self._arm_for_ready(entry.account)
+            self._arm()  # not a turn right now: hints come in bunches, and one call answers them all
 
     def forget(self, job: Job[Any]) -> None:
         """Stop asking about `job`; harmless when nobody does."""
@@ -262,9 +262,10 @@ class Scheduler:
         return entry
 
     def _arm(self) -> None:
-        now = self.clock.monotonic()
-        moments = [self._due.next_at(), self._deadlines.next_at(), *(account.opens_at(now) for account in self._ready)]
-        at = min((moment for moment in moments if moment is not None), default=math.inf)
+        at = min(self._due.next_at(), self._deadlines.next_at())
+        if self._ready:
+            now = self.clock.monotonic()
+            at = min(at, *(account.opens_at(now) for account in self._ready))
         if self._flights:
             at = min(at, self._next_sweep)
         if at < self._timer_at:  # a timer that has become too early costs one idle turn, less than moving it
@@ -272,9 +273,10 @@ class Scheduler:
                 self._timer.cancel()
             self._timer, self._timer_at = self.clock.call_at(at, self._on_timer), at
 
-    def _arm_for_ready(self, account: Account) -> None:
+    def _go_on(self, account: Account) -> None:
+        """Begin what was made ready for `account` just now."""
         if account in self._ready:
-            self._arm()
+            self._turn()
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, math.inf

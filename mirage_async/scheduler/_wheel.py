@@ -80,8 +80,8 @@ class TimerWheel(Generic[T]):
         if self._stale > _COMPACT_ABOVE and self._stale > self._live:
             self._compact()
 
-    def next_at(self) -> float | None:
-        """Return when the earliest live item is taken out, or None when there is none."""
+    def next_at(self) -> float:
+        """Return when the earliest live item is taken out, infinity when there is none."""
         while self._ticks:
             tick = self._ticks[0]
             items = self._slots[tick].items
@@ -91,11 +91,11 @@ class TimerWheel(Generic[T]):
             if items:
                 return tick * TICK
             del self._slots[heapq.heappop(self._ticks)]
-        return None
+        return math.inf
 
     def pop_due(self, now: float) -> Iterator[T]:
         """Take out every live item whose tick has ended by `now`: tick by tick, within one in the order of adding."""
-        while (at := self.next_at()) is not None and at <= now:
+        while self.next_at() <= now:
             tick = heapq.heappop(self._ticks)
             for item in self._slots.pop(tick).items:
                 if self._current(item, tick):

@@ -41,7 +41,7 @@ def picture_bytes(raw: msgspec.Raw | None, pictures: Mapping[bytes, bytes | None
     except (ResponseError, ValueError):
         return None
     # The first bytes say what it is; a provider's words about the type are not needed and not always true.
-    return data if media.inspect(data) is not None else None
+    return data if media.is_known(data) else None
 
 
 def link(value: object) -> str | None:

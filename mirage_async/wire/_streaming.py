@@ -211,7 +211,7 @@ class PictureReader:
             data = self._decoder.finish()
         except ValueError:
             data = b""
-        self._pictures[mark] = data if media.inspect(data) is not None else None
+        self._pictures[mark] = data if media.is_known(data) else None
         self._json.append(mark)
         self._step = PictureReader._between
 
