@@ -155,12 +155,13 @@ async def everybody(base_url: str, options: argparse.Namespace) -> list[Row]:
     rows = []
     for (dialect, ours), members in groups.items():
         sides = {name: side for name, side in members.items() if name in options.only}
-        for at_once in LEVELS if sides else ():
+        for at_once in options.at_once if sides else ():
             # The others take many times as long; a quarter of the generations is plenty for them.
             count = max(at_once, BATCH[at_once] // (4 if options.quick or not ours else 1))
             found = await compare(base_url, dialect, sides, at_once=at_once, count=count, repeats=options.repeats)
             for row in found:
-                print(f"{row.name}, {at_once} at once: {row.ratio:.2f} times by hand", file=sys.stderr, flush=True)
+                told = f"{row.name}, {at_once} at once: {row.cpu:.0f} us, {row.ratio:.2f} times by hand, {failed(row)}"
+                print(told, file=sys.stderr, flush=True)
             rows += found
     return rows
 
@@ -180,11 +181,16 @@ def text(rows: Sequence[Row]) -> str:
                 "-" if row.mark is None else f"<= {row.mark:g} {'met' if row.met else 'MISSED'}",
                 f"{row.requests:.2f}",
                 f"{row.raw_requests:.2f}",
-                ", ".join(f"{count} {name}" for name, count in sorted(row.failures.items())) or "none",
+                failed(row),
             )
             for row in rows
         ],
     )
+
+
+def failed(row: Row) -> str:
+    """Return what went wrong and how often."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(row.failures.items())) or "no failure"
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -196,6 +202,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--uvloop", action="store_true", help="run the clients on uvloop as well")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--without-peers", action="store_true", help="measure this library alone")
+    parser.add_argument("--at-once", choices=LEVELS, type=int, nargs="+", default=LEVELS, help="at these levels")
     everyone = [*OURS, *PEERS]
     parser.add_argument("--only", choices=everyone, nargs="+", default=everyone, metavar="NAME", help="measure these")
     options = parser.parse_args(arguments)
