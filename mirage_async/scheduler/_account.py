@@ -209,6 +209,19 @@ class Account:
         """Whether there may be somebody to ask about now, if only early."""
         return bool(self.ready) or (self.limits.ask_early and bool(self.entries))
 
+    @property
+    def is_scarce(self) -> bool:
+        """Whether somebody in line has to wait for another, so that the order matters."""
+        limits = self.limits
+        if self._spacing or limits.polls_per_second is not None:
+            return True
+        return limits.polls is not None and len(self.ready) > limits.polls - self.in_flight
+
+    @property
+    def chooses(self) -> bool:
+        """Whether `take` will want to know who is how urgent."""
+        return self.limits.ask_early or self.is_scarce
+
     def has_room(self) -> bool:
         """Whether one more status call may be in flight."""
         return self.limits.polls is None or self.in_flight < self.limits.polls
@@ -242,7 +255,7 @@ class Account:
         if self.limits.polls is not None and self.in_flight > self.limits.polls:
             return None  # the limit was lowered meanwhile
         while self.ready:
-            if urgency is None or not self._is_scarce():
+            if urgency is None or not self.is_scarce:
                 entry = self.ready.take_first()
             else:
                 entry = self.ready.take_most_urgent(now, urgency)
@@ -267,13 +280,6 @@ class Account:
 
     def _closed_until(self) -> float:
         return max(self.paused_until, self._rate_open_at, self._begun_at + self._spacing)
-
-    def _is_scarce(self) -> bool:
-        """Whether somebody in line has to wait for another, so that the order matters."""
-        limits = self.limits
-        if self._spacing or limits.polls_per_second is not None:
-            return True
-        return limits.polls is not None and len(self.ready) > limits.polls - self.in_flight
 
     def statistics(self, now: float) -> AccountStatistics:
         """Return the counts of this moment."""

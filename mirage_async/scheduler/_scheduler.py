@@ -72,20 +72,40 @@ class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelStatistics, ...] = ()
 
 
-class _Flight:
-    """One poller at work, for the sweep."""
+class _Poller:
+    """One poller: at work on an account, or parked until there is work again.
 
-    __slots__ = ("began", "over", "task")
+    Attributes:
+        account: whose jobs it asks about.
+        entry: whom it asks about, or is to ask about first; None while it is parked.
+        began: when the status call under way was begun, infinity while a result is handed over.
+        over: it is to stop.
+        task: once it runs; cancelled before, it would never tidy up.
+        parked: what wakes it, while it is parked.
+    """
 
-    def __init__(self, began: float) -> None:
-        self.began = began
+    __slots__ = ("account", "began", "entry", "over", "parked", "task")
+
+    def __init__(self) -> None:
+        self.account: Account | None = None
+        self.entry: Entry | None = None
+        self.began = math.inf
         self.over = False
-        self.task: asyncio.Task[Any] | None = None  # once it runs; cancelled before, it would never tidy up
+        self.task: asyncio.Task[Any] | None = None
+        self.parked: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Let it go on if it is parked."""
+        parked, self.parked = self.parked, None
+        if parked is not None and not parked.done():
+            parked.set_result(None)
 
     def end(self) -> None:
-        """Let the poller stop at once, or when it has handed over the result it has in hands."""
+        """Let it stop at once, or when it has handed over the result it has in hands."""
         self.over = True
-        if self.task is not None and self.began < math.inf:
+        if self.parked is not None:
+            self.wake()
+        elif self.task is not None and self.began < math.inf:
             self.task.cancel()
 
 
@@ -108,7 +128,8 @@ class Scheduler:
         self._ready: dict[Account, None] = {}  # accounts with status calls to make, in the order they got any
         self._due: TimerWheel[Entry] = TimerWheel(_is_due)
         self._deadlines: TimerWheel[Entry] = TimerWheel(_is_over)
-        self._flights: set[_Flight] = set()
+        self._busy: set[_Poller] = set()
+        self._parked: list[_Poller] = []  # a task that is kept costs less than a new one; the sweep sends them home
         self._tasks = TaskSet()
         self._learning = Learning()
         self._timer: Timer | None = None
@@ -228,8 +249,8 @@ class Scheduler:
                 if not job.claimed:
                     self.forget(job)
                     job.stop(job.closed_error())
-        for flight in self._flights:
-            flight.end()
+        for poller in (*self._busy, *self._parked):
+            poller.end()
         await self._tasks.aclose(grace=CLOSING_GRACE)  # results that are on the way to their waiters still arrive
         if self._timer is not None:
             self._timer.cancel()
@@ -255,7 +276,7 @@ class Scheduler:
     def _take(self, account: Account, now: float) -> Entry | None:
         if not account.lively:
             return None
-        entry = account.take(now, self._learning.urgency(self.policy, now))
+        entry = account.take(now, self._learning.urgency(self.policy, now) if account.chooses else None)
         if entry is not None and entry.due is not None:  # asked about early
             entry.due = None
             self._due.withdrawn()
@@ -266,8 +287,7 @@ class Scheduler:
         if self._ready:
             now = self.clock.monotonic()
             at = min(at, *(account.opens_at(now) for account in self._ready))
-        if self._flights:
-            at = min(at, self._next_sweep)
+        at = min(at, self._next_sweep)
         if at < self._timer_at:  # a timer that has become too early costs one idle turn, less than moving it
             if self._timer is not None:
                 self._timer.cancel()
@@ -319,10 +339,13 @@ class Scheduler:
         job.stop(error)
 
     def _sweep(self, now: float) -> None:
-        self._next_sweep = now + SWEEP
-        for flight in self._flights:
-            if now - flight.began > LONGEST_CALL:
-                flight.end()
+        self._next_sweep = now + SWEEP if self._busy or self._parked else math.inf
+        for poller in self._busy:
+            if now - poller.began > LONGEST_CALL:
+                poller.end()
+        parked, self._parked = self._parked, []
+        for poller in parked:
+            poller.end()
 
     def _interval(self, entry: Entry, job: Job[Any], now: float) -> float:
         view = view_of(entry, job, now)
@@ -345,32 +368,47 @@ class Scheduler:
     def _start_poller(self, account: Account, entry: Entry) -> None:
         account.in_flight += 1
         account.most_in_flight = max(account.most_in_flight, account.in_flight)
-        now = self.clock.monotonic()
-        if not self._flights:
-            self._next_sweep = now + SWEEP
-        flight = _Flight(now)
-        self._flights.add(flight)
-        self._tasks.spawn(self._poll_ready(account, entry, flight))
+        if self._next_sweep == math.inf:
+            self._next_sweep = self.clock.monotonic() + SWEEP
+        poller = self._parked.pop() if self._parked else _Poller()
+        poller.account, poller.entry = account, entry
+        self._busy.add(poller)
+        if poller.task is None:
+            self._tasks.spawn(self._work(poller))
+        else:
+            poller.wake()
 
-    async def _poll_ready(self, account: Account, first: Entry, flight: _Flight) -> None:
-        entry: Entry | None = first
-        flight.task = asyncio.current_task()
+    async def _work(self, poller: _Poller) -> None:
+        """Ask about ready jobs of the poller's account until there is none, wait to be given another, and so on."""
+        poller.task = asyncio.current_task()
+        while not poller.over:
+            await self._poll_ready(poller)
+            if not poller.over:
+                poller.parked = asyncio.get_running_loop().create_future()
+                self._parked.append(poller)
+                await poller.parked
+
+    async def _poll_ready(self, poller: _Poller) -> None:
+        account, entry = poller.account, poller.entry
+        assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
         try:
-            while entry is not None and not flight.over:
-                flight.began = self.clock.monotonic()
-                await self._poll(entry, flight)
-                entry = self._take(account, self.clock.monotonic())
+            while entry is not None and not poller.over:
+                poller.began = self.clock.monotonic()
+                await self._poll(entry, poller)
+                entry = poller.entry = self._take(account, self.clock.monotonic())
         except asyncio.CancelledError:
-            if not flight.over:
+            if not poller.over:
                 raise  # not by the sweep: the event loop ends
         finally:
-            self._flights.discard(flight)
+            poller.began = math.inf
+            self._busy.discard(poller)
             account.in_flight -= 1
             if entry is not None:  # cut short
                 self._missed(entry, ResponseError(f"a status call took longer than {LONGEST_CALL:g} s"))
-            self._turn()
+            if account.lively:
+                self._turn()
 
-    async def _poll(self, entry: Entry, flight: _Flight) -> None:
+    async def _poll(self, entry: Entry, poller: _Poller) -> None:
         job = entry.job
         if job is None:
             return  # forgotten between being taken and being asked about
@@ -387,7 +425,7 @@ class Scheduler:
             self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
         else:
             if ended and is_at_hand(job, report):
-                flight.began = math.inf  # nothing is awaited for long, and whatever is must not be cut short
+                poller.began = math.inf  # nothing is awaited for long, and whatever is must not be cut short
                 await self._conclude(job, report)
             elif ended:
                 self._tasks.spawn(self._conclude(job, report))
@@ -434,10 +472,12 @@ class Scheduler:
         account.failed += 1
         entry.misses += 1
         entry.not_found = entry.not_found + 1 if isinstance(error, NotFoundError) else 0
-        job = entry.job
+        job, verdict = entry.job, judge(error, entry.not_found)
+        if verdict is Verdict.SLOW_DOWN:  # whoever's answer it was, and be it that of a job nobody asks about any more
+            assert isinstance(error, APIError)  # noqa: S101 - the verdict is about these only; for the type checker
+            account.pause(now, error.retry_after)
         if job is None:
             return
-        verdict = judge(error, entry.not_found)
         if verdict is Verdict.GIVE_UP:
             # The refusal of a question says nothing about the job, which was accepted, so paid for, long before.
             error.billed = "unknown" if isinstance(error, NotFoundError) else "yes"
@@ -446,9 +486,6 @@ class Scheduler:
             job.stop(error)
             return
         _logger.info("a status call for %r brought no answer (%s); asking on", job, type(error).__name__)
-        if verdict is Verdict.SLOW_DOWN:
-            assert isinstance(error, APIError)  # noqa: S101 - the verdict is about these only; for the type checker
-            account.pause(now, error.retry_after)
         patience = delays(1.0, 2.0, 30.0)
         for _ in range(min(entry.misses, 8) - 1):
             next(patience)

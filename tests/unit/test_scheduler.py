@@ -1132,17 +1132,47 @@ async def test_closing_an_idle_scheduler_is_nothing() -> None:
 
 
 async def test_a_waiting_job_costs_no_task(bench: Bench) -> None:
-    """Two thousand watched jobs need no task of their own."""
+    """Two thousand watched jobs share the pollers, of which there are as many as calls may be in flight."""
     provider = bench.provider()
     jobs = [provider.watch(str(number)) for number in range(2000)]
     await bench.clock.advance(5)
-    assert len(asyncio.all_tasks()) < 10
+    assert len(asyncio.all_tasks()) < 32 + 5
     await bench.clock.advance(5)
-    assert len(asyncio.all_tasks()) < 10
+    assert len(asyncio.all_tasks()) < 32 + 5
     statistics = bench.scheduler.statistics()
     assert (statistics.jobs_watched, statistics.polls_sent, statistics.polls_in_flight) == (2000, 2000, 0)
     assert statistics.accounts[0].most_polls_in_flight == 32
     assert not any(job.done for job in jobs)
+
+
+async def test_pollers_without_work_go_home(bench: Bench) -> None:
+    """They are kept for the next calls, but not for ever; calls that come later are made all the same."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    for number in range(20):
+        provider.watch(str(number))
+    await bench.clock.advance(10)
+    assert bench.scheduler.statistics().polls_in_flight == 20
+    provider.gate.set()
+    await bench.clock.advance(0)
+    assert bench.scheduler.statistics().polls_in_flight == 0
+    assert len(asyncio.all_tasks()) > 20
+    await bench.clock.advance(9)
+    assert len(asyncio.all_tasks()) < 5
+    await bench.clock.advance(1)
+    assert bench.scheduler.statistics().polls_sent == 40
+
+
+async def test_a_throttle_told_about_a_forgotten_job_pauses_the_account(bench: Bench) -> None:
+    """It is the account that is asked to slow down."""
+    provider = bench.provider()
+    provider.answers, provider.gate = [RateLimitError("slow down", status=429, retry_after=30.0)], asyncio.Event()
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(1)
+    bench.scheduler.forget(job)
+    provider.gate.set()
+    await bench.clock.advance(1)
+    assert bench.scheduler.statistics().accounts[0].paused_for > 20
 
 
 async def test_an_idle_scheduler_holds_one_timer(bench: Bench) -> None:
