@@ -177,8 +177,8 @@ def _learned(effort: Effort, seed: int, best: dict[tuple[str, int], float]) -> l
                 for stage in stages:
                     desk.run(draw(stage - seen))
                     seen = stage
-                    bills[stage] += desk.run(sample, learn=False)
-                bills["hint"] += fresh(price, number, hint=law.quantile(0.5)).run(sample, learn=False)
+                    bills[stage] += desk.tried(sample)
+                bills["hint"] += fresh(price, number, hint=law.quantile(0.5)).tried(sample)
             for kind, bill in bills.items():
                 ratios[kind][law.name, level] = average(bill).cost(price) / best[law.name, level]
     names: dict[int | str, str] = {stage: OURS.format(stage) for stage in stages}
@@ -216,7 +216,7 @@ def _our_places(effort: Effort, seed: int, level: float) -> dict[str, Place]:
         for number in range(max(2, effort.seeds // 4)):
             desk = fresh(level / law.mean, number)
             desk.run(draws(law, seed + 31 * number)(100))
-            bill += desk.run(law.sample(effort.sample), learn=False)
+            bill += desk.tried(law.sample(effort.sample))
         outcomes.append((law, average(bill)))
     return _places(outcomes)
 
@@ -270,7 +270,7 @@ def _default_maximum(effort: Effort, seed: int, best: dict[tuple[str, int], floa
         price = level / law.mean
         desk = fresh(price, seed, maximum=600.0)
         desk.run(draws(law, seed)(100))
-        costs[str(level)] = average(desk.run(law.sample(4 * effort.sample), learn=False)).cost(price) / best["F", level]
+        costs[str(level)] = average(desk.tried(law.sample(4 * effort.sample))).cost(price) / best["F", level]
     return costs
 
 

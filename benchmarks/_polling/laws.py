@@ -68,10 +68,10 @@ class Law:
         cdf = self.cdf
         return Law(self.name, f"{self.title}, times {factor:g}", lambda time: cdf(time / factor))
 
-    def optimum(self, delay_cost: float) -> Optimum:
+    def optimum(self, delay_cost: float, *, minimum: float = 0.0) -> Optimum:
         """Return what the best schedule costs, in looks and in seconds of delay per job."""
         shares = self.shares
-        allowed = _looks.windows(_TIMES, minimum=0.0, maximum=math.inf)
+        allowed = _looks.windows(_TIMES, minimum=minimum, maximum=math.inf)
         following, cost = _looks.plan(_TIMES, shares, _looks.areas(_TIMES, shares), allowed, delay_cost)
         polls, number = 0.0, 0
         while number < len(_TIMES) - 1:

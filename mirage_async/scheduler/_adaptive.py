@@ -25,12 +25,16 @@ _Key: TypeAlias = tuple[str, str, str | None, str]
 
 _KEYS = 512
 _NEW_JOBS = 10.0  # finished, of a kind; before, intervals vary more, so that jobs are seen at many ages
-_NEW_JITTER, _MOST_JITTER = 4.0, 0.5
+_NEW_JITTER, _MOST_JITTER = 2.0, 0.5
+_SCOUTS = 6  # jobs of a kind that are looked at early whatever is known
+_RARE_SCOUTS = frozenset(step << power for step in (2, 3) for power in range(2, 30))  # the 8th, 12th, 16th, 24th, ...
+_EARLY = (0.25, 0.5)  # shares of the regular first interval
+_TELLS_LITTLE = 0.5  # share finished at the regular first look
 _LONGEST_HINT = 1e6  # seconds
 _LONGEST_STEP = 6.0  # times the interval without progress that progress may ask for
 _PATIENT_POLLS, _WEARY_POLLS = 6, 16  # between them, a job's progress loses the power to ask for short intervals
-_EARLY = 0.6  # of the first interval, where progress is going to tell the rest
-_EARLY_FROM = 12.0  # looks that a median duration of delay is worth
+_FORESEEN = 0.6  # of the first interval, where progress is going to tell the rest
+_FORESEEN_FROM = 12.0  # looks that a median duration of delay is worth
 
 
 class Sighting(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,12 +99,30 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class _Model:
     """All that is learned under one key."""
 
-    __slots__ = ("durations", "hint", "progress")
+    __slots__ = ("begun", "drifts", "durations", "hint", "progress")
 
-    def __init__(self, hint: float | None, durations: DurationModel) -> None:
+    def __init__(self, hint: float | None, durations: DurationModel, progress: ProgressModel | None = None) -> None:
         self.hint = hint
         self.durations = durations
-        self.progress = ProgressModel()
+        self.progress = ProgressModel() if progress is None else progress
+        self.begun = durations.jobs  # jobs whose first look was asked for, since durations changed last
+        self.drifts = durations.drifts
+
+    def scouts(self, first: float) -> bool:
+        """Count a job, and return whether to look at it earlier than pays, to learn from it.
+
+        Args:
+            first: the time of the regular first look, in seconds since the job began.
+        """
+        if self.drifts != self.durations.drifts:
+            self.drifts, self.begun = self.durations.drifts, 0
+        self.begun += 1
+        if self.begun <= _SCOUTS:
+            return True
+        # A first look that finds most jobs finished teaches a bound and no more: a belief that long can last for ever,
+        # because the looks it leads to never contradict it. While nobody finishes, more scouts would tell no more.
+        rare = self.begun in _RARE_SCOUTS and 2 * self.durations.jobs >= self.begun
+        return rare and self.durations.share_finished(first) > _TELLS_LITTLE
 
 
 class AdaptiveInterval:
@@ -109,8 +131,10 @@ class AdaptiveInterval:
     The policy learns how long the jobs of each provider, kind, model and phase take, from the looks themselves, and
     chooses the moments that keep status calls plus `delay_cost` times the delay lowest on average. Before it has seen a
     job it goes by the typical duration the provider's document suggests; some twenty finished jobs later it is close
-    to the best there is. It follows when durations change. A progress that proves right shortens the way, one that
-    does not is ignored.
+    to the best there is. The first six jobs of a kind, and ever fewer later ones, are scouts: they are asked about
+    sooner than pays, the first from when on the document begins to ask and then at doubling intervals, so that
+    durations that have nothing to do with the document's are noticed at once. It follows when durations change. A
+    progress that proves right shortens the way, one that does not is ignored.
 
     It is not told anything by `next_interval`; whoever asks the provider reports with `observe`. It does no I/O and
     reads no clock. At most 512 kinds of jobs are kept; the one that was longest not reported on is forgotten first.
@@ -125,7 +149,7 @@ class AdaptiveInterval:
         maximum: the longest interval in seconds, at least `minimum`. Ten minutes do for jobs of up to three quarters of
             an hour; where it is shorter, jobs of many minutes are asked about more often than is worth it.
         jitter: share by which each interval varies at random, 0 to below 1, so that jobs submitted together are not
-            asked about together; four times that, at most 0.5, for a kind of job of which fewer than ten were seen
+            asked about together; twice that, at most 0.5, for a kind of job of which fewer than ten were seen
             to finish. `minimum` and `maximum` hold all the same.
         seed: makes the random variation repeatable; None does not.
 
@@ -161,10 +185,15 @@ class AdaptiveInterval:
         if not 0.0 <= elapsed < math.inf:
             elapsed = 0.0
         step = durations.next_look(elapsed) - elapsed
+        if job.polls == 0:
+            if model.scouts(elapsed + step):
+                step = min(step, _soon(job.pace)) if durations.jobs == 0 else step * self._random.uniform(*_EARLY)
+        elif durations.jobs < _SCOUTS >= model.begun:
+            step = min(step, max(elapsed, _soon(job.pace)))  # a scout that is not done yet
         if job.progress is not None:
             step = self._with_progress(model, job.progress, job.polls, elapsed, step)
-        if job.polls == 0 and durations.price * durations.median >= _EARLY_FROM and model.progress.sharp():
-            step *= _EARLY
+        if job.polls == 0 and durations.price * durations.median >= _FORESEEN_FROM and model.progress.sharp():
+            step *= _FORESEEN
         jitter = self._jitter if durations.evidence > _NEW_JOBS else self._jitter_when_new
         step *= 1.0 + jitter * (2.0 * self._random.random() - 1.0)
         if step < self._minimum:
@@ -241,9 +270,7 @@ class AdaptiveInterval:
         """
         for key, learned in _exports.read(exported):
             durations, progress = learned.models(self._allowed, self._delay_cost)
-            model = _Model(learned.typical, durations)
-            model.progress = progress
-            self._keep(key, model)
+            self._keep(key, _Model(learned.typical, durations, progress))
 
     def __repr__(self) -> str:
         return f"AdaptiveInterval(delay_cost={self._delay_cost}, {len(self._models)} kinds of jobs)"
@@ -277,6 +304,12 @@ class AdaptiveInterval:
         step = min(step, self._maximum)
         weariness = (polls - _PATIENT_POLLS) / (_WEARY_POLLS - _PATIENT_POLLS)
         return max(min(suggested, step * _LONGEST_STEP), step * max(0.0, min(1.0, weariness)))
+
+
+def _soon(pace: Pace) -> float:
+    """Return from when on the document begins to ask; where that is at once, a quarter of its interval."""
+    soon = pace.first if pace.first > 0 else pace.interval / 4
+    return soon if soon > 0 else math.inf
 
 
 def _number(

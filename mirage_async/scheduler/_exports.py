@@ -50,6 +50,7 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         deviation: its standard deviation.
         events: jobs ended in each bucket, without the empty ones at the end.
         at_risk: jobs at risk in each bucket, likewise.
+        at_first: jobs that their first look found finished, by the bucket of that look, likewise.
         bands: the bands of progress, lowest first.
     """
 
@@ -65,6 +66,7 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     deviation: _Deviation
     events: _Counts
     at_risk: _Counts
+    at_first: _Counts
     bands: Annotated[list[_Band], msgspec.Meta(min_length=BANDS, max_length=BANDS)]
 
     def models(self, allowed: list[tuple[int, int]], delay_cost: float | None) -> tuple[DurationModel, ProgressModel]:
@@ -72,7 +74,7 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         durations = DurationModel(prior=Prior.of(self.typical), allowed=allowed, delay_cost=delay_cost)
         durations.jobs, durations.drifts = self.jobs, self.drifts
         durations.evidence, durations.mean, durations.deviation = self.evidence, self.mean, self.deviation
-        durations.restore(_filled(self.events), _filled(self.at_risk))
+        durations.restore(_filled(self.events), _filled(self.at_risk), _filled(self.at_first))
         progress = ProgressModel()
         progress.bands = tuple(Band(band.marks, band.mean, band.variance, band.credit) for band in self.bands)
         return durations, progress
@@ -111,7 +113,7 @@ def read(exported: Any) -> list[tuple[_Key, Learned]]:
 
 
 def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: ProgressModel) -> Learned:
-    events, at_risk = durations.counts()
+    events, at_risk, at_first = durations.counts()
     provider, kind, model, phase = key
     return Learned(
         provider=provider,
@@ -126,6 +128,7 @@ def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: 
         deviation=durations.deviation,
         events=_trimmed(events),
         at_risk=_trimmed(at_risk),
+        at_first=_trimmed(at_first),
         bands=[
             _Band(marks=band.marks, mean=band.mean, variance=band.variance, credit=band.credit)
             for band in progress.bands

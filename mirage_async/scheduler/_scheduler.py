@@ -25,14 +25,14 @@ from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
 from mirage_async.jobs import conclude, is_dubious, note
 from mirage_async.scheduler._account import Account, AccountStatistics, Entry
-from mirage_async.scheduler._adaptive import ModelStatistics
-from mirage_async.scheduler._intervals import BackoffInterval, IntervalPolicy
+from mirage_async.scheduler._adaptive import AdaptiveInterval, ModelStatistics
 from mirage_async.scheduler._learning import Learning, begin, view_of
 from mirage_async.scheduler._verdicts import Verdict, judge
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
 if TYPE_CHECKING:
     from mirage_async.jobs import Job
+    from mirage_async.scheduler._intervals import IntervalPolicy
     from mirage_async.scheduler._limits import Limits
     from mirage_async.wire import Report
 
@@ -99,14 +99,14 @@ class Scheduler:
     A scheduler belongs to the hub or client it is given to, which wires and closes it.
 
     Args:
-        policy: decides the intervals; None takes `BackoffInterval()`, which follows the providers' documents.
-            `AdaptiveInterval()` learns from every job how long they take, and under a limit on status calls it has
-            the most urgent one made first.
+        policy: decides the intervals; None takes `AdaptiveInterval()`, which starts from what the providers' documents
+            suggest, learns from every job how long they take, and under a limit on status calls has the most urgent
+            one made first. `BackoffInterval()` follows the documents' schedules and learns nothing.
         clock: whose time counts; None takes the system's.
     """
 
     def __init__(self, *, policy: IntervalPolicy | None = None, clock: Clock | None = None) -> None:
-        self.policy: IntervalPolicy = BackoffInterval() if policy is None else policy
+        self.policy: IntervalPolicy = AdaptiveInterval() if policy is None else policy
         self.clock: Clock = SystemClock() if clock is None else clock
         self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()  # kept alive by their clients and jobs
         self._ready: dict[Account, None] = {}  # accounts with status calls that are due, in the order they became so
