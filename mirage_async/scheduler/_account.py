@@ -79,6 +79,7 @@ class Entry:
         "due",
         "ended",
         "flying",
+        "hinted",
         "job",
         "looked",
         "misses",
@@ -88,7 +89,6 @@ class Entry:
         "shown",
         "started",
         "teaches",
-        "urgent",
     )
 
     def __init__(self, job: Job[Any], account: Account) -> None:
@@ -101,7 +101,7 @@ class Entry:
         self.not_found = 0  # of these: answers "no such job"
         self.dubious = 0  # reports of success with nothing, or half a picture, to show for it
         self.flying = False
-        self.urgent = False  # a hint came while a status call was under way: ask again right after it
+        self.hinted: float | None = None  # when somebody said, since the last status call began, that it has changed
         # For policies that learn, in monotonic seconds:
         self.started = 0.0  # accepted by the provider, or attached
         self.began: float | None = None  # running, as well as is known

@@ -12,6 +12,7 @@ import msgspec
 from mirage_async.exceptions import InputError
 from mirage_async.models import Pace
 from mirage_async.scheduler import _exports, _looks
+from mirage_async.scheduler._delays import DelayBounds
 from mirage_async.scheduler._durations import EDGES, DurationModel
 from mirage_async.scheduler._fitting import Prior
 from mirage_async.scheduler._progress import ProgressModel
@@ -54,6 +55,9 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
         progress: share done, 0 to 1, that this look showed, or None.
         shown: for "done" alone: what earlier looks in this phase showed, as pairs of seconds since the phase began
             and share done. Without them nothing is learned about progress, and none is trusted.
+        polls: status calls made for the job so far, this one included, for statistics; 0 where that is not known.
+        late: for a job that has ended: how many seconds ago at most, as far as the looks prove, for statistics; None
+            where they prove nothing. Other evidence may have narrowed `seen` to `now` further.
         at: seconds on any clock that only goes forward; the tables are made anew at most ten times a second.
     """
 
@@ -68,6 +72,8 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
     progress: float | None
     at: float
     shown: tuple[tuple[float, float], ...] = ()
+    polls: int = 0
+    late: float | None = None
 
 
 class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,11 +84,15 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
         kind: "image" or "avatar".
         model: the model asked for, or None.
         phase: "queued" or "running".
-        jobs_finished: finished jobs seen so far.
+        jobs_finished: finished jobs seen so far, in earlier processes whose export was loaded, too.
         median: half of the jobs end within so many seconds, as far as is known.
         delay_cost: status calls that a second of delay is taken to be worth.
         drift_alarms: how often durations changed so much that old evidence was dropped.
         progress_trusted: whether the provider's progress tells more than the durations alone.
+        polls_per_job: status calls of the jobs that ended in this process, well or badly, on average; None before any.
+        delay_bound_mean: mean of the bounds of the delay with which their ends were noticed, in seconds, or None before
+            any; see `AccountStatistics`.
+        delay_bound_p95: seconds that 95 % of these bounds do not exceed, at most a quarter too many, or None.
     """
 
     provider: str
@@ -94,12 +104,15 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     delay_cost: float
     drift_alarms: int
     progress_trusted: bool
+    polls_per_job: float | None = None
+    delay_bound_mean: float | None = None
+    delay_bound_p95: float | None = None
 
 
 class _Model:
     """All that is learned under one key."""
 
-    __slots__ = ("begun", "drifts", "durations", "hint", "progress")
+    __slots__ = ("begun", "delays", "drifts", "durations", "ended", "hint", "polls", "progress")
 
     def __init__(self, hint: float | None, durations: DurationModel, progress: ProgressModel | None = None) -> None:
         self.hint = hint
@@ -107,6 +120,8 @@ class _Model:
         self.progress = ProgressModel() if progress is None else progress
         self.begun = durations.jobs  # jobs whose first look was asked for, since durations changed last
         self.drifts = durations.drifts
+        self.ended = self.polls = 0  # jobs, and the status calls they took
+        self.delays = DelayBounds()
 
     def scouts(self, first: float) -> bool:
         """Count a job, and return whether to look at it earlier than pays, to learn from it.
@@ -219,6 +234,11 @@ class AdaptiveInterval:
                 model.progress.learn(sighting.shown, seen, now, durations)
             durations.done(seen, now)
         durations.refresh(sighting.at)
+        if sighting.outcome != "pending":
+            model.ended += 1
+            model.polls += sighting.polls
+            if sighting.late is not None:
+                model.delays.add(sighting.late)
 
     def urgency(self, job: JobView, last: float) -> float:
         """Return what not having asked about `job` is expected to have cost by now, in status calls.
@@ -249,28 +269,59 @@ class AdaptiveInterval:
                 delay_cost=model.durations.price,
                 drift_alarms=model.durations.drifts,
                 progress_trusted=any(band.trusted for band in model.progress.bands),
+                polls_per_job=model.polls / model.ended if model.polls else None,
+                delay_bound_mean=model.delays.mean,
+                delay_bound_p95=model.delays.p95,
             )
             for (provider, kind, name, phase), model in self._models.items()
         )
 
     def export(self) -> dict[str, Any]:
-        """Return what has been learned as a dict of JSON values, for `load` in a later process."""
+        """Return what has been learned as a dict of JSON values, for `load` in a later process.
+
+        A kind of job takes some one to three kilobytes as JSON; there are no prompts, ids or keys in it.
+        """
         return _exports.dump(
             [(key, model.hint, model.durations, model.progress) for key, model in self._models.items()]
         )
 
-    def load(self, exported: dict[str, Any]) -> None:
-        """Take over what `export` returned; keys it does not name stay as they are.
+    def load(self, exported: dict[str, Any] | str | bytes) -> None:
+        """Take over what `export` returned, in this process or another, as the dict or as its JSON text.
 
-        The tables are made for the `delay_cost`, `minimum` and `maximum` of this policy, whatever those of the other.
+        Meant for the start; what has been learned of a kind of job by then is kept, and what the export tells of it is
+        added. So load an export once. The tables are made for the `delay_cost`, `minimum` and `maximum` of this policy,
+        whatever those of the other.
+
+        To keep it in a file, with no harm done where that is missing, damaged or of another version:
+
+        >>> import json
+        >>> from pathlib import Path
+        >>> from mirage_async.exceptions import ConfigurationError
+        >>> kept, policy = Path("durations.json"), AdaptiveInterval()
+        >>> try:
+        ...     policy.load(kept.read_bytes())
+        ... except (FileNotFoundError, ConfigurationError) as error:
+        ...     print("starting cold:", type(error).__name__)
+        starting cold: FileNotFoundError
+        >>> # async with Mirage(scheduler=Scheduler(policy=policy)) as mirage: ...
+        >>> partial = kept.with_suffix(".part")
+        >>> _ = partial.write_text(json.dumps(policy.export()), encoding="utf-8")
+        >>> _ = partial.replace(kept)  # a whole file or the old one, whenever the process ends
 
         Raises:
             ConfigurationError: it is not what `export` returns, or of a version this one does not know; nothing was
                 taken over.
         """
-        for key, learned in _exports.read(exported):
-            durations, progress = learned.models(self._allowed, self._delay_cost)
-            self._keep(key, _Model(learned.typical, durations, progress))
+        ready = [(key, each, *each.models(self._allowed, self._delay_cost)) for key, each in _exports.read(exported)]
+        for key, learned, durations, progress in ready:
+            model = self._models.get(key)
+            if model is None:
+                self._keep(key, _Model(learned.typical, durations, progress))
+            else:
+                model.durations.absorb(durations)
+                model.progress.absorb(progress)
+                model.begun += durations.jobs
+                model.drifts = model.durations.drifts
 
     def __repr__(self) -> str:
         return f"AdaptiveInterval(delay_cost={self._delay_cost}, {len(self._models)} kinds of jobs)"

@@ -194,6 +194,23 @@ class DurationModel:
         self._at_risk = [high - low for low, high in zip([0.0, *at_risk], [*at_risk, 0.0], strict=True)]
         self.tabulate()
 
+    def absorb(self, other: DurationModel) -> None:
+        """Add what another model of the same kind of job has seen, as far as this one has room for it.
+
+        What was seen here counts in full; the other's evidence is faded so that both together weigh no more than a
+        model can hold.
+        """
+        share = min(1.0, max(0.0, _MEMORY - self.evidence) / max(1.0, other.evidence))
+        own = self.evidence / max(1e-9, self.evidence + share * other.evidence)
+        self.mean = own * self.mean + (1 - own) * other.mean
+        self.deviation = own * self.deviation + (1 - own) * other.deviation
+        self.jobs += other.jobs
+        self.drifts += other.drifts
+        self.evidence += share * other.evidence
+        pairs = zip(self.counts(), other.counts(), strict=True)
+        added = [[mine + share * theirs for mine, theirs in zip(*both, strict=True)] for both in pairs]
+        self.restore(*added)
+
     def rescale(self) -> None:
         """Let new evidence weigh 1 again, and the old accordingly less."""
         self.restore(*self.counts())

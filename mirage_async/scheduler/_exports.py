@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "Learned", "dump", "read"]
 
 VERSION = 1
+_DIGITS = 6  # behind the point, of counts of jobs
 
 _Key: TypeAlias = tuple[str, str, str | None, str]
 _Count: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -93,11 +94,16 @@ def dump(models: Iterable[tuple[_Key, float | None, DurationModel, ProgressModel
 
 
 def read(exported: Any) -> list[tuple[_Key, Learned]]:
-    """Return the keys of an export and what was learned under each.
+    """Return the keys of an export, as dict or as JSON text, and what was learned under each.
 
     Raises:
         ConfigurationError: it is not what `dump` returns; the message says what is wrong and where.
     """
+    if isinstance(exported, str | bytes):
+        try:
+            exported = msgspec.json.decode(exported)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise _refusal(f"no JSON: {error}") from None
     version: object = None
     if isinstance(exported, dict):
         version = cast("dict[str, object]", exported).get("version")
@@ -107,9 +113,14 @@ def read(exported: Any) -> list[tuple[_Key, Learned]]:
         export = msgspec.convert(exported, _Export)
     except (msgspec.ValidationError, RecursionError) as error:
         raise _refusal(str(error)) from None
+    found = dict[_Key, Learned]()
     for number, learned in enumerate(export.models):
         _check(f"models[{number}]", learned)
-    return [((each.provider, each.kind, each.model, each.phase), each) for each in export.models]
+        key = (learned.provider, learned.kind, learned.model, learned.phase)
+        if key in found:
+            raise _refusal(f"models[{number}] is about the same kind of job as one before")
+        found[key] = learned
+    return list(found.items())
 
 
 def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: ProgressModel) -> Learned:
@@ -137,7 +148,7 @@ def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: 
 
 
 def _trimmed(counts: list[float]) -> list[float]:
-    rounded = [round(count, 9) for count in counts]  # drops what rounding left where nothing was counted
+    rounded = [round(count, _DIGITS) for count in counts]  # drops what rounding left where nothing was counted
     while rounded and rounded[-1] == 0:
         rounded.pop()
     return rounded
@@ -149,7 +160,7 @@ def _filled(counts: list[float]) -> list[float]:
 
 def _check(where: str, learned: Learned) -> None:
     for bucket, (ended, exposed) in enumerate(zip(learned.events, _filled(learned.at_risk), strict=False)):
-        if ended > exposed + 1e-6:  # rounding
+        if ended > exposed + 10**-_DIGITS * 2:  # rounding
             raise _refusal(f"{where}: in bucket {bucket} {ended:g} jobs ended and only {exposed:g} were at risk")
 
 

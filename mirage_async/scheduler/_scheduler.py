@@ -159,17 +159,23 @@ class Scheduler:
                 self._drop_deadline(entry)
                 self._set_deadline(entry, deadline)
             if at_once:
-                self.wake(job)
+                self._hurry(entry, -math.inf)  # somebody wants to know, which says nothing about the job
         self._arm()
 
     def wake(self, job: Job[Any]) -> None:
-        """Ask about `job` now, because a hint says it has changed."""
+        """Ask about `job` now, because a hint says it has changed.
+
+        The hint may be late, repeated or made up: only the answer of the provider counts.
+        """
         entry: Entry | None = job.ticket
-        if entry is None:
-            return
-        if entry.flying:
-            entry.urgent = True
-        elif entry.due is not None:
+        if entry is not None:
+            self._hurry(entry, self.clock.monotonic())
+
+    def _hurry(self, entry: Entry, hinted: float) -> None:
+        """Ask now, or right after the status call that is under way."""
+        if entry.hinted is None:
+            entry.hinted = hinted
+        if not entry.flying and entry.due is not None:
             entry.due = None
             self._due.withdrawn()
             self._set_due(entry, self.clock.monotonic())
@@ -346,21 +352,23 @@ class Scheduler:
             return  # forgotten between being taken and being asked about
         job.polls += 1
         asked = self.clock.monotonic()
+        hinted, entry.hinted = entry.hinted, None
         try:
             report = await job.kind.look(job)
             entry.account.calm()
-            self._answered(entry, job, report, asked)
+            self._answered(entry, job, report, asked, hinted)
         except MirageError as error:
             self._missed(entry, error)
         except Exception as error:
             _logger.exception("a status call for %r failed in an unforeseen way", job)
             self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
 
-    def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float) -> None:
+    def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float, hinted: float | None) -> None:
         """Act on a usable answer; it counts even if the wait ended while the call was under way."""
         entry.polls += 1
         entry.misses = entry.not_found = 0
-        self._learning.looked(self.policy, entry, job, report, asked=asked, now=self.clock.monotonic())
+        now = self.clock.monotonic()
+        self._learning.looked(self.policy, entry, job, report, asked=asked, now=now, hinted=hinted)
         if report.status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
         if report.status is not None and report.status.terminal:
@@ -417,8 +425,7 @@ class Scheduler:
         entry.flying = False
         job = entry.job
         if job is not None:
-            wait = 0.0 if entry.urgent else max(at_least, self._interval(entry, job))
-            entry.urgent = False
+            wait = max(at_least, self._interval(entry, job)) if entry.hinted is None else 0.0
             self._set_due(entry, self.clock.monotonic() + wait)
 
 
