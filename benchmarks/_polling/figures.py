@@ -8,6 +8,7 @@ import statistics
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from benchmarks._polling.hints import FACTORS, PACES, Lesson, lesson
 from benchmarks._polling.laws import LAWS, Law
 from benchmarks._polling.rivals import RIVALS, Outcome, best_period, measure
 from benchmarks._polling.trials import REPORTING, average, burst, cpu, fresh
@@ -99,6 +100,7 @@ class Report:
     ours: list[dict[str, Place]] = field(default_factory=list[dict[str, "Place"]])
     drift: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     progress: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    hints: dict[str, dict[str, Lesson]] = field(default_factory=dict[str, dict[str, "Lesson"]])
     bursts: dict[str, float] = field(default_factory=dict[str, float])
     avatars_at_default_maximum: dict[str, float] = field(default_factory=dict[str, float])
     cpu: dict[str, float] = field(default_factory=dict[str, float])
@@ -115,6 +117,10 @@ def simulate(effort: Effort, seed: int) -> Report:
     for title, factor in (("durations double", 2.0), ("durations halve", 0.5)):
         report.drift[title] = _drift(effort, seed, factor)
     report.progress = {name: _progress(effort, seed, name) for name in ("none", *REPORTING)}
+    report.hints = {
+        name: {title: lesson(pace, factor, effort.seeds) for title, factor in FACTORS.items()}
+        for name, pace in PACES.items()
+    }
     report.bursts = {law.name: _burst(law, seed, 200) for law in LAWS}
     report.avatars_at_default_maximum = _default_maximum(effort, seed, best)
     report.cpu = cpu(effort.repeats)
@@ -300,5 +306,10 @@ def _marks(report: Report) -> list[Mark]:
             name="random progress by none",
             figure=report.progress["random"]["all"] / report.progress["none"]["all"],
             bound=1.05,
+        ),
+        Mark(
+            name="jobs until a wrong hint is found out, at worst",
+            figure=max(each.jobs for lessons in report.hints.values() for each in lessons.values()),
+            bound=12,
         ),
     ]

@@ -2,58 +2,59 @@
 
 from __future__ import annotations
 
-import math
 import random
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from benchmarks._polling.laws import Law
+from benchmarks._polling.laws import Law, lognormal
 from benchmarks._polling.trials import Desk
 from mirage_async.scheduler import AdaptiveInterval
+from mirage_async.wire import miragic, mirako
 
 if TYPE_CHECKING:
     from mirage_async.models import Pace
 
-__all__ = ["FACTORS", "Lesson", "lesson"]
+__all__ = ["FACTORS", "PACES", "Lesson", "lesson"]
 
-FACTORS = {"a 50th": 1 / 50, "a 10th": 1 / 10, "a third": 1 / 3, "right": 1.0, "3 times": 3.0, "10 times": 10.0}
+FACTORS = {"1/50": 1 / 50, "1/10": 1 / 10, "1/3": 1 / 3, "right": 1.0, "x3": 3.0, "x10": 10.0}
+PACES = {"miragic": miragic.PACE, "mirako": mirako.IMAGE_PACE, "avatars": mirako.AVATAR_PACE}
 _SIGMA = 0.4
 _JOBS = 60
 _GOOD = 1.5  # times the delay of the best schedule
 _SMOOTH = 3  # jobs whose mean has to be good
 
 
+@dataclass(frozen=True, kw_only=True)
 class Lesson:
     """What jobs of one kind cost one after the other, from the first of a new process on.
 
     Attributes:
-        jobs: jobs before the delay of the next three stays within one and a half times the best one on average.
-        first_polls: status calls of the first job.
+        jobs: jobs before the mean delay of three in a row is at most one and a half times that of the best schedule.
+        first_polls: status calls of the very first job.
         first_delay: seconds its end was noticed late.
-        best_delay: seconds, of the best schedule.
+        best_delay: seconds, of the best schedule that asks no more often than the policy may.
     """
 
-    def __init__(self, delays: list[float], polls: list[float], best: float) -> None:
-        self.best_delay = best
-        self.first_polls = polls[0]
-        self.first_delay = delays[0]
-        windows = [fmean(delays[at : at + _SMOOTH]) for at in range(len(delays) - _SMOOTH)]
-        good = [delay <= _GOOD * best for delay in windows]
-        self.jobs = next((number for number in range(len(good)) if good[number] and fmean(good[number:]) > 0.8), _JOBS)
+    jobs: int
+    first_polls: float
+    first_delay: float
+    best_delay: float
 
 
 def lesson(pace: Pace, factor: float, seeds: int) -> Lesson:
     """Return how jobs fare that take `factor` times what the document says."""
     assert pace.typical is not None  # noqa: S101 - for the type checker
     median = factor * pace.typical
-    law = Law("", "", lambda time: 0.5 * math.erfc(-math.log(time / median) / _SIGMA * math.sqrt(0.5)) if time else 0.0)
+    law = Law("", "", lognormal(median, _SIGMA))
     delays, polls = [0.0] * _JOBS, [0.0] * _JOBS
     for seed in range(seeds):
-        source, desk = random.Random(f"{median} {seed}"), Desk(AdaptiveInterval(seed=seed), hint=pace.typical)
+        source, desk = random.Random(f"{median} {seed}"), Desk(AdaptiveInterval(seed=seed))
         desk.pace = pace
-        bill = desk.run([law.quantile(source.uniform(1e-6, 1 - 1e-6)) for _ in range(_JOBS)])
-        for number, (calls, late) in enumerate(bill):
+        durations = [law.quantile(source.uniform(1e-6, 1 - 1e-6)) for _ in range(_JOBS)]
+        for number, (calls, late) in enumerate(desk.run(durations)):
             polls[number] += calls / seeds
             delays[number] += late / seeds
-    price = min(4.0, max(1 / 30, 20 / median))
-    return Lesson(delays, polls, law.optimum(price, minimum=0.25).delay)
+    best = law.optimum(law.favourite_price, minimum=0.25).delay
+    good = (number for number in range(_JOBS - _SMOOTH) if fmean(delays[number : number + _SMOOTH]) <= _GOOD * best)
+    return Lesson(jobs=next(good, _JOBS), first_polls=polls[0], first_delay=delays[0], best_delay=best)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Cdf = Callable[[float], float]
 
-__all__ = ["LAWS", "Law", "Optimum"]
+__all__ = ["LAWS", "Law", "Optimum", "lognormal"]
 
 _FINENESS = 48  # points to the octave, six times as many as the policy has
 _TIMES = [0.0, *(0.1 * 2 ** (number / _FINENESS) for number in range(19 * _FINENESS))]  # 0.1 s to 14 h
@@ -52,6 +52,11 @@ class Law:
         """Mean duration in seconds."""
         return _TIMES[-1] - _looks.areas(_TIMES, self.shares)[-1]
 
+    @property
+    def favourite_price(self) -> float:
+        """What the policy takes a second to be worth where nobody says otherwise, once it knows the law."""
+        return min(4.0, max(1 / 30, 20 / self.quantile(0.5)))
+
     def quantile(self, share: float) -> float:
         """Return the duration that `share` of the jobs stay within; above 0, below 1."""
         number = bisect_left(self.shares, share)
@@ -80,7 +85,8 @@ class Law:
         return Optimum(cost=cost, polls=polls, delay=(cost - polls) / delay_cost)
 
 
-def _lognormal(median: float, sigma: float) -> Cdf:
+def lognormal(median: float, sigma: float) -> Cdf:
+    """Return the law of durations whose logarithm is normal."""
     return lambda time: 0.5 * math.erfc(-math.log(time / median) / sigma * math.sqrt(0.5)) if time > 0 else 0.0
 
 
@@ -107,18 +113,18 @@ def _clipped(cdf: Cdf, low: float, high: float) -> Cdf:
 
 
 LAWS = (
-    Law("A", "lognormal, median 5 s, sigma 0.5", _lognormal(5, 0.5)),
-    Law("B", "lognormal, median 5 s, sigma 0.25", _lognormal(5, 0.25)),
+    Law("A", "lognormal, median 5 s, sigma 0.5", lognormal(5, 0.5)),
+    Law("B", "lognormal, median 5 s, sigma 0.25", lognormal(5, 0.25)),
     Law("C", "gamma, shape 4, mean 8 s", _gamma4(8)),
     Law(
         "D",
         "lognormal, median 6 s, sigma 0.35; 15 % cold starts of 40 s more",
-        _mixed(0.85, _lognormal(6, 0.35), _after(_lognormal(6, 0.35), _lognormal(40, 0.5))),
+        _mixed(0.85, lognormal(6, 0.35), _after(lognormal(6, 0.35), lognormal(40, 0.5))),
     ),
-    Law("E", "half 4 s, half 25 s, sigma 0.3, under one name", _mixed(0.5, _lognormal(4, 0.3), _lognormal(25, 0.3))),
+    Law("E", "half 4 s, half 25 s, sigma 0.3, under one name", _mixed(0.5, lognormal(4, 0.3), lognormal(25, 0.3))),
     Law(
         "F",
         "avatars: lognormal, median 480 s, sigma 0.7, within 2 to 45 min",
-        _clipped(_lognormal(480, 0.7), 120, 2700),
+        _clipped(lognormal(480, 0.7), 120, 2700),
     ),
 )

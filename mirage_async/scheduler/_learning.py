@@ -162,11 +162,11 @@ def _ended(entry: Entry, report: Report, now: float, hinted: float | None) -> tu
     A hint that led to this look is taken to have been sent at the end and to have arrived soon.
     """
     # A hint may be late (a first delivery that failed and was repeated) or made up. Neither can do much harm: the look
-    # itself shows that the job has ended by now, and no later than the policy would have looked anyway, so that what is
-    # learned is too long by less than one interval. Nor does that feed on itself, with longer durations leading to later
-    # looks that leave room for later hints: most looks come before the end that is expected, and one that finds the job
-    # finished before its hint arrives teaches what it sees. A hint that the provider does not confirm is forgotten with
-    # the look it led to, and what the statistics call proven knows of no hints.
+    # itself shows that the job has ended by now, and no later than the policy would have looked anyway, so that what
+    # is learned is too long by less than one interval. Nor does that feed on itself, with longer durations leading to
+    # later looks that leave room for later hints: most looks come before the end that is expected, and one that finds
+    # the job finished before its hint arrives teaches what it sees. A hint that the provider does not confirm is
+    # forgotten with the look it led to, and what the statistics call proven knows of no hints.
     last = entry.started if entry.looked is None else entry.looked
     if report.took is not None:
         end = entry.started + report.took
