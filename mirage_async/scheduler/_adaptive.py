@@ -31,7 +31,7 @@ _SCOUTS = 6  # jobs of a kind that are looked at early whatever is known
 _RARE_SCOUTS = frozenset(step << power for step in (2, 3) for power in range(2, 30))  # the 8th, 12th, 16th, 24th, ...
 _EARLY = (0.25, 0.5)  # shares of the regular first interval
 _TELLS_LITTLE = 0.5  # share finished at the regular first look
-_LONGEST_HINT = 1e6  # seconds
+_SHORTEST_HINT, _LONGEST_HINT = 1e-3, 1e6  # seconds
 _LONGEST_STEP = 6.0  # times the interval without progress that progress may ask for
 _PATIENT_POLLS, _WEARY_POLLS = 6, 16  # between them, a job's progress loses the power to ask for short intervals
 _FORESEEN = 0.6  # of the first interval, where progress is going to tell the rest
@@ -331,7 +331,9 @@ class AdaptiveInterval:
     def _model(self, key: _Key, pace: Pace) -> _Model:
         model = self._models.get(key)
         if model is None:
-            hint = pace.typical if pace.typical is not None and 0 < pace.typical <= _LONGEST_HINT else None
+            hint = pace.typical
+            if hint is not None and not _SHORTEST_HINT <= hint <= _LONGEST_HINT:
+                hint = None
             durations = DurationModel(prior=Prior.of(hint), allowed=self._allowed, delay_cost=self._delay_cost)
             model = _Model(hint, durations)
             self._keep(key, model)

@@ -165,8 +165,10 @@ class DurationModel:
         Args:
             at: the moment on any clock that only goes forward.
         """
-        unused = self._unused
-        if unused < 1.0 or unused < _REBUILD_SHARE * self.evidence or at - self._rebuilt_at < _REBUILD_EVERY:
+        unused, since = self._unused, at - self._rebuilt_at
+        if unused < 1.0 or unused < _REBUILD_SHARE * self.evidence:
+            return
+        if not (since >= _REBUILD_EVERY or since < 0):  # a clock that went back must not stop the learning
             return
         self._rebuilt_at = at
         self._fit()
@@ -189,9 +191,7 @@ class DurationModel:
 
     def restore(self, ended: list[float], at_risk: list[float], at_first: list[float]) -> None:
         """Take over counts as `counts` returned them, one for each bucket, finite and not negative."""
-        self._scale = 1.0
-        self._events, self._at_first = list(ended), list(at_first)
-        self._at_risk = [high - low for low, high in zip([0.0, *at_risk], [*at_risk, 0.0], strict=True)]
+        self._take(ended, at_risk, at_first)
         self.tabulate()
 
     def absorb(self, other: DurationModel) -> None:
@@ -213,7 +213,7 @@ class DurationModel:
 
     def rescale(self) -> None:
         """Let new evidence weigh 1 again, and the old accordingly less."""
-        self.restore(*self.counts())
+        self._take(*self.counts())
 
     # --- how ---
 
@@ -224,6 +224,11 @@ class DurationModel:
             return share, self._area[number] + share * step
         slope = (self._finished[number + 1] - share) / (EDGES[number + 1] - EDGES[number])
         return share + slope * step, self._area[number] + step * (share + 0.5 * slope * step)
+
+    def _take(self, ended: list[float], at_risk: list[float], at_first: list[float]) -> None:
+        self._scale = 1.0
+        self._events, self._at_first = list(ended), list(at_first)
+        self._at_risk = [high - low for low, high in zip([0.0, *at_risk], [*at_risk, 0.0], strict=True)]
 
     def _count(self, first: int, shares: list[float]) -> None:
         """Count a job that ended in the buckets from `first` on with these shares."""
