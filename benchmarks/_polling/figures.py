@@ -8,6 +8,7 @@ import statistics
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from benchmarks._polling.hints import FACTORS, PACES, Lesson, lesson
 from benchmarks._polling.laws import LAWS, Law
 from benchmarks._polling.rivals import RIVALS, Outcome, best_period, measure
 from benchmarks._polling.trials import REPORTING, average, burst, cpu, fresh
@@ -99,6 +100,7 @@ class Report:
     ours: list[dict[str, Place]] = field(default_factory=list[dict[str, "Place"]])
     drift: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     progress: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    hints: dict[str, dict[str, Lesson]] = field(default_factory=dict[str, dict[str, "Lesson"]])
     bursts: dict[str, float] = field(default_factory=dict[str, float])
     avatars_at_default_maximum: dict[str, float] = field(default_factory=dict[str, float])
     cpu: dict[str, float] = field(default_factory=dict[str, float])
@@ -115,6 +117,10 @@ def simulate(effort: Effort, seed: int) -> Report:
     for title, factor in (("durations double", 2.0), ("durations halve", 0.5)):
         report.drift[title] = _drift(effort, seed, factor)
     report.progress = {name: _progress(effort, seed, name) for name in ("none", *REPORTING)}
+    report.hints = {
+        name: {title: lesson(pace, factor, effort.seeds) for title, factor in FACTORS.items()}
+        for name, pace in PACES.items()
+    }
     report.bursts = {law.name: _burst(law, seed, 200) for law in LAWS}
     report.avatars_at_default_maximum = _default_maximum(effort, seed, best)
     report.cpu = cpu(effort.repeats)
@@ -177,8 +183,8 @@ def _learned(effort: Effort, seed: int, best: dict[tuple[str, int], float]) -> l
                 for stage in stages:
                     desk.run(draw(stage - seen))
                     seen = stage
-                    bills[stage] += desk.run(sample, learn=False)
-                bills["hint"] += fresh(price, number, hint=law.quantile(0.5)).run(sample, learn=False)
+                    bills[stage] += desk.tried(sample)
+                bills["hint"] += fresh(price, number, hint=law.quantile(0.5)).tried(sample)
             for kind, bill in bills.items():
                 ratios[kind][law.name, level] = average(bill).cost(price) / best[law.name, level]
     names: dict[int | str, str] = {stage: OURS.format(stage) for stage in stages}
@@ -216,7 +222,7 @@ def _our_places(effort: Effort, seed: int, level: float) -> dict[str, Place]:
         for number in range(max(2, effort.seeds // 4)):
             desk = fresh(level / law.mean, number)
             desk.run(draws(law, seed + 31 * number)(100))
-            bill += desk.run(law.sample(effort.sample), learn=False)
+            bill += desk.tried(law.sample(effort.sample))
         outcomes.append((law, average(bill)))
     return _places(outcomes)
 
@@ -270,7 +276,7 @@ def _default_maximum(effort: Effort, seed: int, best: dict[tuple[str, int], floa
         price = level / law.mean
         desk = fresh(price, seed, maximum=600.0)
         desk.run(draws(law, seed)(100))
-        costs[str(level)] = average(desk.run(law.sample(4 * effort.sample), learn=False)).cost(price) / best["F", level]
+        costs[str(level)] = average(desk.tried(law.sample(4 * effort.sample))).cost(price) / best["F", level]
     return costs
 
 
@@ -300,5 +306,10 @@ def _marks(report: Report) -> list[Mark]:
             name="random progress by none",
             figure=report.progress["random"]["all"] / report.progress["none"]["all"],
             bound=1.05,
+        ),
+        Mark(
+            name="jobs until a wrong hint is found out, at worst",
+            figure=max(each.jobs for lessons in report.hints.values() for each in lessons.values()),
+            bound=12,
         ),
     ]

@@ -52,6 +52,11 @@ class Law:
         """Mean duration in seconds."""
         return TIMES[-1] - _looks.areas(TIMES, self.shares)[-1]
 
+    @property
+    def favourite_price(self) -> float:
+        """What the policy takes a second to be worth where nobody says otherwise, once it knows the law."""
+        return min(4.0, max(1 / 30, 20 / self.quantile(0.5)))
+
     def quantile(self, share: float) -> float:
         """Return the duration that `share` of the jobs stay within; above 0, below 1."""
         number = bisect_left(self.shares, share)
@@ -68,10 +73,10 @@ class Law:
         cdf = self.cdf
         return Law(self.name, f"{self.title}, times {factor:g}", lambda time: cdf(time / factor))
 
-    def optimum(self, delay_cost: float) -> Optimum:
+    def optimum(self, delay_cost: float, *, minimum: float = 0.0) -> Optimum:
         """Return what the best schedule costs, in looks and in seconds of delay per job."""
         shares = self.shares
-        allowed = _looks.windows(TIMES, minimum=0.0, maximum=math.inf)
+        allowed = _looks.windows(TIMES, minimum=minimum, maximum=math.inf)
         following, cost = _looks.plan(TIMES, shares, _looks.areas(TIMES, shares), allowed, delay_cost)
         polls, number = 0.0, 0
         while number < len(TIMES) - 1:
@@ -81,7 +86,7 @@ class Law:
 
 
 def lognormal(median: float, sigma: float) -> Cdf:
-    """Return the law of jobs whose logarithms are normal."""
+    """Return the law of durations whose logarithm is normal."""
     return lambda time: 0.5 * math.erfc(-math.log(time / median) / sigma * math.sqrt(0.5)) if time > 0 else 0.0
 
 

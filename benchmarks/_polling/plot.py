@@ -16,6 +16,9 @@ __all__ = ["draw"]
 WIDTH, HEIGHT = 960, 500
 TOP, FLOOR = 92, 430
 LEGEND, LEGEND_TOP, LINE = 722, 104, 21
+_APART = 16.0  # pixels between the middles of two dots
+_REACHES = (0.0, 20.0, 34.0, 48.0)
+_TURNS = tuple(math.radians(angle) for angle in (-45, 135, 0, 180, -90, 90, 45, -135))
 
 _STYLE = """
   svg { --ink: #1f2328; --soft: #59636e; --grid: #d8dee4; --page: #ffffff; --ours: #0969da; --them: #bc4c00 }
@@ -32,6 +35,8 @@ _STYLE = """
   .ours { stroke: var(--ours); stroke-width: 2.5; fill: none }
   .ours-dot { fill: var(--ours) }
   .them { fill: var(--page); stroke: var(--them); stroke-width: 1.5 }
+  .aside { stroke: var(--them) }
+  .place { fill: var(--them) }
   .number { fill: var(--them); font-size: 10px; font-weight: 700; text-anchor: middle }
 """
 
@@ -96,8 +101,7 @@ def draw(report: Report) -> str:
     for panel in _PANELS:
         parts += _scales(panel)
         parts += _curves(panel, [each[panel.name] for each in report.front], [each[panel.name] for each in report.ours])
-        for number, row in enumerate(rivals, 1):
-            parts.append(_dot(number, *panel.at(row.places[panel.name])))
+        parts += _dots([panel.at(row.places[panel.name]) for row in rivals])
     middle = (TOP + FLOOR) / 2
     parts.append(
         f'<text class="soft" x="20" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 20 {middle:.0f})">'
@@ -137,6 +141,24 @@ def _scales(panel: _Panel) -> list[str]:
             f'<text class="soft" x="{panel.left - 7}" y="{y + 4:.1f}" text-anchor="end">{100 * delay:g} %</text>'
         )
     return parts
+
+
+def _dots(places: Sequence[tuple[float, float]]) -> list[str]:
+    """Return a numbered dot for each place; where it would cover another it steps aside, on a line to its place."""
+    taken = list[tuple[float, float]]()
+    lines, dots = list[str](), list[str]()
+    for number, (x, y) in enumerate(places, 1):
+        around = [(x + reach * math.cos(turn), y + reach * math.sin(turn)) for reach in _REACHES for turn in _TURNS]
+        free = (spot for spot in around if all(math.dist(spot, other) >= _APART for other in taken))
+        spot = next(free, (x, y))
+        taken.append(spot)
+        if spot != (x, y):
+            lines.append(
+                f'<line class="aside" x1="{x:.1f}" y1="{y:.1f}" x2="{spot[0]:.1f}" y2="{spot[1]:.1f}"/>'
+                f'<circle class="place" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
+            )
+        dots.append(_dot(number, *spot))
+    return [*lines, *dots]
 
 
 def _dot(number: int, x: float, y: float) -> str:

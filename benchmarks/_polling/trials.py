@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 import math
 import random
@@ -110,6 +111,10 @@ class Desk:
             late = self.one(job, 0.0, learn=learn)
             bill.append((job.polls, late))
         return bill
+
+    def tried(self, durations: Iterable[float]) -> list[tuple[int, float]]:
+        """Return what jobs would cost by now, and leave everything as it is; the policy learns nothing on the way."""
+        return copy.deepcopy(self).run(durations, learn=False)
 
     def view(self, job: _Watched, elapsed: float) -> JobView:
         """Return what the policy may know."""

@@ -16,7 +16,7 @@ import math
 from bisect import bisect_left, bisect_right
 
 from mirage_async.scheduler import _looks
-from mirage_async.scheduler._fitting import Prior, below, lognormal_step
+from mirage_async.scheduler._fitting import UNIFORM_SHARE, Prior, below, between, lognormal_step
 
 __all__ = ["BUCKETS", "EDGES", "DurationModel"]
 
@@ -34,8 +34,10 @@ _ANY_TIME = tuple(  # how those are spread: evenly over the logarithm from half 
     0.0 if edge <= 0.5 else math.log(edge / 0.5) / math.log(8 * 3600 / 0.5)  # noqa: PLR2004 - see the line above
     for edge in EDGES
 )
-_UNIFORM_SHARE = 0.1  # of a finished job's weight, so that the model does not merely confirm itself
 _HEAVY = 1e6
+_IMPOSSIBLE = 1e-12
+_NEW = 10.0  # evidence below which what the first look found finished is reckoned anew with every fit
+_STEPS = 3  # of the fit each time
 
 _DRIFT_SLACK = 0.5  # standard deviations per job that are not held against the model
 _DRIFT_LIMIT = 6.0
@@ -60,6 +62,7 @@ class DurationModel:
     __slots__ = (
         "_allowed",
         "_area",
+        "_at_first",
         "_at_risk",
         "_events",
         "_falling",
@@ -91,6 +94,7 @@ class DurationModel:
         self._allowed = allowed
         self._fixed_cost = delay_cost
         self._events = [0.0] * BUCKETS
+        self._at_first = [0.0] * BUCKETS  # jobs that the first look found finished, by its bucket
         self._at_risk = [0.0] * (BUCKETS + 1)  # as differences from bucket to bucket: a look touches two of them
         self._scale = 1.0  # the weight of new evidence; growing it fades the old at no cost
         self._rising = self._falling = 0.0
@@ -135,16 +139,20 @@ class DurationModel:
 
     def done(self, seen: float, now: float) -> None:
         """Learn that a job unfinished at `seen` has ended by `now`."""
-        first, shares = self._spread(seen, now)
         self._scale /= _FADING
-        left, at_risk = 1.0, 0.0
-        for number, share in enumerate(shares, first):
-            self._events[number] += self._scale * share
-            self._at_risk[number] += self._scale * left - at_risk
-            at_risk = self._scale * left
-            left -= share
-        self._at_risk[first + len(shares)] -= at_risk
-        self._watch_for_drift(sum(share * _CENTRES[number] for number, share in enumerate(shares, first)))
+        first = min(bisect_right(EDGES, seen) - 1, BUCKETS - 1)
+        last = max(first, min(bisect_left(EDGES, now) - 1, BUCKETS - 1))
+        if first == 0 < last and self.evidence < float(__import__("os").environ.get("NW", "10")):
+            # Nothing is known but a bound. Where it lies below that is reckoned anew with every fit: the first of a
+            # row of such jobs must not go on saying what was believed before the others came.
+            self._at_first[last] += self._scale
+            position, _, _ = between(-math.inf, (_LOGS[last + 1] - self.mean) / self.deviation)
+            logarithm = self.mean + self.deviation * position
+        else:
+            shares = self._spread(first, last, seen, now)
+            self._count(first, shares)
+            logarithm = sum(share * _CENTRES[number] for number, share in enumerate(shares, first))
+        self._watch_for_drift(logarithm)
         self.jobs += 1
         self.evidence = self.evidence * _FADING + 1.0
         self._unused += 1.0
@@ -157,8 +165,10 @@ class DurationModel:
         Args:
             at: the moment on any clock that only goes forward.
         """
-        unused = self._unused
-        if unused < 1.0 or unused < _REBUILD_SHARE * self.evidence or at - self._rebuilt_at < _REBUILD_EVERY:
+        unused, since = self._unused, at - self._rebuilt_at
+        if unused < 1.0 or unused < _REBUILD_SHARE * self.evidence:
+            return
+        if not (since >= _REBUILD_EVERY or since < 0):  # a clock that went back must not stop the learning
             return
         self._rebuilt_at = at
         self._fit()
@@ -166,24 +176,44 @@ class DurationModel:
 
     # --- its state, as plain numbers ---
 
-    def counts(self) -> tuple[list[float], list[float]]:
-        """Return how many jobs ended and how many were at risk in each bucket, faded to the present."""
+    def counts(self) -> tuple[list[float], list[float], list[float]]:
+        """Return how many jobs ended and how many were at risk in each bucket, faded to the present.
+
+        The third list counts, by the bucket of that look, the jobs that their first look found finished; they are in
+        neither of the others.
+        """
         at_risk, running = list[float](), 0.0
         for change in self._at_risk[:BUCKETS]:
             running += change
             at_risk.append(max(0.0, running / self._scale))
-        return [events / self._scale for events in self._events], at_risk
+        ended, at_first = ([count / self._scale for count in counts] for counts in (self._events, self._at_first))
+        return ended, at_risk, at_first
 
-    def restore(self, events: list[float], at_risk: list[float]) -> None:
+    def restore(self, ended: list[float], at_risk: list[float], at_first: list[float]) -> None:
         """Take over counts as `counts` returned them, one for each bucket, finite and not negative."""
-        self._scale = 1.0
-        self._events = list(events)
-        self._at_risk = [high - low for low, high in zip([0.0, *at_risk], [*at_risk, 0.0], strict=True)]
+        self._take(ended, at_risk, at_first)
         self.tabulate()
+
+    def absorb(self, other: DurationModel) -> None:
+        """Add what another model of the same kind of job has seen, as far as this one has room for it.
+
+        What was seen here counts in full; the other's evidence is faded so that both together weigh no more than a
+        model can hold.
+        """
+        share = min(1.0, max(0.0, _MEMORY - self.evidence) / max(1.0, other.evidence))
+        own = self.evidence / max(1e-9, self.evidence + share * other.evidence)
+        self.mean = own * self.mean + (1 - own) * other.mean
+        self.deviation = own * self.deviation + (1 - own) * other.deviation
+        self.jobs += other.jobs
+        self.drifts += other.drifts
+        self.evidence += share * other.evidence
+        pairs = zip(self.counts(), other.counts(), strict=True)
+        added = [[mine + share * theirs for mine, theirs in zip(*both, strict=True)] for both in pairs]
+        self.restore(*added)
 
     def rescale(self) -> None:
         """Let new evidence weigh 1 again, and the old accordingly less."""
-        self.restore(*self.counts())
+        self._take(*self.counts())
 
     # --- how ---
 
@@ -195,12 +225,25 @@ class DurationModel:
         slope = (self._finished[number + 1] - share) / (EDGES[number + 1] - EDGES[number])
         return share + slope * step, self._area[number] + step * (share + 0.5 * slope * step)
 
-    def _spread(self, seen: float, now: float) -> tuple[int, list[float]]:
-        """Return in which buckets a job ended, as the first of them and shares that add up to 1."""
-        first = min(bisect_right(EDGES, seen) - 1, BUCKETS - 1)
-        last = max(first, min(bisect_left(EDGES, now) - 1, BUCKETS - 1))
+    def _take(self, ended: list[float], at_risk: list[float], at_first: list[float]) -> None:
+        self._scale = 1.0
+        self._events, self._at_first = list(ended), list(at_first)
+        self._at_risk = [high - low for low, high in zip([0.0, *at_risk], [*at_risk, 0.0], strict=True)]
+
+    def _count(self, first: int, shares: list[float]) -> None:
+        """Count a job that ended in the buckets from `first` on with these shares."""
+        left, at_risk = 1.0, 0.0
+        for number, share in enumerate(shares, first):
+            self._events[number] += self._scale * share
+            self._at_risk[number] += self._scale * left - at_risk
+            at_risk = self._scale * left
+            left -= share
+        self._at_risk[first + len(shares)] -= at_risk
+
+    def _spread(self, first: int, last: int, seen: float, now: float) -> list[float]:
+        """Return the shares in which a job ended in the buckets from `first` to `last`; they add up to 1."""
         if first == last:
-            return first, [1.0]
+            return [1.0]
         finished = self._finished
         masses, lengths = list[float](), list[float]()
         for number in range(first, last + 1):
@@ -209,8 +252,8 @@ class DurationModel:
             lengths.append(length)
             masses.append((finished[number + 1] - finished[number]) * length / (high - low))
         mass, length = sum(masses), sum(lengths)
-        own, even = ((1 - _UNIFORM_SHARE) / mass, _UNIFORM_SHARE / length) if mass > 0 else (0.0, 1 / length)
-        return first, [own * each + even * part for each, part in zip(masses, lengths, strict=True)]
+        own, even = ((1 - UNIFORM_SHARE) / mass, UNIFORM_SHARE / length) if mass > 0 else (0.0, 1 / length)
+        return [own * each + even * part for each, part in zip(masses, lengths, strict=True)]
 
     def _watch_for_drift(self, logarithm: float) -> None:
         if self.evidence < _DRIFT_JOBS:
@@ -225,7 +268,7 @@ class DurationModel:
             self._rising = self._falling = 0.0
 
     def _fit(self) -> None:
-        ended, at_risk = self.counts()
+        ended, at_risk, at_first = self.counts()
         events, censored = list[tuple[float, float]](), list[tuple[float, float]]()
         for number in range(BUCKETS):
             here, weight = at_risk[number], ended[number]
@@ -234,7 +277,11 @@ class DurationModel:
             left = here - weight - (at_risk[number + 1] if number + 1 < BUCKETS else 0.0)
             if left > 1e-6:  # noqa: PLR2004 - what rounding leaves is no job
                 censored.append((_LOGS[number + 1], left))
-        self.mean, self.deviation = lognormal_step(self.prior, self.mean, self.deviation, events, censored)
+        early = [(_LOGS[number + 1], weight) for number, weight in enumerate(at_first) if weight > 0]
+        for _ in range(_STEPS):
+            self.mean, self.deviation = lognormal_step(
+                self.prior, self.mean, self.deviation, events=events, censored=censored, early=early
+            )
 
     def tabulate(self) -> None:
         """Make the tables anew: the share finished, its integral, the median, and the next look from each time on."""
@@ -251,16 +298,33 @@ class DurationModel:
         self._targets = [EDGES[number] for number in following]
 
     def _shares(self) -> list[float]:
-        ended, at_risk = self.counts()
+        """Return the share finished at each edge."""
+        ended, at_risk, at_first = self.counts()
+        fitted = [0.0, *(below((edge - self.mean) / self.deviation) for edge in _LOGS[1:])]
+        if any(at_first):
+            _reckon(ended, at_risk, at_first, fitted)
         doubt = max(_DOUBT, 1 / (self.evidence + 4))
-        alive, fitted = 1.0, 0.0
+        alive = 1.0
         shares = [0.0]
         for number in range(BUCKETS):
-            fitted_next = below((_LOGS[number + 1] - self.mean) / self.deviation)
-            exposed = at_risk[number] + _PRIOR_JOBS * (1 - fitted)
+            exposed = at_risk[number] + _PRIOR_JOBS * (1 - fitted[number])
             if exposed > 1e-9:  # noqa: PLR2004 - nobody gets this far
-                hazard = (ended[number] + _PRIOR_JOBS * (fitted_next - fitted)) / exposed
+                hazard = (ended[number] + _PRIOR_JOBS * (fitted[number + 1] - fitted[number])) / exposed
                 alive *= max(0.0, 1 - hazard)
             shares.append((1 - doubt) * (1 - alive) + doubt * _ANY_TIME[number + 1])
-            fitted = fitted_next
         return shares
+
+
+def _reckon(ended: list[float], at_risk: list[float], at_first: list[float], fitted: list[float]) -> None:
+    """Add the jobs that their first look found finished to the others, spread below it as the fit has it."""
+    own = even = total = 0.0
+    for number in range(BUCKETS - 1, -1, -1):
+        low, high, count = EDGES[number], EDGES[number + 1], at_first[number]
+        total += count
+        if fitted[number + 1] > _IMPOSSIBLE:
+            own += (1 - UNIFORM_SHARE) * count / fitted[number + 1]
+            even += UNIFORM_SHARE * count / high
+        else:
+            even += count / high
+        ended[number] += (fitted[number + 1] - fitted[number]) * own + (high - low) * even
+        at_risk[number] += max(0.0, total - fitted[number] * own - low * even)

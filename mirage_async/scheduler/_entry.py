@@ -30,7 +30,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         not_found: of these, answers "no such job".
         dubious: reports of success with nothing, or half a picture, to show for it.
         flying: a status call is under way.
-        urgent: a hint came meanwhile, so ask again right after it.
+        hinted: when somebody said, since the last status call began, that it has changed.
         started: for policies that learn, as all below, in monotonic seconds: accepted by the provider, or attached.
         began: running, as well as is known.
         looked: last seen unfinished.
@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     not_found: int = 0
     dubious: int = 0
     flying: bool = False
-    urgent: bool = False
+    hinted: float | None = None
     started: float = 0.0
     began: float | None = None
     looked: float | None = None

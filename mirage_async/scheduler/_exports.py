@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "Learned", "dump", "read"]
 
 VERSION = 1
+_DIGITS = 6  # behind the point, of counts of jobs
 
 _Key: TypeAlias = tuple[str, str, str | None, str]
 _Count: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -50,6 +51,7 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         deviation: its standard deviation.
         events: jobs ended in each bucket, without the empty ones at the end.
         at_risk: jobs at risk in each bucket, likewise.
+        at_first: jobs that their first look found finished, by the bucket of that look, likewise.
         bands: the bands of progress, lowest first.
     """
 
@@ -65,6 +67,7 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     deviation: _Deviation
     events: _Counts
     at_risk: _Counts
+    at_first: _Counts
     bands: Annotated[list[_Band], msgspec.Meta(min_length=BANDS, max_length=BANDS)]
 
     def models(self, allowed: list[tuple[int, int]], delay_cost: float | None) -> tuple[DurationModel, ProgressModel]:
@@ -72,7 +75,7 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         durations = DurationModel(prior=Prior.of(self.typical), allowed=allowed, delay_cost=delay_cost)
         durations.jobs, durations.drifts = self.jobs, self.drifts
         durations.evidence, durations.mean, durations.deviation = self.evidence, self.mean, self.deviation
-        durations.restore(_filled(self.events), _filled(self.at_risk))
+        durations.restore(_filled(self.events), _filled(self.at_risk), _filled(self.at_first))
         progress = ProgressModel()
         progress.bands = tuple(Band(band.marks, band.mean, band.variance, band.credit) for band in self.bands)
         return durations, progress
@@ -91,11 +94,16 @@ def dump(models: Iterable[tuple[_Key, float | None, DurationModel, ProgressModel
 
 
 def read(exported: Any) -> list[tuple[_Key, Learned]]:
-    """Return the keys of an export and what was learned under each.
+    """Return the keys of an export, as dict or as JSON text, and what was learned under each.
 
     Raises:
         ConfigurationError: it is not what `dump` returns; the message says what is wrong and where.
     """
+    if isinstance(exported, str | bytes):
+        try:
+            exported = msgspec.json.decode(exported)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise _refusal(f"no JSON: {error}") from None
     version: object = None
     if isinstance(exported, dict):
         version = cast("dict[str, object]", exported).get("version")
@@ -105,13 +113,18 @@ def read(exported: Any) -> list[tuple[_Key, Learned]]:
         export = msgspec.convert(exported, _Export)
     except (msgspec.ValidationError, RecursionError) as error:
         raise _refusal(str(error)) from None
+    found = dict[_Key, Learned]()
     for number, learned in enumerate(export.models):
         _check(f"models[{number}]", learned)
-    return [((each.provider, each.kind, each.model, each.phase), each) for each in export.models]
+        key = (learned.provider, learned.kind, learned.model, learned.phase)
+        if key in found:
+            raise _refusal(f"models[{number}] is about the same kind of job as one before")
+        found[key] = learned
+    return list(found.items())
 
 
 def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: ProgressModel) -> Learned:
-    events, at_risk = durations.counts()
+    events, at_risk, at_first = durations.counts()
     provider, kind, model, phase = key
     return Learned(
         provider=provider,
@@ -126,6 +139,7 @@ def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: 
         deviation=durations.deviation,
         events=_trimmed(events),
         at_risk=_trimmed(at_risk),
+        at_first=_trimmed(at_first),
         bands=[
             _Band(marks=band.marks, mean=band.mean, variance=band.variance, credit=band.credit)
             for band in progress.bands
@@ -134,7 +148,7 @@ def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: 
 
 
 def _trimmed(counts: list[float]) -> list[float]:
-    rounded = [round(count, 9) for count in counts]  # drops what rounding left where nothing was counted
+    rounded = [round(count, _DIGITS) for count in counts]  # drops what rounding left where nothing was counted
     while rounded and rounded[-1] == 0:
         rounded.pop()
     return rounded
@@ -146,7 +160,7 @@ def _filled(counts: list[float]) -> list[float]:
 
 def _check(where: str, learned: Learned) -> None:
     for bucket, (ended, exposed) in enumerate(zip(learned.events, _filled(learned.at_risk), strict=False)):
-        if ended > exposed + 1e-6:  # rounding
+        if ended > exposed + 10**-_DIGITS * 2:  # rounding
             raise _refusal(f"{where}: in bucket {bucket} {ended:g} jobs ended and only {exposed:g} were at risk")
 
 

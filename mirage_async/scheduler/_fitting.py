@@ -14,12 +14,16 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Prior", "below", "between", "beyond", "lognormal_step"]
+__all__ = ["UNIFORM_SHARE", "Prior", "below", "between", "beyond", "lognormal_step"]
 
 _ROOT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 _FAR = 6.0  # standard deviations; beyond, a truncated normal is taken to lie at its edge
 _CENSORED_SHARE = 0.05
+_FREEDOM = 2.0
+
+UNIFORM_SHARE = 0.1
+"""Share of an observation that is spread evenly over what was seen of it, so that no model merely confirms itself."""
 
 
 class Prior(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +47,14 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
         if typical is None:
             return cls(mean=math.log(10.0), deviation=1.2, mean_weight=0.5)
         return cls(mean=math.log(typical), deviation=0.6, mean_weight=2.0)
+
+    def trust(self, mean: float) -> float:
+        """Return how much of its weight the prior mean keeps where the evidence points to `mean`.
+
+        That is the weight which makes a Student distribution of a normal one (two degrees of freedom).
+        """
+        away = (mean - self.mean) / self.deviation
+        return (_FREEDOM + 1) / (_FREEDOM + self.mean_weight * away * away)
 
 
 def below(deviations: float) -> float:
@@ -80,13 +92,16 @@ def lognormal_step(
     prior: Prior,
     mean: float,
     deviation: float,
+    *,
     events: Sequence[tuple[float, float]],
     censored: Sequence[tuple[float, float]],
+    early: Sequence[tuple[float, float]] = (),
 ) -> tuple[float, float]:
     """Return mean and standard deviation of the logarithm after one step from the old ones.
 
     All censored observations together weigh little more than the finished ones: a fit to unfinished jobs alone has
-    no maximum, it drifts to ever longer durations.
+    no maximum, it drifts to ever longer durations. The prior mean loses weight the further the fit has gone from it:
+    a hint is right or it is wrong altogether, and a wrong one must not drag on.
 
     Args:
         prior: what counts as seen before.
@@ -94,8 +109,10 @@ def lognormal_step(
         deviation: its standard deviation before the step, above 0.
         events: logarithm and weight of finished durations.
         censored: logarithm and weight of durations known to be longer.
+        early: logarithm and weight of durations known to be shorter.
     """
-    seen = sum(weight for _, weight in events)
+    trust = prior.mean_weight * prior.trust(mean)
+    seen = sum(weight for _, weight in events) + sum(weight for _, weight in early)
     unfinished = sum(weight for _, weight in censored)
     cap = seen + _CENSORED_SHARE * seen * seen + prior.mean_weight
     factor = min(1.0, cap / unfinished) if unfinished > 0 else 0.0
@@ -103,10 +120,14 @@ def lognormal_step(
     for value, weight in censored:
         above, spread = beyond((value - mean) / deviation)
         parts.append((mean + deviation * above, deviation * deviation * spread, weight * factor))
+    for value, weight in early:
+        under, spread, _ = between(-math.inf, (value - mean) / deviation)
+        parts.append((mean + deviation * under, deviation * deviation * spread, weight * (1 - UNIFORM_SHARE)))
+        parts.append((value - 1, 1.0, weight * UNIFORM_SHARE))  # the logarithm of a time that is even up to a bound
     total = sum(weight for _, _, weight in parts)
-    weight_of_mean = prior.mean_weight + total
-    centre = (prior.mean_weight * prior.mean + sum(value * weight for value, _, weight in parts)) / weight_of_mean
+    weight_of_mean = trust + total
+    centre = (trust * prior.mean + sum(value * weight for value, _, weight in parts)) / weight_of_mean
     squares = sum(weight * ((value - centre) ** 2 + spread) for value, spread, weight in parts)
-    squares += prior.deviation_weight * prior.deviation**2 + prior.mean_weight * (prior.mean - centre) ** 2
+    squares += prior.deviation_weight * prior.deviation**2 + trust * (prior.mean - centre) ** 2
     variance = squares / (prior.deviation_weight + total) * (1 + 1 / weight_of_mean)
     return centre, math.sqrt(variance)

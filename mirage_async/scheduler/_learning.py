@@ -23,6 +23,7 @@ __all__ = ["MARKS", "Learning", "begin", "view_of"]
 
 _logger = logging.getLogger("mirage_async.scheduler")
 
+_SOON, _SOON_SHARE = 0.25, 0.05  # seconds, and share of the age of a job, that news of its end may have taken
 MARKS = 16  # of progress that a note keeps, thinned evenly beyond
 
 _Outcome: TypeAlias = Literal["pending", "done", "lost"]
@@ -69,7 +70,15 @@ class Learning:
         self._failed: set[str] = set()
 
     def looked(
-        self, policy: IntervalPolicy, entry: Entry, job: Job[Any], report: Report, *, asked: float, now: float
+        self,
+        policy: IntervalPolicy,
+        entry: Entry,
+        job: Job[Any],
+        report: Report,
+        *,
+        asked: float,
+        now: float,
+        hinted: float | None = None,
     ) -> None:
         """Take note of a usable answer, and tell the policy.
 
@@ -83,24 +92,28 @@ class Learning:
             report: the answer.
             asked: when the question was sent, in monotonic seconds.
             now: when the answer came.
+            hinted: when somebody had said, since the look before, that the job has changed; None for nobody.
         """
         if report.status is None or entry.ended:
             return
         told = entry.teaches and hasattr(policy, "observe")
         if report.status.terminal:
             entry.ended = True
-            if entry.looked is not None:
-                entry.account.noticed(now - entry.looked)
+            late = None if entry.looked is None else now - entry.looked
+            if late is not None:
+                entry.account.noticed(late)
             if told:
                 outcome: _Outcome = "done" if report.status is JobStatus.SUCCEEDED else "lost"
-                self._tell(policy, _sightings(entry, job, report, outcome, moment=now, at=now))
+                span = _ended(entry, report, now, hinted)
+                self._tell(policy, _sightings(entry, job, report, outcome, span, at=now, late=late))
             entry.shown = None
             return
         if report.status is JobStatus.RUNNING and entry.began is None:
             since = entry.started if entry.looked is None else entry.looked
             entry.began = (since + asked) / 2
         if told:
-            self._tell(policy, _sightings(entry, job, report, "pending", moment=asked, at=now))
+            last = entry.started if entry.looked is None else entry.looked
+            self._tell(policy, _sightings(entry, job, report, "pending", (last, asked), at=now))
             if report.progress is not None:
                 _mark(entry, asked, report.progress)
         entry.looked = asked
@@ -140,14 +153,45 @@ class Learning:
             return None
 
 
+def _ended(entry: Entry, report: Report, now: float, hinted: float | None) -> tuple[float, float]:
+    """Return between which moments a job ended that was found finished: at most what the looks prove.
+
+    A provider that tells how long the job took tells when it ended, whatever its clock shows: that began to count a
+    little before its answer came here. A duration that the looks contradict is passed over.
+
+    A hint that led to this look is taken to have been sent at the end and to have arrived soon.
+    """
+    # A hint may be late (a first delivery that failed and was repeated) or made up. Neither can do much harm: the look
+    # itself shows that the job has ended by now, and no later than the policy would have looked anyway, so that what
+    # is learned is too long by less than one interval. Nor does that feed on itself, with longer durations leading to
+    # later looks that leave room for later hints: most looks come before the end that is expected, and one that finds
+    # the job finished before its hint arrives teaches what it sees. A hint that the provider does not confirm is
+    # forgotten with the look it led to, and what the statistics call proven knows of no hints.
+    last = entry.started if entry.looked is None else entry.looked
+    if report.took is not None:
+        end = entry.started + report.took
+        if last < end <= now:
+            return max(last, end - max(_SOON, _SOON_SHARE * report.took)), end
+    if hinted is None:
+        return last, now
+    return max(last, hinted - max(_SOON, _SOON_SHARE * (hinted - entry.started))), now
+
+
 def _sightings(
-    entry: Entry, job: Job[Any], report: Report, outcome: _Outcome, *, moment: float, at: float
+    entry: Entry,
+    job: Job[Any],
+    report: Report,
+    outcome: _Outcome,
+    span: tuple[float, float],
+    *,
+    at: float,
+    late: float | None = None,
 ) -> Iterator[Sighting]:
     """Return one sighting for each phase the job has been in."""
+    last, moment = span
     phases = [("queued", entry.started)]
     if entry.began is not None:
         phases.append(("running", entry.began))
-    last = entry.started if entry.looked is None else entry.looked
     marks = entry.shown if outcome == "done" and entry.shown is not None else ()
     for phase, start in phases:
         yield Sighting(
@@ -161,6 +205,8 @@ def _sightings(
             outcome=outcome,
             progress=report.progress,
             at=at,
+            polls=job.polls,
+            late=late,
             shown=tuple((shown_at - start, progress) for shown_at, progress in marks if shown_at >= start),
         )
 

@@ -67,6 +67,10 @@ class Band:
         """Whether its forecasts are worth more than none."""
         return self.marks >= _NEEDED_MARKS and self.credit > _NEEDED_CREDIT
 
+    def better(self, other: Band) -> Band:
+        """Return the one of both that has learned from more."""
+        return other if other.marks > self.marks else self
+
     def learn(self, foretold: float, low: float, high: float, without: float) -> None:
         """Learn that a job which was foretold a rest ended between `low` and `high` seconds later.
 
@@ -98,6 +102,10 @@ class ProgressModel:
 
     def __init__(self) -> None:
         self.bands = tuple(Band() for _ in range(BANDS))
+
+    def absorb(self, other: ProgressModel) -> None:
+        """Take over the bands in which another model has learned from more."""
+        self.bands = tuple(mine.better(theirs) for mine, theirs in zip(self.bands, other.bands, strict=True))
 
     def learn(self, shown: Sequence[tuple[float, float]], seen: float, now: float, durations: DurationModel) -> None:
         """Learn from a finished job what its progress was worth.

@@ -26,16 +26,17 @@ from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
 from mirage_async.jobs import conclude, is_at_hand, is_dubious, note
 from mirage_async.scheduler._account import Account, AccountStatistics
-from mirage_async.scheduler._adaptive import ModelStatistics
+from mirage_async.scheduler._adaptive import AdaptiveInterval, ModelStatistics
 from mirage_async.scheduler._entry import Entry
-from mirage_async.scheduler._intervals import BackoffInterval, IntervalPolicy
 from mirage_async.scheduler._learning import Learning, begin, view_of
+from mirage_async.scheduler._poller import Poller
 from mirage_async.scheduler._verdicts import Verdict, judge
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
 if TYPE_CHECKING:
     from mirage_async.exceptions import WaitedFor
     from mirage_async.jobs import Job
+    from mirage_async.scheduler._intervals import IntervalPolicy
     from mirage_async.scheduler._limits import Limits
     from mirage_async.wire import Report
 
@@ -72,64 +73,27 @@ class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelStatistics, ...] = ()
 
 
-class _Poller:
-    """One poller: at work on an account, or parked until there is work again.
-
-    Attributes:
-        account: whose jobs it asks about.
-        entry: whom it asks about, or is to ask about first; None while it is parked.
-        began: when the status call under way was begun, infinity while a result is handed over.
-        over: it is to stop.
-        task: once it runs; cancelled before, it would never tidy up.
-        parked: what wakes it, while it is parked.
-    """
-
-    __slots__ = ("account", "began", "entry", "over", "parked", "task")
-
-    def __init__(self) -> None:
-        self.account: Account | None = None
-        self.entry: Entry | None = None
-        self.began = math.inf
-        self.over = False
-        self.task: asyncio.Task[Any] | None = None
-        self.parked: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        """Let it go on if it is parked."""
-        parked, self.parked = self.parked, None
-        if parked is not None and not parked.done():
-            parked.set_result(None)
-
-    def end(self) -> None:
-        """Let it stop at once, or when it has handed over the result it has in hands."""
-        self.over = True
-        if self.parked is not None:
-            self.wake()
-        elif self.task is not None and self.began < math.inf:
-            self.task.cancel()
-
-
 class Scheduler:
     """Asks the providers about the jobs of one or more clients.
 
     A scheduler belongs to the hub or client it is given to, which wires and closes it.
 
     Args:
-        policy: decides the intervals; None takes `BackoffInterval()`, which follows the providers' documents.
-            `AdaptiveInterval()` learns from every job how long they take, and under a limit on status calls it has
-            the most urgent one made first.
+        policy: decides the intervals; None takes `AdaptiveInterval()`, which starts from what the providers' documents
+            suggest, learns from every job how long they take, and under a limit on status calls has the most urgent
+            one made first. `BackoffInterval()` follows the documents' schedules and learns nothing.
         clock: whose time counts; None takes the system's.
     """
 
     def __init__(self, *, policy: IntervalPolicy | None = None, clock: Clock | None = None) -> None:
-        self.policy: IntervalPolicy = BackoffInterval() if policy is None else policy
+        self.policy: IntervalPolicy = AdaptiveInterval() if policy is None else policy
         self.clock: Clock = SystemClock() if clock is None else clock
         self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()  # kept alive by their clients and jobs
         self._ready: dict[Account, None] = {}  # accounts with status calls to make, in the order they got any
         self._due: TimerWheel[Entry] = TimerWheel(_is_due)
         self._deadlines: TimerWheel[Entry] = TimerWheel(_is_over)
-        self._busy: set[_Poller] = set()
-        self._parked: list[_Poller] = []  # a task that is kept costs less than a new one; the sweep sends them home
+        self._busy: set[Poller] = set()
+        self._parked: list[Poller] = []  # a task that is kept costs less than a new one; the sweep sends them home
         self._tasks = TaskSet()
         self._learning = Learning()
         self._timer: Timer | None = None
@@ -180,16 +144,22 @@ class Scheduler:
                 self._drop_deadline(entry)
                 self._set_deadline(entry, deadline)
             if at_once:
-                self.wake(job)
+                self._hurry(entry, -math.inf)  # somebody wants to know, which says nothing about the job
 
     def wake(self, job: Job[Any]) -> None:
-        """Ask about `job` now, because a hint says it has changed."""
+        """Ask about `job` now, because a hint says it has changed.
+
+        The hint may be late, repeated or made up: only the answer of the provider counts.
+        """
         entry: Entry | None = job.ticket
-        if entry is None:
-            return
-        if entry.flying:
-            entry.urgent = True
-        elif entry.due is not None:
+        if entry is not None:
+            self._hurry(entry, self.clock.monotonic())
+
+    def _hurry(self, entry: Entry, hinted: float) -> None:
+        """Ask now, or right after the status call that is under way."""
+        if entry.hinted is None:
+            entry.hinted = hinted
+        if not entry.flying and entry.due is not None:
             entry.due = None
             self._due.withdrawn()
             self._ask_in(0.0, entry, self.clock.monotonic())
@@ -370,7 +340,7 @@ class Scheduler:
         account.most_in_flight = max(account.most_in_flight, account.in_flight)
         if self._next_sweep == math.inf:
             self._next_sweep = self.clock.monotonic() + SWEEP
-        poller = self._parked.pop() if self._parked else _Poller()
+        poller = self._parked.pop() if self._parked else Poller()
         poller.account, poller.entry = account, entry
         self._busy.add(poller)
         if poller.task is None:
@@ -378,7 +348,7 @@ class Scheduler:
         else:
             poller.wake()
 
-    async def _work(self, poller: _Poller) -> None:
+    async def _work(self, poller: Poller) -> None:
         """Ask about ready jobs of the poller's account until there is none, wait to be given another, and so on."""
         poller.task = asyncio.current_task()
         while not poller.over:
@@ -388,7 +358,7 @@ class Scheduler:
                 self._parked.append(poller)
                 await poller.parked
 
-    async def _poll_ready(self, poller: _Poller) -> None:
+    async def _poll_ready(self, poller: Poller) -> None:
         account, entry = poller.account, poller.entry
         assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
         try:
@@ -408,16 +378,17 @@ class Scheduler:
             if account.lively:
                 self._turn()
 
-    async def _poll(self, entry: Entry, poller: _Poller) -> None:
+    async def _poll(self, entry: Entry, poller: Poller) -> None:
         job = entry.job
         if job is None:
             return  # forgotten between being taken and being asked about
         job.polls += 1
         asked = self.clock.monotonic()
+        hinted, entry.hinted = entry.hinted, None
         try:
             report = await job.kind.look(job)
             entry.account.calm()
-            ended = self._answered(entry, job, report, asked)
+            ended = self._answered(entry, job, report, asked, hinted)
         except MirageError as error:
             self._missed(entry, error)
         except Exception as error:
@@ -430,7 +401,7 @@ class Scheduler:
             elif ended:
                 self._tasks.spawn(self._conclude(job, report))
 
-    def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float) -> bool:
+    def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float, hinted: float | None) -> bool:
         """Act on a usable answer, and return whether it ends the job, which is then claimed for the caller to conclude.
 
         It counts even if the wait ended while the call was under way.
@@ -438,7 +409,7 @@ class Scheduler:
         now = self.clock.monotonic()
         entry.polls += 1
         entry.misses = entry.not_found = 0
-        self._learning.looked(self.policy, entry, job, report, asked=asked, now=now)
+        self._learning.looked(self.policy, entry, job, report, asked=asked, now=now, hinted=hinted)
         if report.status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
         if report.status is not None and report.status.terminal:
@@ -495,8 +466,7 @@ class Scheduler:
         entry.flying = False
         job = entry.job
         if job is not None:
-            wait = 0.0 if entry.urgent else max(at_least, self._interval(entry, job, now))
-            entry.urgent = False
+            wait = max(at_least, self._interval(entry, job, now)) if entry.hinted is None else 0.0
             self._ask_in(wait, entry, now)
 
 

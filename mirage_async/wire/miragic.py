@@ -24,7 +24,7 @@ from mirage_async.wire._errors import refusal
 from mirage_async.wire._json import Fields, inner, plain
 from mirage_async.wire._message import Call, Form, Piece, Reply, Report, Submitted
 from mirage_async.wire._results import link
-from mirage_async.wire._values import fields_of, number, share, text
+from mirage_async.wire._values import fields_of, moment, number, share, text
 from mirage_async.wire._wording import one_line
 
 __all__ = [
@@ -179,6 +179,7 @@ def _report(word: str, data: dict[str, Any], answer: Fields) -> Report:
         temporary=bool(pieces),
         reason=reason,
         credits=number(data.get("creditsUsed")),
+        took=_took(data) if status is JobStatus.SUCCEEDED else None,
         raw={**plain(answer, without=("data",)), "data": data},
     )
 
@@ -189,6 +190,17 @@ def _pieces(data: dict[str, Any]) -> tuple[tuple[Piece, ...], str | None]:
         return (), "the answer has no link to the picture"
     url = link(found)
     return ((Piece(url=url),), None) if url else ((), "the link to the picture is not an absolute http(s) URL")
+
+
+def _took(data: dict[str, Any]) -> float | None:
+    """Return how long a finished job took.
+
+    The example's `updatedAt` is the moment it was finished: `processingTimeMs` after `createdAt`. Both are of one
+    clock, so it does not matter what that one shows.
+    """
+    created, updated = moment(data.get("createdAt")), moment(data.get("updatedAt"))
+    seconds = (updated - created).total_seconds() if created is not None and updated is not None else 0.0
+    return seconds if seconds > 0 else None
 
 
 def _reason(fields: dict[str, Any]) -> str | None:

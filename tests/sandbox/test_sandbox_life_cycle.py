@@ -23,7 +23,7 @@ from mirage_async.sandbox.jobs import Job, JobStore, Station, Words
 from mirage_async.sandbox.links import Links
 from mirage_async.sandbox.requestlog import RequestLog, SeenRequest
 from mirage_async.sandbox.workshop import Workshop
-from mirage_async.scheduler import FixedInterval, Scheduler
+from mirage_async.scheduler import BackoffInterval, FixedInterval, Scheduler
 from mirage_async.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -458,7 +458,8 @@ async def test_an_avatar_of_forty_five_minutes_is_over_in_a_moment() -> None:
     async with Sandbox(durations={"mirako.avatar": 2700.0}) as sandbox:
         start = sandbox.clock.monotonic()
         sandbox.clock.auto_advance(after=0.01)
-        async with MirakoClient("k", base_url=sandbox.url, scheduler=Scheduler(clock=sandbox.clock)) as mirako:
+        scheduler = Scheduler(policy=BackoffInterval(), clock=sandbox.clock)
+        async with MirakoClient("k", base_url=sandbox.url, scheduler=scheduler) as mirako:
             job = await mirako.build_avatar("Ada", encoded())
             assert (await job).status == "READY"
             assert 2700.0 <= sandbox.clock.monotonic() - start < 2800.0

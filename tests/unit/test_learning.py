@@ -452,6 +452,112 @@ async def test_a_throttled_account_goes_on_gently() -> None:
     await desk.scheduler.aclose()
 
 
+# --- what narrows it ---
+
+
+async def test_a_hint_that_proves_right_places_the_end_close_to_it() -> None:
+    """The job was seen unfinished at ten seconds; somebody says at 14 that it has changed, and it has."""
+    pupil = Pupil()
+    desk = Desk(pupil, QUEUED, DONE)
+    job = desk.watch()
+    await desk.clock.advance(14)
+    desk.scheduler.wake(job)
+    await desk.clock.advance(0)
+    assert job.done
+    assert pupil.told[0] == ("queued", 0, 10, "pending")
+    seen, now = pupil.sightings[-1].seen, pupil.sightings[-1].now
+    assert (seen, now) == pytest.approx((13.3, 14))
+    account = desk.scheduler.statistics().accounts[0]
+    assert account.delay_bound_mean == pytest.approx(4)  # proven is no more than before
+    await desk.scheduler.aclose()
+
+
+async def test_a_hint_says_nothing_about_what_was_seen_unfinished_later() -> None:
+    """Of a job that a look right before the hint still saw unfinished, no end before that look is learned."""
+    pupil = Pupil()
+    desk = Desk(pupil, QUEUED, DONE)
+    job = desk.watch()
+    await desk.clock.advance(10.1)
+    desk.scheduler.wake(job)
+    await desk.clock.advance(0)
+    assert (pupil.sightings[-1].seen, pupil.sightings[-1].now) == pytest.approx((10, 10.1))
+    await desk.scheduler.aclose()
+
+
+async def test_a_hint_that_the_provider_does_not_confirm_is_forgotten() -> None:
+    """It cost one look; what the next one finds is learned as if nobody had said anything."""
+    pupil = Pupil()
+    desk = Desk(pupil, QUEUED, DONE)
+    job = desk.watch()
+    await desk.clock.advance(4)
+    desk.scheduler.wake(job)
+    await desk.clock.advance(10.02)
+    assert pupil.told[0] == ("queued", 0, 4, "pending")
+    assert (pupil.sightings[-1].seen, pupil.sightings[-1].now) == pytest.approx((4, 14), abs=0.03)
+    await desk.scheduler.aclose()
+
+
+async def test_a_hint_whose_status_call_failed_narrows_nothing() -> None:
+    """By the time of the next answer it says too little."""
+    pupil = Pupil()
+    desk = Desk(pupil, ResponseError("garbled"), DONE)
+    job = desk.watch()
+    await desk.clock.advance(4)
+    desk.scheduler.wake(job)
+    await desk.clock.advance(0)
+    assert not job.done
+    await desk.clock.advance(10.02)
+    assert [(phase, seen, outcome) for phase, seen, _, outcome in pupil.told] == [("queued", 0, "done")]
+    await desk.scheduler.aclose()
+
+
+async def test_a_hint_repeated_while_the_first_is_looked_into_leads_to_one_more_look() -> None:
+    """The repetition came after the question, so the answer to that one does not settle it."""
+    pupil = Pupil()
+    desk = Desk(pupil, QUEUED, DONE)
+    desk.gate = asyncio.Event()
+    job = desk.watch()
+    await desk.clock.advance(4)
+    desk.scheduler.wake(job)
+    await desk.clock.advance(1)
+    desk.scheduler.wake(job)
+    desk.scheduler.wake(job)
+    desk.gate.set()
+    await desk.clock.advance(0)
+    assert len(desk.asked) == 2
+    assert pupil.told == [("queued", 0, 4, "pending"), ("queued", 4.75, 5, "done")]
+    await desk.scheduler.aclose()
+
+
+async def test_somebody_who_wants_to_know_is_no_hint() -> None:
+    """Watching a job that is watched already looks at it at once and says nothing about when it ended."""
+    pupil = Pupil()
+    desk = Desk(pupil, DONE)
+    job = desk.watch()
+    await desk.clock.advance(4)
+    desk.scheduler.watch(job, 1000, at_once=True)
+    await desk.clock.advance(0)
+    assert pupil.told == [("queued", 0, 4, "done")]
+    await desk.scheduler.aclose()
+
+
+@pytest.mark.parametrize(
+    ("took", "span"),
+    [(12.0, (11.4, 12.0)), (10.1, (10.0, 10.1)), (20.0, (19.0, 20.0)), (9.0, (10.0, 20.0)), (21.0, (10.0, 20.0))],
+)
+async def test_a_duration_told_by_the_provider_is_learned_within_what_the_looks_prove(
+    took: float, span: tuple[float, float]
+) -> None:
+    """Seen unfinished at 10 s and finished at 20 s: what is said to have taken less or more is passed over."""
+    pupil = Pupil()
+    told = Report(status=JobStatus.SUCCEEDED, pieces=DONE.pieces, took=took)
+    desk = Desk(pupil, QUEUED, told)
+    desk.watch()
+    await desk.clock.advance(20)
+    assert (pupil.sightings[-1].seen, pupil.sightings[-1].now) == pytest.approx(span)
+    await desk.scheduler.aclose()
+
+
 # --- end to end ---
 
 
@@ -478,6 +584,10 @@ async def test_sixty_jobs_teach_the_policy_how_long_they_take() -> None:
         statistics = scheduler.statistics()
     (model,) = [model for model in statistics.models if model.phase == "queued"]
     assert model.jobs_finished == 60
+    assert model.polls_per_job == sum(polls) / 60
+    assert model.delay_bound_mean is not None
+    assert model.delay_bound_p95 is not None
+    assert 0 < model.delay_bound_mean < model.delay_bound_p95 < 1.5
     assert 0.2 < model.median < 0.45
     assert polls[-1] / 20 < 4
     account = next(account for account in statistics.accounts if account.provider == "miragic")

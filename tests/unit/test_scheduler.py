@@ -31,7 +31,15 @@ from mirage_async.exceptions import (
 )
 from mirage_async.jobs import Job, JobKind, NullRecorder
 from mirage_async.models import JobStatus, Pace
-from mirage_async.scheduler import BackoffInterval, FixedInterval, JobView, Limits, Scheduler, _scheduler
+from mirage_async.scheduler import (
+    AdaptiveInterval,
+    BackoffInterval,
+    FixedInterval,
+    JobView,
+    Limits,
+    Scheduler,
+    _scheduler,
+)
 from mirage_async.scheduler._wheel import TICK
 from mirage_async.testing import FakeClock
 from mirage_async.wire import Piece, Report
@@ -1215,9 +1223,9 @@ async def test_statistics_add_up_over_accounts(bench: Bench) -> None:
     assert (statistics.jobs_watched, statistics.polls_sent) == (3, 2)
 
 
-async def test_the_defaults_follow_the_documents_on_the_systems_clock() -> None:
-    """Without arguments: the documents' intervals, real time."""
+async def test_the_defaults_learn_on_the_systems_clock() -> None:
+    """Without arguments: intervals that are learned, real time."""
     scheduler = Scheduler()
-    assert isinstance(scheduler.policy, BackoffInterval)
+    assert isinstance(scheduler.policy, AdaptiveInterval)
     assert scheduler.clock.monotonic() > 0
     await soon(scheduler.aclose())

@@ -116,6 +116,26 @@ def test_g5_the_moment_of_creation_is_kept_as_it_came() -> None:
         assert report.raw["data"]["createdAt"] == value
 
 
+@pytest.mark.parametrize(
+    ("created", "updated", "took"),
+    [
+        ("2025-11-05T13:52:00.801Z", "2025-11-05T13:52:05.629Z", 4.828),
+        (1762350720, 1762350722.5, 2.5),
+        (1762350720801, "2025-11-05T13:52:05.629Z", 4.828),
+        ("2025-11-05T13:52:05.629Z", "2025-11-05T13:52:00.801Z", None),
+        ("2025-11-05T13:52:00.801Z", "2025-11-05T13:52:00.801Z", None),
+        ("yesterday", "2025-11-05T13:52:05.629Z", None),
+        ("2025-11-05T13:52:00.801Z", None, None),
+    ],
+)
+def test_g5_a_finished_job_tells_how_long_it_took(created: object, updated: object, took: float | None) -> None:
+    """By its own clock, from its creation to its last change; times that make no sense tell nothing."""
+    finished = completed(imageUrl=LINK, createdAt=created, updatedAt=updated)
+    assert miragic.read_status(answered(finished)).took == (None if took is None else pytest.approx(took))
+    running = completed(imageUrl=LINK, createdAt=created, updatedAt=updated, status="PENDING")
+    assert miragic.read_status(answered(running)).took is None
+
+
 def test_g6_echoed_parameters_stay_text() -> None:
     """`"false"` is not False, and nothing is read from them."""
     raw = miragic.read_status(answered("miragic/completed")).raw

@@ -1,0 +1,223 @@
+"""What an adaptive policy has learned, kept and taken over by another: whole, merged, or refused as a whole."""
+
+from __future__ import annotations
+
+import copy
+import doctest
+import json
+import math
+import random
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from virtual_days import Day, schedule, sighting, trained, view
+
+from mirage_async.exceptions import ConfigurationError
+from mirage_async.scheduler import AdaptiveInterval
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_an_export_is_json_and_takes_everything_along() -> None:
+    """A policy that loads it asks as the other would have, and exports the same."""
+    first = trained(60)
+    day, source = Day(first), random.Random(3)
+    for _ in range(60):
+        duration = source.lognormvariate(math.log(5), 0.4)
+        day.job(duration, lambda now, duration=duration: now / duration, model="flux")  # type: ignore[misc]
+    exported = json.loads(json.dumps(first.export(), allow_nan=False))
+    second = AdaptiveInterval(jitter=0)
+    second.load(exported)
+    assert second.export() == exported
+    told = [[(each.jobs_finished, each.progress_trusted) for each in one.statistics()] for one in (first, second)]
+    assert told[0] == told[1] == [(60, False), (60, True)]
+    assert schedule(second) == pytest.approx(schedule(first), rel=0.1)
+    job = view(2.0, progress=0.3, model="flux")
+    assert second.next_interval(job) == pytest.approx(first.next_interval(job), rel=0.1)
+
+
+def test_loading_leaves_other_kinds_of_jobs_alone() -> None:
+    """Only what the export names is replaced."""
+    policy = AdaptiveInterval()
+    policy.observe(sighting(0, 1, "done", model="flux"))
+    policy.load(trained().export())
+    assert [(each.model, each.jobs_finished) for each in policy.statistics()] == [("flux", 1), (None, 50)]
+
+
+HOSTILE: dict[str, tuple[tuple[Any, ...], Any, str]] = {
+    "another version": (("version",), 2, "version must be 1; got 2"),
+    "no version": (("version",), None, "version must be 1; got None"),
+    "true as a version": (("version",), True, "version must be 1; got True"),
+    "models that are none": (("models",), {}, "Expected `array`"),
+    "a model that is none": (("models", 0), 5, "Expected `object`"),
+    "an unknown field": (("models", 0, "extra"), 5, "unknown field `extra`"),
+    "a negative count": (("models", 0, "events", 3), -1.0, r"`float` >= 0.* `\$.models\[0\].events\[3\]`"),
+    "a count that is NaN": (("models", 0, "at_risk", 3), math.nan, r"not finite|`float`"),
+    "an infinite count": (("models", 0, "at_risk", 3), math.inf, "`float` <= 1000000"),
+    "an endless list": (("models", 0, "events"), [0.0] * 129, "length <= 128"),
+    "more ended than at risk": (("models", 0, "at_risk"), [], "jobs ended and only 0 were at risk"),
+    "a deviation of nothing": (("models", 0, "deviation"), 0.0, "`float` >= 0.001"),
+    "a mean that is NaN": (("models", 0, "mean"), math.nan, "not finite|`float`"),
+    "text for a number": (("models", 0, "evidence"), "5", "Expected `float`, got `str`"),
+    "a hint of nothing": (("models", 0, "typical"), 0, "`float` > 0"),
+    "a missing band": (("models", 0, "bands"), [], "length >= 4"),
+    "a band with a credit of its own choice": (("models", 0, "bands", 0, "credit"), 1e9, "`float` <= 12"),
+    "a huge count of jobs": (("models", 0, "jobs"), 2**70, "int"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_broken_export_is_refused_and_changes_nothing(name: str) -> None:
+    """The error says what is wrong, and the policy goes on as before."""
+    path, value, message = HOSTILE[name]
+    exported = copy.deepcopy(GOOD)
+    place: Any = exported
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    policy = trained(10)
+    before = policy.export()
+    with pytest.raises(ConfigurationError, match=f"no export of an adaptive interval policy: .*(?:{message})"):
+        policy.load(exported)
+    assert policy.export() == before
+
+
+GOOD = trained(30).export()
+GOOD_TEXT = json.dumps(GOOD)
+
+
+@pytest.mark.parametrize("exported", [None, 5, [], {}, "{}", b"[]", "null"])
+def test_what_is_no_export_at_all_is_refused(exported: Any) -> None:
+    """Anything may be passed; only an export is taken."""
+    with pytest.raises(ConfigurationError, match="version must be 1; got None"):
+        AdaptiveInterval().load(exported)
+
+
+@pytest.mark.parametrize(
+    "exported",
+    ["", b"", "text", b"\xff\xfe", "\ud800", b"[" * 100_000, b"\x00" * 512, GOOD_TEXT[: len(GOOD_TEXT) // 2]],
+    ids=["nothing", "no bytes", "text", "no UTF-8", "half a surrogate", "deep", "zeros", "cut short"],
+)
+def test_a_damaged_file_is_refused_and_changes_nothing(exported: str | bytes) -> None:
+    """A write that was cut off, a disk that went bad: one error to catch, and the policy goes on as before."""
+    policy = trained(10)
+    before = policy.export()
+    with pytest.raises(ConfigurationError, match="no export of an adaptive interval policy: no JSON: "):
+        policy.load(exported)
+    assert policy.export() == before
+
+
+def test_an_export_that_names_a_kind_twice_is_refused() -> None:
+    """It would count twice."""
+    doubled = {**GOOD, "models": GOOD["models"] * 2}
+    with pytest.raises(ConfigurationError, match=r"models\[1\] is about the same kind of job as one before"):
+        AdaptiveInterval().load(doubled)
+
+
+def test_loading_adds_to_what_was_learned_meanwhile() -> None:
+    """Five jobs of the new process and sixty of the old one are sixty-five; the new ones count in full."""
+    old, new = trained(60), trained(5)
+    new.load(old.export())
+    (learned,) = new.statistics()
+    assert learned.jobs_finished == 65
+    assert schedule(new, 3) == pytest.approx(schedule(old, 3), rel=0.2)
+    full, other = trained(400), AdaptiveInterval()
+    before = full.statistics()[0].median
+    for number in range(400):
+        other.observe(sighting(100, 101, "done", at=float(number)))
+    full.load(other.export())
+    assert other.statistics()[0].median > 95
+    assert full.statistics()[0].median == pytest.approx(before, rel=0.1)  # there was room for hardly anything
+    assert full.statistics()[0].jobs_finished == 800
+
+
+def test_progress_loaded_counts_where_it_has_learned_from_more() -> None:
+    """A band of progress is taken over from whichever has seen more of it."""
+    honest = AdaptiveInterval(seed=1)
+    day, source = Day(honest), random.Random(3)
+    for _ in range(60):
+        duration = source.lognormvariate(math.log(5), 0.4)
+        day.job(duration, lambda now, duration=duration: now / duration)  # type: ignore[misc]
+    policy = trained(10)
+    policy.load(honest.export())
+    assert policy.statistics()[0].progress_trusted
+    honest.load(trained(10).export())
+    assert honest.statistics()[0].progress_trusted
+
+
+def test_what_fifty_kinds_of_jobs_taught_takes_a_hundred_kilobytes() -> None:
+    """The journal keeps it: two to three kilobytes a kind, whatever was seen."""
+    policy = AdaptiveInterval(seed=1)
+    day, source = Day(policy), random.Random(2)
+    for model in range(50):
+        for _ in range(30):
+            day.job(source.lognormvariate(math.log(5 + model), 0.5), model=f"model {model}")
+    assert len(json.dumps(policy.export())) < 50 * 3000
+
+
+def test_a_new_process_starts_warm(tmp_path: Path) -> None:
+    """What one process wrote to a file makes another ask at the very same moments."""
+    code = """
+        import json, sys
+        from mirage_async.models import JobStatus, Pace
+        from mirage_async.scheduler import AdaptiveInterval, JobView
+        policy = AdaptiveInterval(jitter=0)
+        policy.load(open(sys.argv[1], "rb").read())
+        pace = Pace(first=1, interval=2, maximum=15, max_wait=300)
+        views = (
+            JobView(provider="miragic", kind="image", model=None, pace=pace, status=JobStatus.RUNNING, progress=None,
+                    elapsed=step / 4, polls=1)
+            for step in range(200)
+        )
+        print(json.dumps([policy.next_interval(view) for view in views]))
+    """
+    first, again = trained(60), AdaptiveInterval(jitter=0)
+    kept = tmp_path / "durations.json"
+    kept.write_text(json.dumps(first.export()), encoding="utf-8")
+    printed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(kept)], check=True, capture_output=True, timeout=60
+    ).stdout
+    again.load(first.export())
+    told = [again.next_interval(view(step / 4)) for step in range(200)]
+    assert [first.next_interval(view(step)) for step in range(8)] == pytest.approx(told[:32:4], rel=0.2)
+    cold = [AdaptiveInterval(jitter=0).next_interval(view(step / 4)) for step in range(200)]
+    assert json.loads(printed) == told
+    assert cold != pytest.approx(told, rel=0.2)
+
+
+def test_the_example_of_load_runs_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins without a file and leaves one."""
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(
+        AdaptiveInterval.load, "load", globs={"AdaptiveInterval": AdaptiveInterval}
+    )
+    assert doctest.DocTestRunner().run(example) == (0, len(example.examples))
+    AdaptiveInterval().load((tmp_path / "durations.json").read_bytes())
+    assert [path.name for path in tmp_path.iterdir()] == ["durations.json"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60)
+@given(field=st.sampled_from(sorted(GOOD["models"][0])), value=json_values)
+def test_no_value_in_an_export_poisons_the_policy(field: str, value: Any) -> None:
+    """It is refused, or the intervals are as good as ever: numbers within the bounds."""
+    exported = copy.deepcopy(GOOD)
+    exported["models"][0][field] = value
+    policy = AdaptiveInterval()
+    try:
+        policy.load(exported)
+    except ConfigurationError:
+        return
+    assert all(0.25 <= interval <= 600 for interval in schedule(policy))
