@@ -358,7 +358,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == 0xFF or marker in _BARE:  # noqa: PLR2004 - a fill byte
             position += 1 if marker == 0xFF else 2  # noqa: PLR2004 - same
             continue
-        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        end = position + 2 + (data[position + 2] << 8 | data[position + 3])
         yield marker, position + 2, end
         if marker == _SOS:
             return

@@ -96,24 +96,24 @@ class Learning:
         """
         if report.status is None or entry.ended:
             return
-        told = entry.teaches and hasattr(policy, "observe")
+        told = getattr(policy, "observe", None) if entry.teaches else None
         if report.status.terminal:
             entry.ended = True
             late = None if entry.looked is None else now - entry.looked
             if late is not None:
                 entry.account.noticed(late)
-            if told:
+            if told is not None:
                 outcome: _Outcome = "done" if report.status is JobStatus.SUCCEEDED else "lost"
                 span = _ended(entry, report, now, hinted)
-                self._tell(policy, _sightings(entry, job, report, outcome, span, at=now, late=late))
+                self._tell(policy, told, _sightings(entry, job, report, outcome, span, at=now, late=late))
             entry.shown = None
             return
         if report.status is JobStatus.RUNNING and entry.began is None:
             since = entry.started if entry.looked is None else entry.looked
             entry.began = (since + asked) / 2
-        if told:
+        if told is not None:
             last = entry.started if entry.looked is None else entry.looked
-            self._tell(policy, _sightings(entry, job, report, "pending", (last, asked), at=now))
+            self._tell(policy, told, _sightings(entry, job, report, "pending", (last, asked), at=now))
             if report.progress is not None:
                 _mark(entry, asked, report.progress)
         entry.looked = asked
@@ -138,19 +138,28 @@ class Learning:
         learned = self._ask(policy, "statistics") if hasattr(policy, "statistics") else None
         return cast("tuple[ModelStatistics, ...]", learned) if isinstance(learned, tuple) else ()
 
-    def _tell(self, policy: IntervalPolicy, sightings: Iterator[Sighting]) -> None:
-        for sighting in sightings:
-            self._ask(policy, "observe", sighting)
+    def _tell(
+        self, policy: IntervalPolicy, observe: Callable[[Sighting], object], sightings: Iterator[Sighting]
+    ) -> None:
+        try:
+            for sighting in sightings:
+                observe(sighting)
+        except Exception as error:  # noqa: BLE001 - logged, once
+            self._complain(policy, "observe", error)
 
     def _ask(self, policy: IntervalPolicy, method: str, *args: object) -> object:
         """Return what a method of the policy returns, None where it raises."""
         try:
             return cast("object", getattr(policy, method)(*args))
-        except Exception:
-            if method not in self._failed:
-                self._failed.add(method)
-                _logger.exception("%s of the interval policy %r failed; said once, going on without", method, policy)
+        except Exception as error:  # noqa: BLE001 - logged, once
+            self._complain(policy, method, error)
             return None
+
+    def _complain(self, policy: IntervalPolicy, method: str, error: Exception) -> None:
+        if method not in self._failed:
+            self._failed.add(method)
+            message = "%s of the interval policy %r failed; said once, going on without"
+            _logger.error(message, method, policy, exc_info=error)
 
 
 def _ended(entry: Entry, report: Report, now: float, hinted: float | None) -> tuple[float, float]:

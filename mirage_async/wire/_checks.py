@@ -129,18 +129,28 @@ def checked_id(value: object, provider: str) -> str:
 
 
 def _text(name: str, value: str, *, allowed: str, provider: str, maximum: int | None, secret: bool) -> str:
-    got = _measured(value) if secret else _shown(value)
+    flaw = _flaw(value, allowed=allowed, maximum=maximum)
+    if flaw is None:
+        return value
+    expected, remark = flaw
+    raise refused(name, expected, remark or (_measured(value) if secret else _shown(value)), provider)
+
+
+def _flaw(value: str, *, allowed: str, maximum: int | None) -> tuple[str, str] | None:
+    """Return what text was expected instead and, where the text itself does not show it, what is wrong with it."""
     if not isinstance(value, str):
-        raise refused(name, allowed, got, provider)
+        return allowed, ""
     if not value.strip():
-        raise refused(name, allowed, "blank text" if value else "empty text", provider)
+        return allowed, "blank text" if value else "empty text"
     if maximum is not None and len(value.strip()) > maximum:
-        raise refused(name, allowed, got, provider)
+        return allowed, ""
     if "\0" in value:
-        raise refused(name, "text without NUL characters", got, provider)
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise refused(name, "text that can be encoded as UTF-8", f"{got} with a lone surrogate", provider)
-    return value
+        return "text without NUL characters", ""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "text that can be encoded as UTF-8", f"{_measured(value)} with a lone surrogate"
+    return None
 
 
 def _shown(value: object) -> str:

@@ -6,7 +6,8 @@ from the answer into bytes, and one odd field never costs the others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -32,12 +33,18 @@ def decode(body: bytes | msgspec.Raw, type_: type[T], *, provider: str | None = 
         ResponseError: it is not JSON, or JSON of another shape. The message says so and repeats nothing of it.
     """
     try:
-        return msgspec.json.decode(body, type=type_)
+        return cast("T", _decoder(type_).decode(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     # Raised outside the handler: the decoder's own text can repeat the value, and it would travel along as context.
     message = "the answer is not the JSON its document describes"
     raise ResponseError(message, provider=provider)
+
+
+@cache
+def _decoder(type_: Any) -> msgspec.json.Decoder[Any]:
+    """Keep what was worked out about a type; for a `dict` that costs more than decoding a short answer."""
+    return msgspec.json.Decoder(type_)
 
 
 def encode(value: msgspec.Struct) -> bytes:
