@@ -20,7 +20,7 @@ from mirage_async.exceptions import (
     MirageError,
     ResponseError,
 )
-from mirage_async.jobs import Job, JobKind, checked_wait
+from mirage_async.jobs import Job, JobKind, checked_wait, new_key
 from mirage_async.models import Generation, Pace
 from mirage_async.purchase import Offer
 from mirage_async.wire import Call, Reply, Report, Submitted
@@ -112,10 +112,12 @@ class Desk:
             redeem=redeem,
             ended=self._ended,
             account=self.account,
+            hints=self.runtime.hints,
         )
 
     def _ended(self, job: Job[Any]) -> None:
         self.account.give_place_back(job)
+        self.runtime.hints.ended(job)
         if job.done:
             self.ledger.stopped.discard(job)
         else:
@@ -124,6 +126,13 @@ class Desk:
     def check_open(self) -> None:
         """Raise `ClosedError` after everything was closed."""
         self.runtime.check_open(f"{self.provider} client")
+
+    def callback(self) -> tuple[str | None, tuple[str, str] | None]:
+        """Return a key for a job to come, and where the provider may announce that job; two None without a receiver."""
+        if self.runtime.webhooks is None:
+            return None, None
+        key = new_key()
+        return key, self.runtime.webhooks.callback(self.provider, key)
 
     # --- buying ---
 
@@ -134,13 +143,19 @@ class Desk:
         read: Callable[[Reply], Submitted],
         *,
         model: str | None = None,
+        key: str | None = None,
         max_wait: float,
         resend_uncertain: bool | None,
     ) -> Job[T]:
-        """Buy from a provider that answers with an id, and return once it has."""
+        """Buy from a provider that answers with an id, and return once it has.
+
+        With `key` the job is one whose provider was given an address to call back, under that key.
+        """
         wait, resend = checked_wait(max_wait), _flag(resend_uncertain)
         self.check_open()
-        job = Job(kind, model=model)
+        job = Job(kind, model=model, key=key)
+        if key is not None and self.runtime.webhooks is not None:
+            self.runtime.webhooks.expect(job)
         offer = self._offer(job, call, read, QUICK_TIMEOUT)
         await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
         return job
@@ -152,6 +167,7 @@ class Desk:
         read: Callable[[Reply], Submitted],
         *,
         model: str | None = None,
+        key: str | None = None,
         max_wait: float,
         resend_uncertain: bool | None,
     ) -> Generation:
@@ -159,7 +175,9 @@ class Desk:
 
         A caller who is cancelled leaves the job in `jobs`, where its result can be had until somebody takes it.
         """
-        job = await self.submit_job(kind, call, read, model=model, max_wait=max_wait, resend_uncertain=resend_uncertain)
+        job = await self.submit_job(
+            kind, call, read, model=model, key=key, max_wait=max_wait, resend_uncertain=resend_uncertain
+        )
         try:
             return await job.result()
         except asyncio.CancelledError:
