@@ -317,6 +317,8 @@ async def test_of_two_handles_on_one_job_the_newer_is_woken() -> None:
     """And the older one's end does not make the receiver forget the newer."""
     bench = Bench(interval=500)
     older = await bench.accepted()
+    bench.deliver(older)
+    bench.deliver(older)  # which waits its turn, and keeps the older one's note meanwhile
     newer: Job[str] = Job(bench.kind, key=older.key, id="task-1", status=JobStatus.QUEUED)
     bench.receiver.expect(newer)
     newer.attach(100)
