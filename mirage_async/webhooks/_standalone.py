@@ -17,6 +17,7 @@ from aiohttp import http_exceptions, web
 from mirage_async.webhooks._aiohttp import LET_PASS, Handler
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncGenerator
 
     from mirage_async.webhooks._aiohttp import Told
@@ -116,6 +117,7 @@ async def serving(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
+    listener: socket.socket | None = None,
     told: Told | None = None,
     head_time: float = HEAD_TIME,
     most_connections: int = MOST_CONNECTIONS,
@@ -126,6 +128,7 @@ async def serving(
         receiver: decides.
         host: address to listen on.
         port: 0 for any free one.
+        listener: a socket that is bound already, in place of both.
         told: hears of every request and its answer.
         head_time: seconds a connection may take for a request's head, or stay without one.
         most_connections: how many there may be; one too many is closed at once.
@@ -137,7 +140,11 @@ async def serving(
     guard = _Guard(Handler(receiver, told), head_time=head_time, most_connections=most_connections)
     await guard.runner.setup()
     try:
-        server = await asyncio.get_running_loop().create_server(guard.connect, host, port)
+        loop = asyncio.get_running_loop()
+        if listener is None:
+            server = await loop.create_server(guard.connect, host, port)
+        else:
+            server = await loop.create_server(guard.connect, sock=listener)
         guard.sweep()
         try:
             yield server.sockets[0].getsockname()[1]
