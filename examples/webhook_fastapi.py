@@ -1,7 +1,7 @@
 """A picture service on FastAPI whose jobs are resolved by webhooks: order now, fetch later.
 
 python examples/webhook_fastapi.py [PORT]          on a sandbox that delivers: no key, no network, no money
-python examples/webhook_fastapi.py PORT --real     with the keys, MIRAGE_WEBHOOK_SECRET and PUBLIC_URL of your environment
+python examples/webhook_fastapi.py PORT --real     with keys, MIRAGE_WEBHOOK_SECRET and PUBLIC_URL of your environment
 
 Needs fastapi and uvicorn. Then look at http://127.0.0.1:8080/docs
 """
