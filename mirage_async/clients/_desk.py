@@ -15,6 +15,7 @@ from mirage_async.clients._buyer import Buyer, Ledger, Terms
 from mirage_async.clients._redeem import redeem_pictures
 from mirage_async.exceptions import (
     APIError,
+    ConfigurationError,
     ConnectionFailedError,
     InputError,
     MirageError,
@@ -23,7 +24,7 @@ from mirage_async.exceptions import (
 from mirage_async.jobs import Job, JobKind, checked_wait, new_key
 from mirage_async.models import Generation, Pace
 from mirage_async.purchase import Offer
-from mirage_async.wire import Call, Reply, Report, Submitted
+from mirage_async.wire import Call, Reply, Report, Submitted, with_callback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -50,12 +51,14 @@ class BlockingOrder(msgspec.Struct, frozen=True, kw_only=True):
         read: turns the answer into a report.
         model: the model asked for, or None.
         requested: pictures asked for.
+        key: of a job whose provider was given an address to call back, or None.
     """
 
     call: Call
     read: Callable[[Reply], Report]
     model: str | None = None
     requested: int = 1
+    key: str | None = None
 
 
 class Desk:
@@ -134,6 +137,21 @@ class Desk:
         key = new_key()
         return key, self.runtime.webhooks.callback(self.provider, key)
 
+    def announced(self, call: Call, parameter: str | None) -> tuple[str | None, Call]:
+        """Return a key for a job to come, and the request with an address under `parameter` where that is given.
+
+        Raises:
+            ConfigurationError: nobody would hear what is delivered there.
+        """
+        if parameter is None:
+            return None, call
+        if self.runtime.webhooks is None:
+            msg = "callback_parameter needs a hub with a receiver: Mirage(webhooks=WebhookReceiver(...))"
+            raise ConfigurationError(msg, provider=self.provider)
+        key = new_key()
+        url = self.runtime.webhooks.callback_url(self.provider, key)
+        return key, with_callback(call, parameter, url, provider=self.provider)
+
     # --- buying ---
 
     async def submit_job(
@@ -153,9 +171,7 @@ class Desk:
         """
         wait, resend = checked_wait(max_wait), _flag(resend_uncertain)
         self.check_open()
-        job = Job(kind, model=model, key=key)
-        if key is not None and self.runtime.webhooks is not None:
-            self.runtime.webhooks.expect(job)
+        job = self._job(kind, key, model=model)
         offer = self._offer(job, call, read, QUICK_TIMEOUT)
         await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
         return job
@@ -203,8 +219,15 @@ class Desk:
 
     def _blocking_job(self, order: BlockingOrder) -> tuple[Job[Generation], Offer[Report]]:
         kind = self.kind("image", _UNUSED_PACE, _never_asked, self.redeem)
-        job = Job(kind, model=order.model, requested=order.requested)
+        job = self._job(kind, order.key, model=order.model, requested=order.requested)
         return job, self._offer(job, order.call, order.read, self.terms.answer_timeout)
+
+    def _job(self, kind: JobKind[T], key: str | None, **facts: Any) -> Job[T]:
+        """Make a job, and expect its webhook if it has a key already."""
+        job = Job(kind, key=key, **facts)
+        if key is not None and self.runtime.webhooks is not None:
+            self.runtime.webhooks.expect(job)
+        return job
 
     def _offer(self, job: Job[Any], call: Call, read: Callable[[Reply], T], default_timeout: float) -> Offer[T]:
         return Offer(

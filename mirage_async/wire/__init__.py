@@ -1,5 +1,6 @@
 """Codecs: one provider's HTTP as pure functions. No I/O, no clock, no aiohttp."""
 
+from mirage_async.wire._callbacks import with_callback
 from mirage_async.wire._checks import is_web_address, passed_id
 from mirage_async.wire._errors import is_well_formed_error
 from mirage_async.wire._message import Call, Form, Piece, Reply, Report, Submitted
@@ -16,4 +17,5 @@ __all__ = [
     "is_well_formed_error",
     "passed_id",
     "unquoted",
+    "with_callback",
 ]

@@ -8,6 +8,7 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import aiohttp
 import anyio
 import pytest
 from PIL import Image
@@ -15,7 +16,7 @@ from webhook_bench import SECRET
 from webhook_hosts import free_port
 
 from mirage_async import Mirage, MirakoClient
-from mirage_async.exceptions import SubmissionUncertainError
+from mirage_async.exceptions import ConfigurationError, SubmissionUncertainError
 from mirage_async.sandbox import Sandbox
 from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.webhooks import WebhookReceiver, serving
@@ -222,6 +223,56 @@ async def test_nothing_that_identifies_a_token_reaches_a_log(caplog: pytest.LogC
     for webhook in webhooks:
         assert webhook["url"].rpartition("/")[2][:10] not in ours
         assert webhook["auth_token"][:10] not in ours
+
+
+async def test_miragic_is_given_an_address_under_the_name_an_account_supports() -> None:
+    """In either encoding of its form, and by a portable request as well; a delivery there wakes the job."""
+    async with wired(0.3) as (mirage, sandbox, receiver):
+        jobs = [
+            await mirage.miragic.submit("a fox", callback_parameter="webhookUrl"),
+            await mirage.miragic.with_options(multipart=False).submit("a fox", callback_parameter="webhookUrl"),
+            await mirage.submit("a fox", provider="miragic", options={"callback_parameter": "webhookUrl"}),
+        ]
+        drawing = asyncio.create_task(mirage.miragic.generate("a fox", callback_parameter="webhookUrl"))
+        await until(lambda: len(sent(sandbox, "miragic.create")) == 4)
+        urls = [fields["webhookUrl"] for fields in sent(sandbox, "miragic.create")]
+        await until(lambda: all(job.status == "COMPLETED" for job in sandbox.jobs.values()))
+        async with aiohttp.ClientSession() as session:
+            for url in urls:
+                async with session.post(url, data=b"") as answer:
+                    assert answer.status == 204
+        generations = await soon(asyncio.gather(*(job.result() for job in jobs), drawing))
+        assert [generation.polls for generation in generations] == [1, 1, 1, 1]
+        assert receiver.statistics().hints_woken == 4
+
+
+async def test_a_blocking_provider_can_be_given_one_too_and_answers_with_the_pictures_all_the_same() -> None:
+    """A delivery about it is taken, and there is nothing to do."""
+    async with wired(0.3) as (mirage, sandbox, receiver):
+        jobs = [
+            await mirage.mira.submit("a fox", callback_parameter="callback"),
+            await mirage.milady.submit("a fox", callback_parameter="callback"),
+        ]
+        await until(lambda: len(sandbox.requests) == 2)
+        urls = [request.fields["callback"] for request in sandbox.requests]
+        async with aiohttp.ClientSession() as session:
+            for url in urls:
+                async with session.post(url, data=b"") as answer:
+                    assert answer.status == 204
+            await soon(asyncio.gather(*(job.result() for job in jobs)))
+            async with session.post(urls[0], data=b"") as answer:
+                assert answer.status == 204
+        statistics = receiver.statistics()
+        assert (statistics.hints_early, statistics.hints_late) == (2, 1)
+
+
+async def test_an_address_needs_somebody_who_listens() -> None:
+    """Without a receiver nothing is bought."""
+    async with Sandbox() as sandbox, Mirage(base_urls=sandbox.base_urls) as mirage:
+        for submit in (mirage.miragic.submit, mirage.mira.submit, mirage.milady.submit):
+            with pytest.raises(ConfigurationError, match="callback_parameter needs a hub with a receiver"):
+                await submit("a fox", callback_parameter="callback")
+        assert sandbox.requests == []
 
 
 async def test_hundreds_of_jobs_are_resolved_with_one_status_call_each() -> None:
