@@ -55,7 +55,7 @@ class Size:
     durations: tuple[float, float]
 
 
-FULL = Size(requests=2_000, repeats=25, deliveries=300, jobs=10_000, durations=(60.0, 90.0))
+FULL = Size(requests=2_000, repeats=25, deliveries=300, jobs=10_000, durations=(60.0, 120.0))
 QUICK = Size(requests=1_000, repeats=9, deliveries=50, jobs=500, durations=(4.0, 6.0))
 
 

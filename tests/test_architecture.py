@@ -167,7 +167,10 @@ def test_a_file_is_finished_and_knows_no_developers_machine(path: Path) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "examples/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CHANGELOG.md", "examples/README.md", "benchmarks/README.md", "mirage_async/webhooks/README.md"],
+)
 def test_a_page_knows_no_developers_machine(page: str) -> None:
     """The project speaks of itself alone."""
     assert re.findall(r"(?<![\w.])/(?:work|root|home|Users|tmp)/", (ROOT / page).read_text(encoding="utf-8")) == []

@@ -183,7 +183,6 @@ class WebhookReceiver:
         }
         self.expected = Expected(self._clock)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
         self._lock = threading.Lock()
         self._seen = Seen(2 * TOLERANCE + 1)  # a timestamp may lie so far ahead, and be good for so long after it
         self._replies: Counter[int] = Counter()
@@ -219,14 +218,12 @@ class WebhookReceiver:
 
         The job is not kept alive by it.
         """
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop, self._thread = loop, threading.get_ident()
+        self._loop = asyncio.get_running_loop()
         self.expected.expect(job)
 
     # --- taking deliveries ---
 
-    def handle(self, method: str, path: str, headers: Headers, body: bytes) -> WebhookReply:
+    def handle(self, method: str, path: str, headers: Headers, body: bytes | bytearray) -> WebhookReply:
         """Take one request and say what to answer. Synchronous, quick, and callable from any thread.
 
         Args:
@@ -321,7 +318,11 @@ class WebhookReceiver:
 
     def _pass_on(self, hint: Hint) -> None:
         """Tell the jobs, in their event loop."""
-        if self._loop is None or self._thread == threading.get_ident():
+        if self._loop is None:  # nobody is expected yet, and there may be any number of threads
+            with self._lock:
+                self.expected.arrived(hint)
+            return
+        if _running_loop() is self._loop:
             self.expected.arrived(hint)
             return
         try:
@@ -371,6 +372,13 @@ class WebhookReceiver:
 
     def __repr__(self) -> str:
         return f"<WebhookReceiver {self._public_url} expecting {len(self.expected)} jobs>"
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class _Fingerprint:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -365,7 +366,18 @@ def test_a_delivery_after_the_loop_has_ended_is_taken_and_forgotten() -> None:
     thread = threading.Thread(target=view)
     thread.start()
     thread.join()
-    assert replies == [204]
+    view()  # also in the thread in which the loop was
+    assert replies == [204, 204]
+
+
+def test_a_process_without_a_hub_takes_deliveries_in_any_number_of_threads() -> None:
+    """A web worker may do nothing but verify, while the jobs are in another process."""
+    bench = Bench()
+    paths = [path_of(bench.receiver.callback_url("mira", f"{number:032x}")) for number in range(400)]
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda path: bench.receiver.handle("POST", path, {}, BODY).status, paths))
+    assert replies == [204] * 400
+    assert bench.receiver.statistics().parked == 400
 
 
 def test_deliveries_before_there_is_a_hub_are_parked() -> None:
