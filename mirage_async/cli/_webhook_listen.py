@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -68,27 +69,18 @@ async def listen(settings: Settings, *, quiet: bool) -> ExitCode:
         MirageError: the public address, the provider or the secret is none.
     """
     end_on_sigterm()
-    listening = False
-    try:
-        with _bound(settings) as listener:
-            port: int = listener.getsockname()[1]
-            public_url = settings.public_url or f"http://{settings.host}:{port}"
-            secret = os.environ.get(_SECRET)
-            receiver = WebhookReceiver(
-                public_url=public_url, secret=secrets.token_hex(32) if secret is None else secret
-            )
-            url, auth_token = receiver.callback(settings.provider, new_key())
-            async with serving(receiver, listener=listener, told=_show_json if settings.json else _show):
-                listening = True
-                _announce(url, auth_token, port, settings, quiet=quiet)
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    if not quiet:
-                        _report(receiver.statistics())
-    except asyncio.CancelledError:
-        if not listening:
-            raise
+    with _bound(settings) as listener:
+        port: int = listener.getsockname()[1]
+        public_url = settings.public_url or f"http://{settings.host}:{port}"
+        secret = os.environ.get(_SECRET)
+        receiver = WebhookReceiver(public_url=public_url, secret=secrets.token_hex(32) if secret is None else secret)
+        url, auth_token = receiver.callback(settings.provider, new_key())
+        async with serving(receiver, listener=listener, told=_show_json if settings.json else _show):
+            _announce(url, auth_token, port, settings, quiet=quiet)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            if not quiet:
+                _report(receiver.statistics())
     return ExitCode.DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
 import socket
@@ -15,7 +16,9 @@ from command_line import PATIENCE, Ended, command, end, start
 
 from mirage_async import Mirage
 from mirage_async.cli._exits import ExitCode
+from mirage_async.cli._webhook_listen import _report
 from mirage_async.sandbox import Sandbox
+from mirage_async.webhooks import WebhookReceiver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -150,6 +153,21 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         f"mirage-async: error: cannot listen on 127.0.0.1:{port}: "
         "the port is in use (--port N takes another one, --port 0 any that is free)\n"
     )
+
+
+async def test_the_last_line_is_written_over_what_a_terminal_shows_for_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stand behind "^C" otherwise."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    receiver = WebhookReceiver(public_url="https://app.example", secret=_SECRET)
+    receiver.handle("POST", "/x", {}, b"")
+    _report(receiver.statistics())
+    assert terminal.getvalue() == "\rmirage-async: ended: 0 taken, 1 refused\n"
 
 
 async def test_the_group_by_itself_shows_what_it_has(tmp_path: Path) -> None:
