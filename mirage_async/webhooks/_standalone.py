@@ -1,8 +1,8 @@
 """A server for the receiver alone, with the guard that aiohttp's server leaves to a proxy.
 
-aiohttp waits for ever for the rest of a head, and for the first byte of one, and takes any number of connections. Here
-a connection has ten seconds for each head, and beyond 512 of them a new one is closed at once. Who sends something that
-is no HTTP gets 400, and nobody's log a traceback.
+aiohttp waits an hour or longer for the rest of a head, or for the first byte of one, and takes any number of
+connections. Here a connection has ten seconds for each head, and beyond 512 of them a new one is closed at once. Who
+sends something that is no HTTP gets 400, and nobody's log a traceback.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ class _Guard:
             access_log=None,
             logger=_server_logger,
             lingering_time=LET_PASS,
-            keepalive_timeout=head_time,
             shutdown_timeout=_SHUTDOWN,
         )
 
