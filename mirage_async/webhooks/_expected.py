@@ -157,11 +157,12 @@ class Expected:
         if job.id is None and job.status in _UNSENT:
             self.inbox.put(hint, self._clock.monotonic())
             return "early"
+        now = job.kind.clock.monotonic()
         if job.claimed or job.done:
-            self._came_late(note, job.kind.clock.monotonic())
+            self._came_late(note, now)
             return "late"
-        note.hinted_at = job.kind.clock.monotonic()
-        self._wake(note, job)
+        note.hinted_at = now
+        self._wake(note, job, now)
         return "woken"
 
     @staticmethod
@@ -172,16 +173,14 @@ class Expected:
             note.missed = False
             note.reliability.came_after_all()
 
-    def _wake(self, note: _Note, job: Job[Any]) -> None:
+    def _wake(self, note: _Note, job: Job[Any], now: float) -> None:
         """Have the job asked about now, or, where a hint has just done that, when the interval is over."""
-        clock = job.kind.clock
-        now = clock.monotonic()
         if note.woken_at is None or now - note.woken_at >= WAKE_INTERVAL:
             note.woken_at = now
             job.kind.waker.wake(job)
         elif not note.deferred:
             note.deferred = True
-            clock.call_at(note.woken_at + WAKE_INTERVAL, lambda: self._wake_deferred(note))
+            job.kind.clock.call_at(note.woken_at + WAKE_INTERVAL, lambda: self._wake_deferred(note))
 
     @staticmethod
     def _wake_deferred(note: _Note) -> None:

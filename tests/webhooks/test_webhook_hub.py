@@ -112,7 +112,7 @@ async def test_a_callers_own_webhook_stays_the_callers() -> None:
             "url": "http://127.0.0.1:9/theirs",
             "auth_token": "their-token",
         }
-        assert (receiver.statistics().expected, job.polls > 1) == (0, True)
+        assert (receiver.statistics().expected, receiver.statistics().replies) == (0, {})
 
 
 async def test_a_client_alone_sends_no_address() -> None:
@@ -196,7 +196,7 @@ async def test_after_a_restart_the_webhook_finds_the_job_that_was_attached_by_to
             Mirage(base_urls=sandbox.base_urls, webhooks=receivers[1], scheduler=slow) as after,
         ):
             job = after.job(token)
-            await until(lambda: job.polls > 0)
+            await until(lambda: job.polls > 0 and not after.statistics().scheduler.polls_in_flight)
             sandbox.finish_job(job.id or "")
             generation = await soon(job.result())
     assert generation.polls == 2
