@@ -11,7 +11,7 @@ How the parts depend on each other, each importing only from below::
     hub                     Mirage: all providers under one roof
     clients/                one typed client a provider          |  sandbox/   the providers' other side
     purchase                one submit, one outcome              |
-    scheduler/              asks about jobs                      |
+    scheduler/ | webhooks/  ask about jobs; hear of them         |
     jobs/                   the handle, its states, its ports    |
     downloads               fetching finished pictures           |
     _fetching | _saving     one download attempt; files          |

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from mirage_async.models import ImageInput
+    from mirage_async.webhooks import WebhookReceiver
 
 __all__ = ["Mirage", "MirageStatistics"]
 
@@ -53,6 +54,8 @@ class Mirage(Providers):
             own is taken.
         limits: one `Limits` for every provider account, or a mapping by provider name.
         scheduler: decides when to ask about jobs; None follows the providers' documents. It is closed with the hub.
+        webhooks: where providers can call back. Mirako's jobs are then submitted with an address of the receiver's,
+            and asked about when that is called; see `mirage_async.webhooks`. None leaves it to the scheduler.
         proxy: address of an HTTP proxy for everything the hub sends.
         session: your own `aiohttp.ClientSession` for the API calls; it is never closed here.
         timeout: seconds to wait for one answer; see `ProviderClient`.
@@ -70,6 +73,7 @@ class Mirage(Providers):
         base_urls: Mapping[str, str] | None = None,
         limits: Limits | Mapping[str, Limits] | None = None,
         scheduler: Scheduler | None = None,
+        webhooks: WebhookReceiver | None = None,
         proxy: str | None = None,
         session: aiohttp.ClientSession | None = None,
         timeout: float | None = None,
@@ -89,7 +93,7 @@ class Mirage(Providers):
         }
         for each in (*self._limits.values(), self._default_limits):
             check_options({**self._options, "limits": each})
-        self._runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy)
+        self._runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy, webhooks=webhooks)
         self._clients: dict[str, ProviderClient] = {}
 
     def _by_provider(self, name: str, mapping: Mapping[str, Any] | None) -> dict[str, Any]:

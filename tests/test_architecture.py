@@ -23,7 +23,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mirage_async"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 PACKAGES = sorted(".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES if path.name == "__init__.py")
-PUBLIC = ("mirage_async", "mirage_async.exceptions", "mirage_async.scheduler", "mirage_async.sandbox")
+PUBLIC = (
+    "mirage_async",
+    "mirage_async.exceptions",
+    "mirage_async.scheduler",
+    "mirage_async.sandbox",
+    "mirage_async.webhooks",
+)
 PUBLIC_MODULES = (*PUBLIC, "mirage_async.hub", "mirage_async.models", "mirage_async.testing", "mirage_async.clients")
 LONGEST_FILE = 500  # lines
 BOUND = 60.0  # seconds one child process may take
@@ -161,7 +167,10 @@ def test_a_file_is_finished_and_knows_no_developers_machine(path: Path) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "examples/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CHANGELOG.md", "examples/README.md", "benchmarks/README.md", "mirage_async/webhooks/README.md"],
+)
 def test_a_page_knows_no_developers_machine(page: str) -> None:
     """The project speaks of itself alone."""
     assert re.findall(r"(?<![\w.])/(?:work|root|home|Users|tmp)/", (ROOT / page).read_text(encoding="utf-8")) == []
@@ -179,8 +188,8 @@ def test_the_errors_load_no_http_client_and_no_event_loop() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["avatar"], ["demo"], ["generate"], ["sandbox"]],
-    ids=["itself", "avatar", "demo", "generate", "sandbox"],
+    [[], ["avatar"], ["demo"], ["generate"], ["sandbox"], ["webhook"], ["webhook", "listen"]],
+    ids=["itself", "avatar", "demo", "generate", "sandbox", "webhook", "webhook listen"],
 )
 def test_help_loads_no_http_client(command: list[str]) -> None:
     """Help answers at once."""

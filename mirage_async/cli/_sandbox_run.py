@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
-import signal
-import socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,6 +15,7 @@ import msgspec
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._lines import tell
 from mirage_async.cli._record import write_json
+from mirage_async.cli._serving import cannot_listen, counted, end_on_sigterm
 from mirage_async.sandbox import Sandbox
 from mirage_async.sandbox.durations import durations_from_json
 
@@ -62,7 +60,7 @@ async def serve(settings: Settings, *, quiet: bool) -> ExitCode:
         CommandError: a setting is wrong, or it cannot listen.
     """
     sandbox = _sandbox_for(settings)
-    _end_on_sigterm()
+    end_on_sigterm()
     listening = False
     try:
         async with contextlib.AsyncExitStack() as stack:
@@ -104,33 +102,13 @@ def _decoded(text: str | None) -> Any:
         raise CommandError(f"--durations must be JSON, such as 0.5 or [1, 3]; got {text[:60]!r}") from None
 
 
-def _end_on_sigterm() -> None:
-    """Have SIGTERM cancel this task, even where SIGINT, which it becomes otherwise, is ignored.
-
-    It is so in a process that a script's shell has started with "&".
-    """
-    task = cast("asyncio.Task[object]", asyncio.current_task())
-    with contextlib.suppress(NotImplementedError):  # as on Windows, which has Ctrl-C alone
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-
-
 async def _listen(sandbox: Sandbox, settings: Settings, stack: contextlib.AsyncExitStack) -> None:
     try:
         await stack.enter_async_context(sandbox)
     except OSError as error:
-        place = f"{settings.host}:{settings.port}"
-        raise CommandError(f"cannot listen on {place}: {_reason(error)}", code=ExitCode.FAILURE) from error
+        raise cannot_listen(settings.host, settings.port, error) from error
     if settings.auto_advance:
         sandbox.clock.auto_advance()
-
-
-def _reason(error: OSError) -> str:
-    """Say why it cannot listen; the event loop's own words repeat the address."""
-    if error.errno == errno.EADDRINUSE:
-        return "the port is in use (--port N takes another one, --port 0 any that is free)"
-    if error.errno is None or isinstance(error, socket.gaierror):  # the numbers of the latter are its own
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
 
 
 def _announce(sandbox: Sandbox, settings: Settings, *, quiet: bool) -> None:
@@ -158,10 +136,6 @@ def _announce(sandbox: Sandbox, settings: Settings, *, quiet: bool) -> None:
 def _report(statistics: Statistics) -> None:
     if sys.stderr.isatty():
         sys.stderr.write("\r")  # over the "^C" that the terminal shows
-    requests = _counted(sum(statistics.requests.values()), "request")
-    purchases = _counted(sum(statistics.purchases.values()), "purchase")
-    tell(f"the sandbox has ended: {requests}, {purchases}, {_counted(statistics.open_jobs, 'open job')}")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    requests = counted(sum(statistics.requests.values()), "request")
+    purchases = counted(sum(statistics.purchases.values()), "purchase")
+    tell(f"the sandbox has ended: {requests}, {purchases}, {counted(statistics.open_jobs, 'open job')}")

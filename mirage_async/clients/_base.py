@@ -291,6 +291,8 @@ class ProviderClient(abc.ABC):
             model=token.model if token else None,
             status=JobStatus.QUEUED,
         )
+        if token is not None and self._desk.runtime.webhooks is not None:
+            self._desk.runtime.webhooks.expect(job)
         job.attach(max_wait)
         return job
 

@@ -15,15 +15,16 @@ from mirage_async.clients._buyer import Buyer, Terms
 from mirage_async.clients._redeem import redeem_pictures
 from mirage_async.exceptions import (
     APIError,
+    ConfigurationError,
     ConnectionFailedError,
     InputError,
     MirageError,
     ResponseError,
 )
-from mirage_async.jobs import Job, JobKind, checked_wait
+from mirage_async.jobs import Job, JobKind, checked_wait, new_key
 from mirage_async.models import Generation, Pace
 from mirage_async.purchase import Offer
-from mirage_async.wire import Call, Reply, Report, Submitted
+from mirage_async.wire import Call, Reply, Report, Submitted, with_callback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -50,12 +51,14 @@ class BlockingOrder(msgspec.Struct, frozen=True, kw_only=True):
         read: turns the answer into a report.
         model: the model asked for, or None.
         requested: pictures asked for.
+        key: of a job whose provider was given an address to call back, or None.
     """
 
     call: Call
     read: Callable[[Reply], Report]
     model: str | None = None
     requested: int = 1
+    key: str | None = None
 
 
 class Desk:
@@ -110,10 +113,12 @@ class Desk:
             redeem=redeem,
             ended=self._ended,
             account=self.account,
+            hints=self.runtime.hints,
         )
 
     def _ended(self, job: Job[Any]) -> None:
         self.account.give_place_back(job)
+        self.runtime.hints.ended(job)
         if job.done:
             self.ledger.stopped.discard(job)
         else:
@@ -122,6 +127,28 @@ class Desk:
     def check_open(self) -> None:
         """Raise `ClosedError` after everything was closed."""
         self.runtime.check_open(f"{self.provider} client")
+
+    def callback(self) -> tuple[str | None, tuple[str, str] | None]:
+        """Return a key for a job to come, and where the provider may announce that job; two None without a receiver."""
+        if self.runtime.webhooks is None:
+            return None, None
+        key = new_key()
+        return key, self.runtime.webhooks.callback(self.provider, key)
+
+    def announced(self, call: Call, parameter: str | None) -> tuple[str | None, Call]:
+        """Return a key for a job to come, and the request with an address under `parameter` where that is given.
+
+        Raises:
+            ConfigurationError: nobody would hear what is delivered there.
+        """
+        if parameter is None:
+            return None, call
+        if self.runtime.webhooks is None:
+            msg = "callback_parameter needs a hub with a receiver: Mirage(webhooks=WebhookReceiver(...))"
+            raise ConfigurationError(msg, provider=self.provider)
+        key = new_key()
+        url = self.runtime.webhooks.callback_url(self.provider, key)
+        return key, with_callback(call, parameter, url, provider=self.provider)
 
     # --- buying ---
 
@@ -132,13 +159,17 @@ class Desk:
         read: Callable[[Reply], Submitted],
         *,
         model: str | None = None,
+        key: str | None = None,
         max_wait: float,
         resend_uncertain: bool | None,
     ) -> Job[T]:
-        """Buy from a provider that answers with an id, and return once it has."""
+        """Buy from a provider that answers with an id, and return once it has.
+
+        With `key` the job is one whose provider was given an address to call back, under that key.
+        """
         wait, resend = checked_wait(max_wait), _flag(resend_uncertain)
         self.check_open()
-        job = Job(kind, model=model)
+        job = self._job(kind, key, model=model)
         offer = self._offer(job, call, read, QUICK_TIMEOUT)
         await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
         return job
@@ -150,6 +181,7 @@ class Desk:
         read: Callable[[Reply], Submitted],
         *,
         model: str | None = None,
+        key: str | None = None,
         max_wait: float,
         resend_uncertain: bool | None,
     ) -> Generation:
@@ -157,7 +189,9 @@ class Desk:
 
         A caller who is cancelled leaves the job in `jobs`, where its result can be had until somebody takes it.
         """
-        job = await self.submit_job(kind, call, read, model=model, max_wait=max_wait, resend_uncertain=resend_uncertain)
+        job = await self.submit_job(
+            kind, call, read, model=model, key=key, max_wait=max_wait, resend_uncertain=resend_uncertain
+        )
         try:
             return await job.result()
         except asyncio.CancelledError:
@@ -183,8 +217,15 @@ class Desk:
 
     def _blocking_job(self, order: BlockingOrder) -> tuple[Job[Generation], Offer[Report]]:
         kind = self.kind("image", _UNUSED_PACE, _never_asked, self.redeem)
-        job = Job(kind, model=order.model, requested=order.requested)
+        job = self._job(kind, order.key, model=order.model, requested=order.requested)
         return job, self._offer(job, order.call, order.read, self.terms.answer_timeout)
+
+    def _job(self, kind: JobKind[T], key: str | None, **facts: Any) -> Job[T]:
+        """Make a job, and expect its webhook if it has a key already."""
+        job = Job(kind, key=key, **facts)
+        if key is not None and self.runtime.webhooks is not None:
+            self.runtime.webhooks.expect(job)
+        return job
 
     def _offer(self, job: Job[Any], call: Call, read: Callable[[Reply], T], default_timeout: float) -> Offer[T]:
         return Offer(

@@ -14,7 +14,7 @@ from mirage_async._transport import Transport
 from mirage_async.clients._ledger import Ledger
 from mirage_async.downloads import Downloader
 from mirage_async.exceptions import ClosedError, ConfigurationError
-from mirage_async.jobs import NullRecorder, Recorder
+from mirage_async.jobs import Hints, NullHints, NullRecorder, Recorder
 from mirage_async.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mirage_async._transport import Endpoint
     from mirage_async.clients._buyer import Buyer
     from mirage_async.scheduler import Limits
+    from mirage_async.webhooks import WebhookReceiver
 
 __all__ = ["Runtime"]
 
@@ -39,6 +40,7 @@ class Runtime:
         scheduler: asks about jobs and lends its clock to everything else; None makes one with the default policy.
         session: a caller's own session for API calls, never closed here.
         proxy: address of an HTTP proxy for API calls and downloads.
+        webhooks: gives providers addresses to call back, and hears from them; None where nobody does.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Runtime:
         scheduler: Scheduler | None = None,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
+        webhooks: WebhookReceiver | None = None,
     ) -> None:
         self.scheduler = Scheduler() if scheduler is None else scheduler
         self.scheduler.claim()
@@ -55,6 +58,8 @@ class Runtime:
         self.transport = Transport(self.clock, session=session, proxy=proxy)
         self.downloader = Downloader(clock=self.clock, proxy=proxy)
         self.recorder: Recorder = NullRecorder()
+        self.webhooks = webhooks
+        self.hints: Hints = NullHints() if webhooks is None else webhooks.expected
         self.buyers = TaskSet()  # purchases nobody waits for: they wait for a place, or for their request in `posts`
         self.posts = TaskSet()  # requests on the wire: cancelling one would not un-buy it
         self.open_buyers: weakref.WeakSet[Buyer] = weakref.WeakSet()  # told once nothing is on the wire any more

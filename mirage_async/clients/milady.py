@@ -41,6 +41,7 @@ class MiladyClient(ProviderClient):
         num_images: int | None = None,
         style_preset: str | None = None,
         source_image: ImageInput | None = None,
+        callback_parameter: str | None = None,
         resend_uncertain: bool | None = None,
     ) -> Generation:
         """Draw pictures and wait for them, up to 210 seconds. What is None is left to Milady.
@@ -57,6 +58,9 @@ class MiladyClient(ProviderClient):
             num_images: 1 to 4.
             style_preset: such as "photographic" or "origami"; `mirage_async.wire.milady.STYLE_PRESETS` has all 13.
             source_image: a picture to work from; a link is not accepted. About 10 MB at most.
+            callback_parameter: name of the field in which your account takes an address to call back; it is sent one of
+                the hub's receiver. Milady documents none, so None sends none. The pictures come with the answer all
+                the same: a delivery only tells of a purchase whose answer was lost.
             resend_uncertain: send again although it may have been bought; None takes the client's setting.
 
         Raises:
@@ -74,6 +78,7 @@ class MiladyClient(ProviderClient):
             num_images=num_images,
             style_preset=style_preset,
             source_image=source_image,
+            callback_parameter=callback_parameter,
         )
         return await self._desk.generate_blocking(order, resend_uncertain=resend_uncertain)
 
@@ -86,6 +91,7 @@ class MiladyClient(ProviderClient):
         num_images: int | None = None,
         style_preset: str | None = None,
         source_image: ImageInput | None = None,
+        callback_parameter: str | None = None,
         resend_uncertain: bool | None = None,
     ) -> Job[Generation]:
         """Check the arguments, start the request in the background and return its job; arguments as for `generate`.
@@ -99,6 +105,7 @@ class MiladyClient(ProviderClient):
             num_images=num_images,
             style_preset=style_preset,
             source_image=source_image,
+            callback_parameter=callback_parameter,
         )
         return self._desk.submit_blocking(order, resend_uncertain=resend_uncertain)
 
@@ -111,6 +118,7 @@ class MiladyClient(ProviderClient):
         num_images: int | None,
         style_preset: str | None,
         source_image: ImageInput | None,
+        callback_parameter: str | None,
     ) -> BlockingOrder:
         picture = None if source_image is None else await load("source_image", source_image, provider=self.provider)
         call = milady.generate_call(
@@ -121,7 +129,8 @@ class MiladyClient(ProviderClient):
             style_preset=style_preset,
             source_image=picture,
         )
-        return BlockingOrder(call=call, read=milady.read_generated, model=model, requested=num_images or 1)
+        key, call = self._desk.announced(call, callback_parameter)
+        return BlockingOrder(call=call, read=milady.read_generated, model=model, requested=num_images or 1, key=key)
 
     async def submit_request(self, request: ImageRequest) -> Job[Generation]:
         """Submit a portable request; raises as `submit` does."""
@@ -155,4 +164,4 @@ def _arguments(request: ImageRequest) -> dict[str, Any]:
         "num_images": request.n,
         "source_image": request.references[0] if request.references else None,
     }
-    return with_options(request, arguments, ("style_preset", "resend_uncertain"), "milady")
+    return with_options(request, arguments, ("style_preset", "callback_parameter", "resend_uncertain"), "milady")

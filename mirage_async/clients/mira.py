@@ -65,6 +65,7 @@ class MiraClient(ProviderClient):
         n: int | None = None,
         quality: str | None = None,
         reference_images: Sequence[ImageInput] = (),
+        callback_parameter: str | None = None,
         resend_uncertain: bool | None = None,
     ) -> Generation:
         """Draw pictures and wait for them, up to 180 seconds. What is None is left to Mira.
@@ -79,6 +80,9 @@ class MiraClient(ProviderClient):
             quality: "low", "medium", "high" or "auto".
             reference_images: up to 4; http(s) URLs travel as they are, everything else as data URLs. Mira may refuse a
                 request that grows too large (413), so URLs are the safer choice.
+            callback_parameter: name of the field in which your account takes an address to call back; it is sent one of
+                the hub's receiver. Mira documents none, so None sends none. The pictures come with the answer all
+                the same: a delivery only tells of a purchase whose answer was lost.
             resend_uncertain: send again although it may have been bought; None takes the client's setting.
 
         Raises:
@@ -89,7 +93,7 @@ class MiraClient(ProviderClient):
             ConnectionFailedError: nothing was sent.
             WaitTimeoutError: no place under `Limits.jobs` became free within an hour; nothing was sent.
         """
-        order = await self._order(prompt, size, n, quality, reference_images)
+        order = await self._order(prompt, size, n, quality, reference_images, callback=callback_parameter)
         return await self._desk.generate_blocking(order, resend_uncertain=resend_uncertain)
 
     async def submit(
@@ -100,21 +104,30 @@ class MiraClient(ProviderClient):
         n: int | None = None,
         quality: str | None = None,
         reference_images: Sequence[ImageInput] = (),
+        callback_parameter: str | None = None,
         resend_uncertain: bool | None = None,
     ) -> Job[Generation]:
         """Check the arguments, start the request in the background and return its job; arguments as for `generate`.
 
         The job has no `id` and no token, since Mira has none; what goes wrong is raised by awaiting it.
         """
-        order = await self._order(prompt, size, n, quality, reference_images)
+        order = await self._order(prompt, size, n, quality, reference_images, callback=callback_parameter)
         return self._desk.submit_blocking(order, resend_uncertain=resend_uncertain)
 
     async def _order(
-        self, prompt: str, size: str | None, n: int | None, quality: str | None, references: Sequence[ImageInput]
+        self,
+        prompt: str,
+        size: str | None,
+        n: int | None,
+        quality: str | None,
+        references: Sequence[ImageInput],
+        *,
+        callback: str | None,
     ) -> BlockingOrder:
         pictures = await load_all("reference_images", references, provider=self.provider, at_most=mira.MAX_REFERENCES)
         call = mira.generate_call(prompt, size=size, n=n, quality=quality, reference_images=pictures, path=self._path)
-        return BlockingOrder(call=call, read=mira.read_generated, requested=n or 1)
+        key, call = self._desk.announced(call, callback)
+        return BlockingOrder(call=call, read=mira.read_generated, requested=n or 1, key=key)
 
     async def submit_request(self, request: ImageRequest) -> Job[Generation]:
         """Submit a portable request; raises as `submit` does."""
@@ -144,7 +157,7 @@ def _arguments(request: ImageRequest) -> dict[str, Any]:
             raise InputError(msg, provider="mira")
         size = _SIZES_BY_RATIO[exact[0]]
     arguments: dict[str, Any] = {"size": size, "n": request.n, "reference_images": request.references}
-    return with_options(request, arguments, ("quality", "resend_uncertain"), "mira")
+    return with_options(request, arguments, ("quality", "callback_parameter", "resend_uncertain"), "mira")
 
 
 def _same(text: str, width: int, height: int) -> bool:

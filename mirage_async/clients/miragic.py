@@ -71,6 +71,7 @@ class MiragicClient(ProviderClient):
         width: int = 1024,
         height: int = 1024,
         image_url: str | None = None,
+        callback_parameter: str | None = None,
         max_wait: float = miragic.PACE.max_wait,
         resend_uncertain: bool | None = None,
     ) -> Generation:
@@ -85,6 +86,8 @@ class MiragicClient(ProviderClient):
             width: 256 to 2048 pixels. The picture may come back in another size.
             height: 256 to 2048 pixels.
             image_url: http(s) address of a picture to work from; only with the model "kontext".
+            callback_parameter: name of the form field in which your account takes an address to call back; it is sent
+                one of the hub's receiver. Miragic documents none, so None sends none.
             max_wait: seconds the job is watched, from now; at most 30 days.
             resend_uncertain: send again although it may have been bought; None takes the client's setting.
 
@@ -95,11 +98,14 @@ class MiragicClient(ProviderClient):
             ConnectionFailedError: nothing was sent.
             JobError: the job failed, or (`WaitTimeoutError`) was not finished in time and lives on.
         """
+        call = self._call(prompt, model=model, width=width, height=height, image_url=image_url)
+        key, call = self._desk.announced(call, callback_parameter)
         return await self._desk.generate_job(
             self._images,
-            self._call(prompt, model=model, width=width, height=height, image_url=image_url),
+            call,
             miragic.read_submitted,
             model=model,
+            key=key,
             max_wait=max_wait,
             resend_uncertain=resend_uncertain,
         )
@@ -112,15 +118,19 @@ class MiragicClient(ProviderClient):
         width: int = 1024,
         height: int = 1024,
         image_url: str | None = None,
+        callback_parameter: str | None = None,
         max_wait: float = miragic.PACE.max_wait,
         resend_uncertain: bool | None = None,
     ) -> Job[Generation]:
         """Submit a picture as a job and return once Miragic has accepted it; arguments and errors as for `generate`."""
+        call = self._call(prompt, model=model, width=width, height=height, image_url=image_url)
+        key, call = self._desk.announced(call, callback_parameter)
         return await self._desk.submit_job(
             self._images,
-            self._call(prompt, model=model, width=width, height=height, image_url=image_url),
+            call,
             miragic.read_submitted,
             model=model,
+            key=key,
             max_wait=max_wait,
             resend_uncertain=resend_uncertain,
         )
@@ -156,7 +166,9 @@ def _arguments(request: ImageRequest) -> dict[str, Any]:
         arguments["width"], arguments["height"] = _pixels(request.aspect_ratio)
     if request.references:
         arguments["image_url"] = _link(request.references)
-    return with_options(request, arguments, ("width", "height", "image_url", "resend_uncertain"), "miragic")
+    return with_options(
+        request, arguments, ("width", "height", "image_url", "callback_parameter", "resend_uncertain"), "miragic"
+    )
 
 
 def _pixels(text: str) -> tuple[int, int]:

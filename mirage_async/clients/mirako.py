@@ -95,8 +95,8 @@ class MirakoClient(ProviderClient):
             aspect_ratio: as for `generate`.
             seed: as for `generate`.
             images: as for `generate`.
-            webhook: address and bearer token Mirako calls back with, or None. Not in Mirako's image guide; its API
-                description has it for jobs.
+            webhook: address and bearer token Mirako calls back with; None gives it one of the hub's receiver, if the
+                hub has one. Not in Mirako's image guide; its API description has it for jobs.
             max_wait: seconds the job is watched, from now; at most 30 days.
             resend_uncertain: as for `generate`.
 
@@ -107,9 +107,10 @@ class MirakoClient(ProviderClient):
             ConnectionFailedError: as for `generate`.
             WaitTimeoutError: no place under `Limits.jobs` became free within `max_wait`; nothing was sent.
         """
-        call = await self._job_call(prompt, aspect_ratio, seed, images, webhook)
+        key, ours = self._desk.callback() if webhook is None else (None, None)
+        call = await self._job_call(prompt, aspect_ratio, seed, images, webhook or ours)
         return await self._desk.submit_job(
-            self._images, call, mirako.read_submitted, max_wait=max_wait, resend_uncertain=resend_uncertain
+            self._images, call, mirako.read_submitted, key=key, max_wait=max_wait, resend_uncertain=resend_uncertain
         )
 
     async def build_avatar(
@@ -178,9 +179,10 @@ class MirakoClient(ProviderClient):
         max_wait: float,
         resend_uncertain: bool | None = None,
     ) -> Generation:
-        call = await self._job_call(prompt, aspect_ratio, seed, images, None)
+        key, ours = self._desk.callback()
+        call = await self._job_call(prompt, aspect_ratio, seed, images, ours)
         return await self._desk.generate_job(
-            self._images, call, mirako.read_submitted, max_wait=max_wait, resend_uncertain=resend_uncertain
+            self._images, call, mirako.read_submitted, key=key, max_wait=max_wait, resend_uncertain=resend_uncertain
         )
 
     async def _job_call(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mirage_async.exceptions import MirageError, WaitedFor
     from mirage_async.jobs._kind import JobKind
 
-__all__ = ["Job", "checked_wait"]
+__all__ = ["Job", "checked_wait", "new_key"]
 
 _logger = logging.getLogger("mirage_async.jobs")
 
@@ -101,7 +101,7 @@ class Job(Generic[T]):
         status: JobStatus = JobStatus.SUBMITTING,
     ) -> None:
         self.kind = kind
-        self.key = secrets.token_hex(16) if key is None else key
+        self.key = new_key() if key is None else key
         self.id = id
         self.model = model
         self.requested = requested
@@ -357,6 +357,11 @@ class Job(Generic[T]):
     def __repr__(self) -> str:
         progress = "" if self.progress is None else f" {self.progress:.0%}"
         return f"<Job {self.provider} {self.kind.name} {self.id or self.key} {self.status.value}{progress}>"
+
+
+def new_key() -> str:
+    """Return a key for a job: 32 random hexadecimal digits."""
+    return secrets.token_hex(16)
 
 
 def checked_wait(seconds: float) -> float:

@@ -1,7 +1,7 @@
-"""What all jobs of one client and kind share, and the two ports the rest of the library plugs into.
+"""What all jobs of one client and kind share, and the three ports the rest of the library plugs into.
 
-Neither port knows how the other works, and this package knows neither: the journal implements `Recorder`, the
-scheduler implements `Waker`, a client wires both into its `JobKind`s.
+No port knows how the others work, and this package knows none: the journal implements `Recorder`, the scheduler
+implements `Waker`, the webhook receiver implements `Hints`, a client wires them into its `JobKind`s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mirage_async.models import Pace
     from mirage_async.wire import Report
 
-__all__ = ["JobKind", "NullRecorder", "Recorder", "Waker"]
+__all__ = ["Hints", "JobKind", "NullHints", "NullRecorder", "Recorder", "Waker"]
 
 T = TypeVar("T")
 
@@ -83,6 +83,48 @@ class Waker(Protocol):
         ...
 
 
+class Hints(Protocol):
+    """Hears of jobs from elsewhere than the provider's status call, and has those woken that are said to have changed.
+
+    What it hears is never believed; it only says when asking is worth it.
+    """
+
+    def accepted(self, job: Job[Any], deadline: float) -> bool:
+        """Note that `job` can be asked about from now on, until `deadline` (monotonic seconds).
+
+        Returns:
+            Whether a hint about it came before, so that it is to be asked about at once.
+        """
+        ...
+
+    def patience(self, job: Job[Any]) -> float:
+        """Return for how many seconds asking is not worth it, because a hint is to be expected; 0.0 where none is."""
+        ...
+
+    def ended(self, job: Job[Any]) -> None:
+        """Note that nobody works on `job` any more, for whatever reason; harmless for a job never heard of."""
+
+
+class NullHints:
+    """Hears nothing: what a client without a webhook receiver uses."""
+
+    __slots__ = ()
+
+    def accepted(self, job: Job[Any], deadline: float) -> bool:  # noqa: ARG002 - hears nothing, so knows nothing
+        """Know of no hint."""
+        return False
+
+    def patience(self, job: Job[Any]) -> float:  # noqa: ARG002 - same
+        """Expect no hint."""
+        return 0.0
+
+    def ended(self, job: Job[Any]) -> None:
+        """Forget the end."""
+
+
+_NO_HINTS: Hints = NullHints()
+
+
 class JobKind(Generic[T]):
     """What the jobs of one client and kind have in common; a job holds one reference to it.
 
@@ -97,9 +139,22 @@ class JobKind(Generic[T]):
         redeem: turns the report of a finished job into the value its waiters get.
         ended: told synchronously when nobody works on the job any more, for whatever reason.
         account: where the scheduler keeps the limits of the provider account; opaque here.
+        hints: hears of jobs from elsewhere.
     """
 
-    __slots__ = ("account", "clock", "ended", "look", "name", "pace", "provider", "recorder", "redeem", "waker")
+    __slots__ = (
+        "account",
+        "clock",
+        "ended",
+        "hints",
+        "look",
+        "name",
+        "pace",
+        "provider",
+        "recorder",
+        "redeem",
+        "waker",
+    )
 
     def __init__(
         self,
@@ -114,6 +169,7 @@ class JobKind(Generic[T]):
         redeem: Callable[[Job[T], Report], Awaitable[T]],
         ended: Callable[[Job[T]], None],
         account: Any,
+        hints: Hints = _NO_HINTS,
     ) -> None:
         self.provider = provider
         self.name = name
@@ -125,6 +181,7 @@ class JobKind(Generic[T]):
         self.redeem = redeem
         self.ended = ended
         self.account = account
+        self.hints = hints
 
     def __repr__(self) -> str:
         return f"<JobKind {self.provider} {self.name}>"

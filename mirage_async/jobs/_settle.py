@@ -55,7 +55,10 @@ async def accept(job: Job[T], submitted: Submitted, deadline: float) -> Report |
     job.move(JobStatus.QUEUED)
     if report is not None:
         note(job, report)
+    hinted = job.kind.hints.accepted(job, deadline)
     job.kind.waker.watch(job, deadline)
+    if hinted:  # somebody said that it has ended before the provider's answer to the purchase was here
+        job.kind.waker.wake(job)
     return None
 
 

@@ -331,7 +331,7 @@ class Scheduler:
                 "the interval policy %r gave no number of seconds; using %g s", self.policy, job.kind.pace.interval
             )
             interval = job.kind.pace.interval
-        return interval
+        return max(interval, job.kind.hints.patience(job))
 
     # --- doing: the pollers ---
 

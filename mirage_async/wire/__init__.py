@@ -1,6 +1,7 @@
 """Codecs: one provider's HTTP as pure functions. No I/O, no clock, no aiohttp."""
 
-from mirage_async.wire._checks import passed_id
+from mirage_async.wire._callbacks import with_callback
+from mirage_async.wire._checks import is_web_address, passed_id
 from mirage_async.wire._errors import is_well_formed_error
 from mirage_async.wire._message import Call, Form, Piece, Reply, Report, Submitted
 from mirage_async.wire._quotes import unquoted
@@ -14,7 +15,9 @@ __all__ = [
     "Reply",
     "Report",
     "Submitted",
+    "is_web_address",
     "is_well_formed_error",
     "passed_id",
     "unquoted",
+    "with_callback",
 ]

@@ -33,7 +33,7 @@ def decode(body: bytes | msgspec.Raw, type_: type[T], *, provider: str | None = 
         ResponseError: it is not JSON, or JSON of another shape. The message says so and repeats nothing of it.
     """
     try:
-        return cast("T", _decoder(type_).decode(body))
+        return cast("T", _decoder(cast("Any", type_)).decode(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     # Raised outside the handler: the decoder's own text can repeat the value, and it would travel along as context.

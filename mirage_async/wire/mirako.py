@@ -13,6 +13,7 @@ import msgspec
 from mirage_async.exceptions import ResponseError
 from mirage_async.models import Avatar, AvatarStatus, JobStatus, Pace
 from mirage_async.wire._answers import accepted_fields
+from mirage_async.wire._callbacks import callback_secrets
 from mirage_async.wire._checks import (
     at_most,
     checked_id,
@@ -192,13 +193,15 @@ def submit_call(
         InputError: an argument Mirako's image guide does not allow.
     """
     body = _generate(prompt, aspect_ratio, seed, images)
+    secrets: tuple[str, ...] = ()
     if webhook is not None:
         body.webhook = _webhook(webhook)
+        secrets = callback_secrets(*webhook)
     # An id needs no room for a picture. But a task may be finished when it is announced, and an answer
     # that is cut off would leave a paid task unknown.
     return Call(
         method="POST",
-        private=(prompt,),
+        private=(prompt, *secrets),
         path="/v1/image/async_generate",
         body=encode(body),
         content_type=_JSON,

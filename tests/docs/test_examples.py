@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import aiohttp
 import anyio
 import anyio.to_thread
 import pytest
@@ -17,7 +22,7 @@ import pytest
 from mirage_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 Running: TypeAlias = dict[str, tuple[subprocess.Popen[str], Path]]
 
@@ -26,6 +31,7 @@ EXAMPLES = ROOT / "examples"
 BENCHMARK = ROOT / "benchmarks" / "concurrent.py"
 BOUND = 60.0  # seconds, generous: an avatar is asked about after ten
 ARGUMENTS = {"quickstart.py": ["pictures"], "many_jobs.py": ["16"], "avatar.py": []}
+SERVICES = ("webhook_aiohttp.py", "webhook_fastapi.py")  # which serve until they are ended
 ALL = "--provider all --jobs 8 --concurrency 8 --sandbox --durations 0.2 --json"
 ONE = "--provider mira --jobs 2 --concurrency 2 --sandbox --durations 0.1"
 
@@ -74,10 +80,10 @@ def test_every_example_is_run_and_listed() -> None:
     """A new example has to be tested here and to have its row in the table."""
     there = {path.name for path in EXAMPLES.glob("*.py")}
     listed = set(re.findall(r"\[(\w+\.py)\]", (EXAMPLES / "README.md").read_text(encoding="utf-8")))
-    assert there == listed == set(ARGUMENTS)
+    assert there == listed == {*ARGUMENTS, *SERVICES}
 
 
-@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+@pytest.mark.parametrize("name", sorted([*ARGUMENTS, *SERVICES]))
 def test_an_example_fits_on_one_screen_or_so(name: str) -> None:
     """An example shows one idea in under 60 lines."""
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 60
@@ -131,6 +137,66 @@ def test_an_avatar_is_built_watched_and_drawn(running: Running) -> None:
     assert "succeeded" in printed
     assert "Nova is READY" in printed
     assert list(folder.glob("nova.*"))
+
+
+@asynccontextmanager
+async def serving(name: str, folder: Path) -> AsyncIterator[aiohttp.ClientSession]:
+    """Start a service among the examples and yield a customer's session; end it as Ctrl-C does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = start(EXAMPLES / name, [str(port)], folder)
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            with anyio.fail_after(BOUND):
+                while not await _answers(session, process):  # noqa: ASYNC110 - a process tells no event
+                    await anyio.sleep(0.05)
+            yield session
+    finally:
+        process.send_signal(signal.SIGINT)
+        code, _, complained = await anyio.to_thread.run_sync(finished, process)
+    assert "Traceback" not in complained.replace("KeyboardInterrupt", ""), complained
+    assert code in {0, 1, -signal.SIGINT, 130}, complained
+
+
+async def _answers(session: aiohttp.ClientSession, process: subprocess.Popen[str]) -> bool:
+    assert process.poll() is None, process.communicate()
+    try:
+        async with session.get("/nothing") as answer:
+            return answer.status == 404
+    except aiohttp.ClientConnectionError:
+        return False
+
+
+@pytest.mark.anyio
+async def test_the_aiohttp_service_draws_pictures_with_one_status_call_each(tmp_path: Path) -> None:
+    """The sandbox's deliveries resolve its jobs."""
+
+    async def draw(session: aiohttp.ClientSession) -> tuple[bytes, str]:
+        async with session.post("/pictures", data="a lighthouse") as answer:
+            return (await answer.read())[:3], answer.headers["X-Status-Calls"]
+
+    async with serving("webhook_aiohttp.py", tmp_path) as session:
+        drawn = await asyncio.gather(*(draw(session) for _ in range(5)))
+    assert drawn == [(b"\xff\xd8\xff", "1")] * 5
+
+
+@pytest.mark.anyio
+async def test_the_fastapi_service_takes_orders_and_hands_pictures_out(tmp_path: Path) -> None:
+    """The same, in two steps."""
+
+    async def draw(session: aiohttp.ClientSession) -> tuple[bytes, str]:
+        async with session.post("/pictures", params={"prompt": "a lighthouse"}) as answer:
+            assert answer.status == 202
+            key = (await answer.json())["key"]
+        async with session.get(f"/pictures/{key}") as answer:
+            return (await answer.read())[:3], answer.headers["X-Status-Calls"]
+
+    async with serving("webhook_fastapi.py", tmp_path) as session:
+        drawn = await asyncio.gather(*(draw(session) for _ in range(5)))
+        async with session.get("/pictures/nobodys") as answer:
+            assert answer.status == 404
+    assert drawn == [(b"\xff\xd8\xff", "1")] * 5
 
 
 def test_many_real_jobs_need_a_number(tmp_path: Path) -> None:

@@ -33,8 +33,17 @@ from mirage_async.sandbox import Statistics as SandboxStatistics
 from mirage_async.scheduler import BackoffInterval, FixedInterval, IntervalPolicy, Scheduler, SchedulerStatistics
 from mirage_async.scheduler import JobView as PolicyView
 from mirage_async.testing import FakeClock, sandboxed
+from mirage_async.webhooks import (
+    Hint,
+    ReceiverStatistics,
+    StandardWebhooks,
+    WebhookReceiver,
+    WebhookReply,
+    serving,
+)
 
 if TYPE_CHECKING:
+    from aiohttp import web
     from PIL.Image import Image as PILImage
 
 assert_type(mirage_async.__version__, str)
@@ -194,6 +203,34 @@ def policies() -> tuple[IntervalPolicy, ...]:
     """Cover everything that may be a policy."""
     Scheduler(policy=Eager(), clock=FakeClock())
     return (Eager(), FixedInterval(2.0, jitter=0.0), BackoffInterval(first=0, interval=1.0, maximum=8.0))
+
+
+async def webhooks() -> None:
+    """Cover the receiver: giving addresses out, taking deliveries, being mounted."""
+    receiver = WebhookReceiver(
+        public_url="https://app.example/hooks",
+        secret=["new", b"old"],
+        signing_secrets={"mirako": "whsec_", "mira": ["whsec_", b""]},
+        lifetime=3600,
+        max_body_bytes=1000,
+        clock=FakeClock(),
+    )
+    assert_type(receiver.callback_url("mirako", "key"), str)
+    assert_type(receiver.callback("mirako", "key"), tuple[str, str])
+    reply = receiver.handle("POST", "/hooks/mirako/token", {"Authorization": "Bearer x"}, b"")
+    receiver.handle("POST", "/hooks/mirako/token", [(b"authorization", b"Bearer x")], bytearray())
+    assert_type(reply, WebhookReply)
+    assert_type(reply.status, int)
+    assert_type(reply.headers, Mapping[str, str])
+    assert_type(reply.hint, Hint | None)
+    assert_type(receiver.statistics(), ReceiverStatistics)
+    application: web.Application = receiver.aiohttp_app()
+    application.freeze()
+    receiver.asgi_app()
+    assert_type(StandardWebhooks("whsec_").verify({}, b""), str)
+    async with serving(receiver, host="127.0.0.1", port=0) as port, Mirage(webhooks=receiver) as mirage:
+        assert_type(port, int)
+        await mirage.miragic.submit("a fox", callback_parameter="webhook_url")
 
 
 async def sandbox() -> None:

@@ -1,0 +1,191 @@
+"""The jobs webhooks are expected for, and what becomes of a hint about one.
+
+This is the loop's side of the receiver: everything here runs in the event loop of the jobs. A hint ends in one of
+
+=========  ============================================================================================================
+woken      the job is being watched: one status call is made now, or two seconds after the last one a hint has caused
+early      the provider has not yet answered the purchase: it is parked, and the job is asked about once it has an id
+unknown    a job of another process, or one that is gone: parked as well, for whoever attaches to it
+late       the job has ended: nothing is left to do
+=========  ============================================================================================================
+
+Jobs are held weakly: expecting a webhook keeps nothing alive.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from mirage_async.models import JobStatus
+from mirage_async.webhooks._inbox import Inbox
+from mirage_async.webhooks._reliability import Reliability
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mirage_async._clock import Clock
+    from mirage_async.jobs import Job
+    from mirage_async.webhooks._inbox import Hint
+
+__all__ = ["Becoming", "Expected"]
+
+Becoming: TypeAlias = Literal["woken", "early", "unknown", "late"]
+
+WAKE_INTERVAL = 2.0  # seconds between two status calls that hints about one job cause
+NEWS_LASTS = 30.0  # seconds within which a job that is said to have ended has to be seen ended for that to be true
+_USUAL = 3.0  # first intervals of the provider's document that a job is taken to last, where it names no duration
+_MOST_KINDS = 512
+_UNSENT = frozenset({JobStatus.SUBMITTING, JobStatus.UNCERTAIN})
+
+
+class _Note(weakref.ref["Job[Any]"]):
+    """A job a webhook is expected for; a weak reference, so that the note is all there is to keep."""
+
+    __slots__ = ("accepted_at", "asked_until", "deferred", "hinted_at", "key", "missed", "reliability", "woken_at")
+
+    key: str
+    reliability: Reliability | None  # None until the provider has accepted the job
+    accepted_at: float
+    asked_until: float
+    hinted_at: float | None
+    woken_at: float | None
+    deferred: bool
+    missed: bool
+
+
+def _note(job: Job[Any], gone: Callable[[_Note], object]) -> _Note:
+    note = _Note(job, gone)
+    note.key = job.key
+    note.reliability = note.hinted_at = note.woken_at = None
+    note.accepted_at = note.asked_until = 0.0
+    note.deferred = note.missed = False
+    return note
+
+
+class Expected:
+    """Notes which jobs may be hinted at; implements `mirage_async.jobs.Hints`.
+
+    Args:
+        clock: for hints about jobs nobody here knows; a job is dealt with by the clock of its own kind.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._notes: dict[str, _Note] = {}
+        self._kinds: dict[tuple[str, str, str | None], Reliability] = {}
+        self.inbox = Inbox()
+        self.became: Counter[Becoming] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._notes)
+
+    def expect(self, job: Job[Any]) -> None:
+        """Have hints with the key of this job mean this job from now on, until it is gone."""
+        self._notes[job.key] = _note(job, self._gone)
+
+    def _gone(self, note: _Note) -> None:
+        if self._notes.get(note.key) is note:
+            del self._notes[note.key]
+
+    # --- what jobs ask and tell ---
+
+    def accepted(self, job: Job[Any], deadline: float) -> bool:
+        """Begin to count on the webhook of a job; True where it has come already."""
+        note = self._note(job)
+        if note is None:
+            return False
+        now = job.kind.clock.monotonic()
+        note.accepted_at, note.reliability = now, self._reliability(job)
+        # However long jobs take: one whose wait is short is asked about while there is time to hear the answer.
+        note.asked_until = now + (deadline - now) / 2
+        if self.inbox.take(job.provider, job.key, self._clock.monotonic()) is None:
+            return False
+        note.hinted_at = note.woken_at = now
+        return True
+
+    def patience(self, job: Job[Any]) -> float:
+        """Return for how many seconds no status call is worth making, since the webhook is to be expected."""
+        note = self._note(job)
+        if note is None or note.reliability is None or note.hinted_at is not None:
+            return 0.0
+        until = min(note.accepted_at + note.reliability.patience, note.asked_until)
+        return max(0.0, until - job.kind.clock.monotonic())
+
+    def ended(self, job: Job[Any]) -> None:
+        """Learn from the end of a job whether its webhook came."""
+        note = self._note(job)
+        if note is None or note.reliability is None or not job.done or job.detected_at is None:
+            return
+        if note.hinted_at is not None and job.detected_at - note.hinted_at <= NEWS_LASTS:
+            note.reliability.came(job.detected_at - note.accepted_at)
+        else:
+            note.missed = True
+            note.reliability.missed()
+
+    def _note(self, job: Job[Any]) -> _Note | None:
+        note = self._notes.get(job.key)
+        return note if note is not None and note() is job else None
+
+    def _reliability(self, job: Job[Any]) -> Reliability:
+        key = (job.provider, job.kind.name, job.model)
+        found = self._kinds.get(key)
+        if found is None:
+            pace = job.kind.pace
+            found = self._kinds[key] = Reliability(_USUAL * pace.interval if pace.typical is None else pace.typical)
+            if len(self._kinds) > _MOST_KINDS:
+                del self._kinds[next(iter(self._kinds))]
+        return found
+
+    def reliability_of(self, provider: str) -> float | None:
+        """Return the lowest share of webhooks that came over the provider's kinds of jobs, None before any."""
+        return min((kind.share for key, kind in self._kinds.items() if key[0] == provider), default=None)
+
+    # --- what the receiver tells ---
+
+    def arrived(self, hint: Hint) -> None:
+        """Do what a hint asks for."""
+        note = self._notes.get(hint.key)
+        job = None if note is None else note()
+        self.became[self._act(hint, note, job)] += 1
+
+    def _act(self, hint: Hint, note: _Note | None, job: Job[Any] | None) -> Becoming:
+        if note is None or job is None or job.provider != hint.provider:
+            self.inbox.put(hint, self._clock.monotonic())
+            return "unknown"
+        if job.id is None and job.status in _UNSENT:
+            self.inbox.put(hint, self._clock.monotonic())
+            return "early"
+        now = job.kind.clock.monotonic()
+        if job.claimed or job.done:
+            self._came_late(note, now)
+            return "late"
+        note.hinted_at = now
+        self._wake(note, job, now)
+        return "woken"
+
+    @staticmethod
+    def _came_late(note: _Note, now: float) -> None:
+        if note.hinted_at is None:
+            note.hinted_at = now  # of a job whose result is still on the way to its waiters, this counts as in time
+        if note.missed and note.reliability is not None:
+            note.missed = False
+            note.reliability.came_after_all()
+
+    def _wake(self, note: _Note, job: Job[Any], now: float) -> None:
+        """Have the job asked about now, or, where a hint has just done that, when the interval is over."""
+        if note.woken_at is None or now - note.woken_at >= WAKE_INTERVAL:
+            note.woken_at = now
+            job.kind.waker.wake(job)
+        elif not note.deferred:
+            note.deferred = True
+            job.kind.clock.call_at(note.woken_at + WAKE_INTERVAL, lambda: self._wake_deferred(note))
+
+    @staticmethod
+    def _wake_deferred(note: _Note) -> None:
+        note.deferred = False
+        job = note()
+        if job is not None and not job.claimed and not job.done:
+            note.woken_at = job.kind.clock.monotonic()
+            job.kind.waker.wake(job)

@@ -1,0 +1,246 @@
+"""The slow poll behind an expected webhook: how long it waits, and how that adapts to what really comes."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import pytest
+from webhook_bench import DONE, PACE, RUNNING, Bench
+
+from mirage_async.jobs import Job, NullHints
+from mirage_async.models import JobStatus
+from mirage_async.scheduler import AdaptiveInterval, BackoffInterval, FixedInterval, Scheduler
+from mirage_async.webhooks._expected import Expected
+from mirage_async.webhooks._reliability import Reliability
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from mirage_async.scheduler import IntervalPolicy
+    from mirage_async.wire import Report
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+
+
+async def soon(work: Awaitable[T]) -> T:
+    """Await something that must not take long."""
+    with anyio.fail_after(5):
+        return await work
+
+
+# --- what is learned ---
+
+
+def test_before_anything_is_known_a_job_is_left_alone_for_twice_its_typical_duration() -> None:
+    """Whoever sets a receiver up expects it to be reached."""
+    assert Reliability(15.0).patience == 30.0
+    assert Reliability(15.0).share == 1.0
+
+
+def test_patience_follows_the_durations_as_tcps_does() -> None:
+    """Mean plus four deviations, computed by the rules of RFC 6298 here, and never more than two means."""
+    reliability = Reliability(100.0)
+    reliability.came(10.0)
+    assert reliability.patience == 20.0  # three means are cut to two
+    mean, deviation = 10.0, 5.0
+    for duration in [12.0, 9.0, 11.0, 10.0, 10.0, 9.5, 10.5, 10.0, 10.0, 10.0, 10.0]:
+        reliability.came(duration)
+        deviation += (abs(duration - mean) - deviation) / 4
+        mean += (duration - mean) / 8
+    assert reliability.patience == pytest.approx(mean + 4 * deviation)
+    assert reliability.patience < 2 * mean
+
+
+def test_some_webhooks_that_do_not_come_end_the_patience_and_some_that_do_restore_it() -> None:
+    """Without a history it takes three, after a long good one nine; then three or four good ones win it back."""
+    fresh, proven = Reliability(10.0), Reliability(10.0)
+    for _ in range(100):
+        proven.came(10.0)
+    counts = []
+    for reliability in (fresh, proven):
+        missed = 0
+        while reliability.patience:
+            reliability.missed()
+            missed += 1
+        counts.append(missed)
+    assert counts == [3, 9]
+    assert 0 < proven.share <= 0.5
+    came = 0
+    while not proven.patience:
+        proven.came(10.0)
+        came += 1
+    assert came <= 4
+    assert "%" in repr(proven)
+
+
+def test_a_webhook_that_came_after_all_counts() -> None:
+    """Polling was a moment quicker; that is not the webhook's fault."""
+    reliability = Reliability(10.0)
+    for _ in range(20):
+        reliability.missed()
+        reliability.came_after_all()
+    assert reliability.share > 0.9
+
+
+# --- what the scheduler does with it ---
+
+
+class Service:
+    """Jobs that last some time each, whose webhooks come or do not.
+
+    Args:
+        policy: of the scheduler.
+        mean: seconds jobs last on average, or None for the typical duration.
+    """
+
+    def __init__(self, policy: IntervalPolicy, mean: float = 60.0) -> None:
+        self.bench = Bench()
+        self.bench.scheduler = Scheduler(policy=policy, clock=self.bench.clock)
+        self.bench.kind = self.bench.make_kind(waker=self.bench.scheduler, look=self._look)
+        self._dice = random.Random(3)
+        self._mean = mean
+        self._ends: dict[str, float] = {}
+        self.oldest = 0.0  # of the last run's jobs when they were seen finished, in seconds
+
+    async def _look(self, job: Job[Any]) -> Report:
+        return DONE if self.bench.clock.monotonic() >= self._ends[job.key] else RUNNING
+
+    async def run(self, number: int, *, webhooks: bool, gap: float = 5.0) -> tuple[float, float]:
+        """Run so many jobs, one begun after the other; return their mean number of polls and their mean delay."""
+        bench, clock = self.bench, self.bench.clock
+        jobs: list[Job[str]] = []
+        for _ in range(number):
+            job = await bench.accepted()
+            duration = self._dice.lognormvariate(0.0, 0.3) * self._mean
+            self._ends[job.key] = clock.monotonic() + duration
+            if webhooks:
+                clock.call_at(clock.monotonic() + duration + 0.1, lambda job=job: bench.deliver(job))  # type: ignore[misc]
+            jobs.append(job)
+            await clock.advance(gap)
+        await clock.advance(600)
+        for job in jobs:
+            await soon(job.result())
+        delays = [(job.detected_at or 0.0) - self._ends[job.key] for job in jobs]
+        self.oldest = max((job.detected_at or 0.0) - job.submitted_at for job in jobs)
+        return sum(job.polls for job in jobs) / number, sum(delays) / number
+
+    async def aclose(self) -> None:
+        """End it."""
+        await self.bench.scheduler.aclose()
+
+
+POLICIES: dict[str, Any] = {
+    "fixed": lambda: FixedInterval(5, jitter=0),
+    "backoff": lambda: BackoffInterval(jitter=0),
+    "adaptive": lambda: AdaptiveInterval(seed=1),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_where_webhooks_come_there_is_hardly_a_poll_beside_the_verifying_one(policy: str) -> None:
+    """Whatever the policy, which alone would ask several times for each job."""
+    service = Service(POLICIES[policy]())
+    polls, delay = await service.run(60, webhooks=True)
+    assert 1.0 <= polls <= 1.1
+    assert delay < 0.5
+    await service.aclose()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_where_they_stop_coming_polling_takes_over_within_one_expected_duration(policy: str) -> None:
+    """The first jobs are asked about when two mean durations are over, later ones as if there were no webhooks."""
+    service = Service(POLICIES[policy]())
+    await service.run(30, webhooks=True)
+    await service.run(15, webhooks=False)
+    assert service.oldest <= 2.1 * 60.0 * math.exp(0.3**2 / 2)
+    alone = Service(POLICIES[policy]())
+    alone.bench.kind.hints = NullHints()
+    await alone.run(45, webhooks=False)
+    usual, delay = await alone.run(30, webhooks=False)
+    polls, delay_by_now = await service.run(30, webhooks=False)
+    assert delay_by_now <= 2.0 * delay
+    assert polls <= 1.5 * usual
+    await service.aclose()
+    await alone.aclose()
+
+
+async def test_where_they_come_back_polling_goes_back() -> None:
+    """Nobody has to tell it."""
+    service = Service(FixedInterval(5, jitter=0))
+    await service.run(20, webhooks=False)
+    await service.run(20, webhooks=True)
+    polls, _ = await service.run(40, webhooks=True)
+    assert polls <= 1.2  # it was some eight before
+    await service.aclose()
+
+
+async def test_a_job_with_little_time_is_asked_about_while_there_is_some() -> None:
+    """However patient the receiver is, half of a wait is the most that goes by without asking."""
+    bench = Bench(interval=1)
+    job = await bench.accepted(wait=20)
+    bench.answer = DONE
+    await bench.clock.advance(12)
+    assert bench.asked == [10]
+    assert await soon(job.result()) == "picture of task-1"
+
+
+async def test_a_job_nobody_announces_is_asked_about_as_ever() -> None:
+    """With a receiver or without, a job that was submitted without an address is not waited for."""
+    bench = Bench(interval=7)
+    job: Job[str] = Job(bench.kind, id="task-1", status=JobStatus.QUEUED)
+    bench.scheduler.watch(job, 1000)
+    await bench.clock.advance(15)
+    assert bench.asked == [7, 14]
+
+
+async def test_an_attached_job_is_asked_about_at_once_and_as_ever() -> None:
+    """Nobody knows how old it is."""
+    bench = Bench(interval=7)
+    job: Job[str] = Job(bench.kind, id="task-1", status=JobStatus.QUEUED)
+    bench.receiver.expect(job)
+    job.attach(1000)
+    await bench.clock.advance(15)
+    assert bench.asked == [0, 7, 14]
+
+
+async def test_a_hint_that_proves_premature_does_not_count_as_the_webhook() -> None:
+    """Forged ones would keep up a trust that nothing deserves."""
+    bench = Bench(interval=50)
+    for _ in range(5):
+        job = await bench.accepted()
+        bench.answer = RUNNING
+        bench.deliver(job)
+        await bench.clock.advance(45)
+        bench.answer = DONE
+        await bench.clock.advance(60)
+        assert await soon(job.result()) == "picture of task-1"
+    assert bench.receiver.expected.reliability_of("mirako") == pytest.approx(0.33, abs=0.02)
+
+
+async def test_the_kinds_of_jobs_that_are_learned_about_are_bounded() -> None:
+    """A model name is free text of the caller's."""
+    bench = Bench()
+    for number in range(600):
+        job: Job[str] = Job(bench.kind, model=str(number))
+        bench.receiver.expect(job)
+        bench.receiver.expected.accepted(job, 100.0)
+    assert len(bench.receiver.expected._kinds) == 512
+
+
+def test_where_a_document_names_no_duration_three_intervals_are_one() -> None:
+    """As Mirako's own figures relate."""
+    bench = Bench()
+    bench.kind = bench.make_kind(pace=type(PACE)(first=3, interval=5, maximum=15, max_wait=1000))
+    job: Job[str] = Job(bench.kind)
+    expected = Expected(bench.clock)
+    expected.expect(job)
+    assert expected.reliability_of("mirako") is None
+    expected.accepted(job, 1000.0)
+    assert expected.patience(job) == 30.0
+    expected.ended(job)  # which it has not: nothing is learned
+    assert expected.reliability_of("mirako") == 1.0
