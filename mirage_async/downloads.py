@@ -77,16 +77,17 @@ class Downloader:
             renew: asks the job for a fresh link once this one has run out, or None where there is no such way.
         """
         source = self._new_source(provider, allow_private=allow_private, renew=renew, file_size=piece.file_size)
-        return GeneratedImage(
+        image = GeneratedImage(
             source,
-            data=piece.data,
-            facts=piece.facts,
             url=piece.url,
             mime_type=piece.mime_type,
             revised_prompt=piece.revised_prompt,
             text=piece.text,
             name=name,
         )
+        if piece.data is not None:
+            image.take(piece.data, piece.facts, piece.flaw)
+        return image
 
     async def read(self, image: GeneratedImage) -> bytes:
         """Return the whole picture; `GeneratedImage.read` tells the rules.

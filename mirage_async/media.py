@@ -19,7 +19,7 @@ import msgspec
 from mirage_async._growing import GrowingBytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 
 def _decode_as_json(text: bytes | memoryview) -> bytes:
@@ -348,29 +348,32 @@ def _gif_size(data: bytes) -> _Size | None:
     return (fields[0], fields[1]) if fields else None
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Walk the segments before the first scan: (marker, offset of its length field, offset of the next segment)."""
-    position = 2
+def _jpeg_header(data: bytes) -> tuple[_Size | None, int, bool]:
+    """Walk the segments before the first scan; return the size, where the last one ends, and whether a scan begins.
+
+    One loop for both who want to know, and no generator: every picture passes here twice.
+    """
+    size: _Size | None = None
+    position, end = 2, 2
     for _ in range(_MOST_STEPS):
         if position + 4 > len(data) or data[position] != 0xFF:  # noqa: PLR2004 - every marker begins with FF
-            return
+            break
         marker = data[position + 1]
         if marker == 0xFF or marker in _BARE:  # noqa: PLR2004 - a fill byte
             position += 1 if marker == 0xFF else 2  # noqa: PLR2004 - same
             continue
-        end = position + 2 + (data[position + 2] << 8 | data[position + 3])
-        yield marker, position + 2, end
+        position += 2
+        end = position + (data[position] << 8 | data[position + 1])
         if marker == _SOS:
-            return
+            return size, end, True
+        if size is None and marker in _SOF and (fields := _unpack(">HH", data, position + 3)):
+            size = fields[1], fields[0]
         position = end
+    return size, end, False
 
 
 def _jpeg_size(data: bytes) -> _Size | None:
-    for marker, offset, _ in _jpeg_segments(data):
-        if marker in _SOF:
-            fields = _unpack(">HH", data, offset + 3)
-            return (fields[1], fields[0]) if fields else None
-    return None
+    return _jpeg_header(data)[0]
 
 
 def _webp_size(data: bytes) -> _Size | None:
@@ -402,11 +405,9 @@ _FORMATS: Final[tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], _Siz
 
 def _jpeg_ending(head: bytes, tail: bytes, length: int) -> str | None:
     # A thumbnail inside a segment has an end marker of its own: the walk tells a cut behind it from the real end.
-    scan = False
-    for marker, _, end in _jpeg_segments(head):
-        if end >= length:
-            return "is cut inside its header"
-        scan = marker == _SOS
+    _, end, scan = _jpeg_header(head)
+    if end >= length:
+        return "is cut inside its header"
     if not scan and len(head) == length:
         return "has no picture data"
     return None if tail.rstrip(_PADDING).endswith(_JPEG_END) else "has no end marker"

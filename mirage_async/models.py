@@ -213,7 +213,6 @@ class GeneratedImage:
         reader: Reader,
         *,
         data: bytes | None = None,
-        facts: media.Facts | None = None,
         url: str | None = None,
         mime_type: str | None = None,
         revised_prompt: str | None = None,
@@ -231,14 +230,17 @@ class GeneratedImage:
         self.text = text
         self.name = name
         if data is not None:
-            self.fill(data, facts)
+            self.fill(data)
 
-    def fill(self, data: bytes, facts: media.Facts | None = None) -> None:
+    def fill(self, data: bytes) -> None:
         """Take over the bytes and what their header says; called by the reader, of little use elsewhere."""
-        self._data = data
-        facts = facts or media.inspect(data)
+        facts = media.inspect(data)
+        self.take(data, facts, None if facts is None else media.incomplete(data, data, len(data), facts=facts))
+
+    def take(self, data: bytes, facts: media.Facts | None, flaw: str | None) -> None:
+        """Take over bytes somebody has looked at already; where they are of a type unknown here, nothing is flawed."""
+        self._data, self._flaw = data, None if facts is None else flaw
         self.note(facts)
-        self._flaw = None if facts is None else media.incomplete(data, data, len(data), facts=facts)
 
     def note(self, facts: media.Facts | None) -> None:
         """Take over what the header of the bytes says; called by the reader."""
