@@ -42,7 +42,7 @@ class Retrier:
         max_floor: the longest wait a provider may ask for in seconds; a longer one ends the attempts.
     """
 
-    __slots__ = ("_clock", "_deadline", "_delays", "_left", "_max_floor", "_schedule")
+    __slots__ = ("_clock", "_deadline", "_delays", "_left", "_max_floor")
 
     def __init__(
         self,
@@ -58,8 +58,7 @@ class Retrier:
         self._clock = clock
         self._left = tries - 1
         self._deadline = clock.monotonic() + budget
-        self._schedule = initial, factor, maximum
-        self._delays: Iterator[float] | None = None  # made when it is needed: most operations succeed at once
+        self._delays = delays(initial, factor, maximum)
         self._max_floor = max_floor
 
     async def again(self, floor: float | None = None) -> bool:
@@ -71,8 +70,6 @@ class Retrier:
         Args:
             floor: the least the provider wants us to wait, in seconds (its Retry-After).
         """
-        if self._delays is None:
-            self._delays = delays(*self._schedule)
         own = next(self._delays)
         floor = 0.0 if floor is None else floor
         wait = max(own, floor) + own * _spread.uniform(0.0, 0.25)

@@ -187,8 +187,12 @@ async def purchase(
     resendable = {Fate.NOT_SENT, Fate.THROTTLED}
     if resend_uncertain:
         resendable.add(Fate.UNCERTAIN)
+    end = clock.monotonic() + budget
+    outcome = await send()
+    if outcome.fate not in resendable:  # as nearly always
+        return outcome
+    budget = end - clock.monotonic()
     retrier = Retrier(clock, tries=1 + RESENDS, budget=budget, initial=0.5, maximum=8.0, max_floor=max_retry_after)
-    while True:
+    while outcome.fate in resendable and await retrier.again(outcome.retry_after):
         outcome = await send()
-        if outcome.fate not in resendable or not await retrier.again(outcome.retry_after):
-            return outcome
+    return outcome

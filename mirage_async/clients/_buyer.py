@@ -14,7 +14,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.lowlevel
 import msgspec
 
 from mirage_async.exceptions import ClosedError, JournalError, MirageError, SubmissionUncertainError
@@ -159,7 +158,6 @@ class Buyer:
     async def _take_slot(self, job: Job[Any], deadline: float) -> None:
         runtime, slots = self._runtime, self._runtime.transport.paid_posts
         runtime.check_open()
-        await anyio.lowlevel.checkpoint_if_cancelled()  # the last moment in which cancelling buys nothing
         try:
             slots.acquire_on_behalf_of_nowait(job)
         except anyio.WouldBlock:
@@ -176,6 +174,10 @@ class Buyer:
     async def _post(
         self, job: Job[Any], offer: Offer[Any], deadline: float, answer: asyncio.Future[Attempt[Any]]
     ) -> None:
+        if answer.cancelled():  # the last moment in which cancelling buys nothing
+            self._runtime.transport.paid_posts.release_on_behalf_of(job)
+            self._ledger.posting.discard(job)
+            return
         try:
             outcome = await self._send(job, offer)
             if outcome.value is not None:

@@ -135,6 +135,8 @@ class Account:
 
     def give_place_back(self, job: Job[Any]) -> None:
         """Give the place back; harmless for a job that has none."""
+        if not self._places.borrowed_tokens:
+            return
         try:
             self._places.release_on_behalf_of(job)
         except RuntimeError:

@@ -26,6 +26,30 @@ WAITS: dict[str, Callable[[Mirage], Coroutine[Any, Any, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("scoped", [True, False])
+@pytest.mark.parametrize("provider", WAITS)
+async def test_a_caller_cancelled_before_the_request_leaves_buys_nothing(provider: str, *, scoped: bool) -> None:
+    """The request is in other hands by then, which drop it; no job is left, and no place among the jobs in flight."""
+    with anyio.fail_after(10):
+        async with sandboxed(durations=0.1) as (hub, sandbox):
+            if scoped:
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await WAITS[provider](hub)
+            else:
+                caller = asyncio.ensure_future(WAITS[provider](hub))
+                await asyncio.sleep(0)
+                assert len(hub._runtime.posts) == 1
+                caller.cancel()
+                await asyncio.wait([caller])
+                assert caller.cancelled()
+            assert hub.client(provider).jobs == ()
+            assert hub._runtime.transport.paid_posts.borrowed_tokens == 0
+            assert sandbox.statistics().requests == {}
+            await WAITS[provider](hub)
+            assert sandbox.statistics().purchases == {provider: 1}
+
+
 @pytest.mark.parametrize("provider", WAITS)
 async def test_a_job_whose_caller_was_cancelled_while_it_ran_keeps_its_result(provider: str) -> None:
     """The caller leaves while the job is being asked about; the result waits in `jobs` until somebody takes it."""
