@@ -217,8 +217,16 @@ class WebhookReceiver:
         """Have deliveries for this job wake it. The hub does it for its jobs; call it in their event loop.
 
         The job is not kept alive by it.
+
+        Raises:
+            ConfigurationError: the receiver has jobs in another event loop, and that one is not closed.
         """
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                msg = "a receiver belongs to one event loop; make another one, with the same secret, for this loop"
+                raise ConfigurationError(msg)
+            self._loop = loop
         self.expected.expect(job)
 
     # --- taking deliveries ---

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from webhook_bench import BODY, PUBLIC, SECRET, SIGNING, Bench, path_of, signed
+from webhook_bench import BODY, DONE, PUBLIC, SECRET, SIGNING, Bench, path_of, signed
 
 from mirage_async.exceptions import ConfigurationError, InputError
 from mirage_async.webhooks import WebhookReceiver
 
 if TYPE_CHECKING:
+    from mirage_async.jobs import Job
     from mirage_async.webhooks import WebhookReply
 
 pytestmark = pytest.mark.anyio
@@ -368,6 +369,35 @@ def test_a_delivery_after_the_loop_has_ended_is_taken_and_forgotten() -> None:
     thread.join()
     view()  # also in the thread in which the loop was
     assert replies == [204, 204]
+
+
+async def test_a_receiver_with_jobs_in_one_event_loop_takes_none_in_another() -> None:
+    """A delivery would wake jobs of one loop from within the other; the next loop may have it once that is closed."""
+    bench = Bench()
+    job = await bench.accepted()
+    other = Bench()
+    other.receiver = bench.receiver
+
+    async def expect() -> None:
+        with pytest.raises(ConfigurationError, match="a receiver belongs to one event loop"):
+            other.job()
+
+    await asyncio.to_thread(asyncio.run, expect())
+    bench.answer = DONE
+    bench.deliver(job)
+    await bench.clock.advance(0)
+    assert await job.result() == "picture of task-1"
+
+
+def test_a_receiver_goes_on_in_the_next_event_loop() -> None:
+    """As one that a module holds does, when the service is run again."""
+    bench = Bench()
+
+    async def expect() -> Job[str]:
+        return bench.job()
+
+    jobs = [asyncio.run(expect()) for _ in range(2)]
+    assert bench.receiver.statistics().expected == len(jobs)
 
 
 def test_a_process_without_a_hub_takes_deliveries_in_any_number_of_threads() -> None:
