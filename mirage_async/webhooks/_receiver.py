@@ -177,6 +177,9 @@ class WebhookReceiver:
             msg = f"max_body_bytes must be a whole number from 1; got {max_body_bytes!r}"
             raise InputError(msg)
         self.max_body_bytes = max_body_bytes
+        if signing_secrets is not None and not isinstance(signing_secrets, Mapping):
+            msg = f"signing_secrets must be a mapping by provider; got a value of type {type(signing_secrets).__name__}"
+            raise InputError(msg)
         self._signatures = {
             _provider(provider): StandardWebhooks(secrets, clock=self._clock)
             for provider, secrets in (signing_secrets or {}).items()

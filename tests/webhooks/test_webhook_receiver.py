@@ -137,6 +137,14 @@ def test_an_encoded_body_is_refused(coding: str, status: int) -> None:
     assert bare(Bench(), headers={"Content-Encoding": coding}).status == status
 
 
+def test_of_several_codings_none_is_overlooked() -> None:
+    """Also where they come in headers of their own."""
+    bench = Bench()
+    path = path_of(bench.receiver.callback_url("miragic", KEY))
+    headers = [(b"content-encoding", b"identity"), (b"Content-Encoding", b"gzip")]
+    assert bench.receiver.handle("POST", path, headers, BODY).status == 415
+
+
 @pytest.mark.parametrize(
     ("declared", "status"),
     [("101", 413), ("9" * 400, 413), ("100", 204), ("-5", 204), ("x", 204), ("\u0669\u0669\u0669", 413)],
@@ -174,6 +182,15 @@ def test_arguments_of_the_wrong_type_are_the_callers_mistake(arguments: tuple[An
     """No request can cause that."""
     with pytest.raises(InputError, match="takes the method and path as text and the body as bytes"):
         Bench().receiver.handle(*arguments)
+
+
+@pytest.mark.parametrize("headers", [None, 5, "text", [("a",)], [("a", "b", "c")], [5]])
+def test_headers_that_are_none_are_the_callers_mistake(headers: Any) -> None:
+    """A view that passes the wrong thing hears of it in our words."""
+    bench = Bench()
+    path = path_of(bench.receiver.callback_url("miragic", KEY))
+    with pytest.raises(InputError, match="headers must be a mapping or pairs"):
+        bench.receiver.handle("POST", path, headers, BODY)
 
 
 # --- signatures ---
@@ -249,6 +266,8 @@ def test_signing_secrets_are_by_provider() -> None:
     """A name that is none, or a secret that is none, is told at the start."""
     with pytest.raises(InputError, match="provider must be one of"):
         Bench(signing_secrets={"dalle": SIGNING})
+    with pytest.raises(InputError, match="signing_secrets must be a mapping by provider; got a value of type str"):
+        Bench(signing_secrets=SIGNING)
     with pytest.raises(ConfigurationError, match="signing_secrets must have at least 24 random bytes"):
         Bench(signing_secrets={"mirako": "whsec_"})
 
