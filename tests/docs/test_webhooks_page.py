@@ -25,8 +25,8 @@ PAGE = (ROOT / "mirage_async/webhooks/README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 BOUND = 25.0  # seconds one program may take
 KEY = "0123456789abcdef0123456789abcdef"
-# What a test adds to a printed view: a delivery of three megabytes, one without a credential, and one that is no POST or,
-# for Flask, which has no limit of its own, one without end.
+# What a test adds to a printed view: a delivery of three megabytes, one without a credential, and one that is no POST;
+# for Flask, which has no limit of its own, one that is far too long.
 FLASK = """
 client = app.test_client()
 path = receiver.callback_url("mirako", "<key>").removeprefix("https://app.example")
