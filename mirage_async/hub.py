@@ -63,7 +63,7 @@ class Mirage(Providers):
         resend_uncertain: see `ProviderClient`; off by default, since it can make you pay twice.
 
     Raises:
-        InputError: a mapping names a provider that does not exist.
+        InputError: a mapping names a provider that does not exist, or `webhooks` is no receiver.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Mirage(Providers):
         }
         for each in (*self._limits.values(), self._default_limits):
             check_options({**self._options, "limits": each})
+        _check_receiver(webhooks)
         self._runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy, webhooks=webhooks)
         self._clients: dict[str, ProviderClient] = {}
 
@@ -304,6 +305,16 @@ class Mirage(Providers):
     def __repr__(self) -> str:
         state = "closed" if self._runtime.closed else f"in use: {', '.join(self._clients) or 'none yet'}"
         return f"<Mirage {state}>"
+
+
+def _check_receiver(webhooks: object) -> None:
+    if webhooks is None:
+        return
+    from mirage_async.webhooks import WebhookReceiver  # noqa: PLC0415 - and with it aiohttp, for those who use it
+
+    if not isinstance(webhooks, WebhookReceiver):
+        msg = f"webhooks must be a WebhookReceiver or None; got a value of type {type(webhooks).__name__}"
+        raise InputError(msg)
 
 
 def _several(references: Any) -> tuple[Any, ...]:

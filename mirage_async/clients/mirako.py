@@ -108,7 +108,7 @@ class MirakoClient(ProviderClient):
             WaitTimeoutError: no place under `Limits.jobs` became free within `max_wait`; nothing was sent.
         """
         key, ours = self._desk.callback() if webhook is None else (None, None)
-        call = await self._job_call(prompt, aspect_ratio, seed, images, webhook or ours)
+        call = await self._job_call(prompt, aspect_ratio, seed, images, ours if webhook is None else webhook)
         return await self._desk.submit_job(
             self._images, call, mirako.read_submitted, key=key, max_wait=max_wait, resend_uncertain=resend_uncertain
         )

@@ -17,14 +17,16 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
 
+from mirage_async.webhooks._headers import finder
 from mirage_async.webhooks._receiver import BODY_TIME, CUT_SHORT, TIMED_OUT, WebhookReply
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
     from aiohttp.abc import AbstractStreamWriter
 
+    from mirage_async.webhooks._headers import Find
     from mirage_async.webhooks._receiver import WebhookReceiver
 
 __all__ = ["Handler", "Told", "application"]
@@ -59,7 +61,10 @@ class Handler:
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Read a request as far as it deserves, and answer it."""
-        find = request.headers.get
+        headers = request.headers
+        find: Find = headers.get
+        if len(headers.getall(hdrs.CONTENT_ENCODING, ())) > 1:
+            find = finder(headers)
         reply = self._receiver.admit(request.method, request.rel_url.raw_path, find)
         if not isinstance(reply, WebhookReply):
             content = request.content

@@ -177,6 +177,9 @@ class WebhookReceiver:
             msg = f"max_body_bytes must be a whole number from 1; got {max_body_bytes!r}"
             raise InputError(msg)
         self.max_body_bytes = max_body_bytes
+        if signing_secrets is not None and not isinstance(signing_secrets, Mapping):
+            msg = f"signing_secrets must be a mapping by provider; got a value of type {type(signing_secrets).__name__}"
+            raise InputError(msg)
         self._signatures = {
             _provider(provider): StandardWebhooks(secrets, clock=self._clock)
             for provider, secrets in (signing_secrets or {}).items()
@@ -217,8 +220,16 @@ class WebhookReceiver:
         """Have deliveries for this job wake it. The hub does it for its jobs; call it in their event loop.
 
         The job is not kept alive by it.
+
+        Raises:
+            ConfigurationError: the receiver has jobs in another event loop, and that one is not closed.
         """
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                msg = "a receiver belongs to one event loop; make another one, with the same secret, for this loop"
+                raise ConfigurationError(msg)
+            self._loop = loop
         self.expected.expect(job)
 
     # --- taking deliveries ---

@@ -27,6 +27,10 @@ _PLACEHOLDERS = (
     "replace",
     "your-",
     "your_",
+    "your ",
+    "secret",
+    "insert",
+    "abcdefgh",
 )
 _PREFIX = "whsec_"
 

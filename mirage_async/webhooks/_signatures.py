@@ -20,7 +20,7 @@ import re
 from typing import TYPE_CHECKING
 
 from mirage_async._clock import Clock, SystemClock
-from mirage_async.exceptions import WebhookVerificationError
+from mirage_async.exceptions import InputError, WebhookVerificationError
 from mirage_async.webhooks._headers import finder
 from mirage_async.webhooks._secrets import signing_secrets
 
@@ -55,7 +55,7 @@ class StandardWebhooks:
         self._keys = signing_secrets(secrets)
         self._clock: Clock = SystemClock() if clock is None else clock
 
-    def verify(self, headers: Headers, body: bytes) -> str:
+    def verify(self, headers: Headers, body: bytes | bytearray) -> str:
         """Return the `webhook-id` of a delivery that one of the secrets has signed within the last five minutes.
 
         The sender repeats a delivery under the same id; remembering ids is the caller's affair.
@@ -65,9 +65,13 @@ class StandardWebhooks:
             body: the raw bytes as they came, before any parsing.
 
         Raises:
-            WebhookVerificationError: anything else, whatever the input.
+            WebhookVerificationError: anything else, whatever was delivered.
+            InputError: an argument of another type; no delivery can cause it.
         """
-        return self.verify_found(finder(headers), body)
+        if not isinstance(body, bytes | bytearray):
+            msg = f"body must be the raw bytes; got a value of type {type(body).__name__}"
+            raise InputError(msg)
+        return self.verify_found(finder(headers), bytes(body))
 
     def verify_found(self, find: Callable[[str], str | None], body: bytes) -> str:
         """Do the same for headers that are looked up by lower-case name."""

@@ -25,12 +25,17 @@ PAGE = (ROOT / "mirage_async/webhooks/README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 BOUND = 25.0  # seconds one program may take
 KEY = "0123456789abcdef0123456789abcdef"
-# What a test adds to a printed view: a delivery of three megabytes, one without a credential, and one that is no POST.
+# What a test adds to a printed view: a delivery of three megabytes, one without a credential, and one that is no POST;
+# for Flask, which has no limit of its own, one that is far too long.
 FLASK = """
 client = app.test_client()
 path = receiver.callback_url("mirako", "<key>").removeprefix("https://app.example")
 body = b'{"id": "x", "image": "' + b"A" * 3_000_000 + b'"}'
 print(client.post(path, data=body).status_code, client.post("/hooks/mirako/x").status_code, receiver.statistics())
+import io
+flood = io.BytesIO(bytes(30_000_000))
+chunked = {"wsgi.input_terminated": True}
+print(client.post(path, input_stream=flood, environ_overrides=chunked).status_code, flood.tell() < 12_000_000)
 """
 DJANGO = """
 from django.conf import settings
@@ -85,6 +90,7 @@ async def test_the_view_for_flask_takes_deliveries(tmp_path: Path) -> None:
     """Of three megabytes, and refuses as the receiver does."""
     printed = await run(program("from flask") + FLASK.replace("<key>", KEY), tmp_path)
     assert printed.startswith("204 401 ReceiverStatistics(replies={204: 1, 401: 1}")
+    assert printed.splitlines()[-1] == "413 True"
 
 
 async def test_the_view_for_django_takes_deliveries(tmp_path: Path) -> None:

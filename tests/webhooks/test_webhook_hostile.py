@@ -188,6 +188,19 @@ async def test_a_bomb_is_refused_before_it_goes_off(host: str) -> None:
     assert grown < 50_000  # kilobytes
 
 
+@pytest.mark.parametrize("codings", [("identity", "gzip"), ("gzip", "identity")])
+@pytest.mark.parametrize("host", HOSTS)
+async def test_a_coding_that_hides_behind_another_is_refused(host: str, codings: tuple[str, str]) -> None:
+    """The server goes by the last such header and inflates: what would be checked is not what came over the wire."""
+    bench = Bench()
+    head = "".join(f"Content-Encoding: {coding}\r\n" for coding in codings)
+    async with HOSTS[host](bench) as port:
+        received = await exchange(
+            port, request(genuine_path(bench), body=gzip.compress(BODY), head=f"{head}Connection: close\r\n")
+        )
+    assert statuses(received) == [415]
+
+
 async def test_the_servers_log_still_tells_what_is_wrong_with_a_handler(caplog: pytest.LogCaptureFixture) -> None:
     """The filter drops strangers' nonsense, nothing else."""
 

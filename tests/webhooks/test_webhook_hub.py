@@ -16,7 +16,7 @@ from webhook_bench import SECRET
 from webhook_hosts import free_port
 
 from mirage_async import Mirage, MirakoClient
-from mirage_async.exceptions import ConfigurationError, SubmissionUncertainError
+from mirage_async.exceptions import ConfigurationError, InputError, SubmissionUncertainError
 from mirage_async.sandbox import Sandbox
 from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.webhooks import WebhookReceiver, serving
@@ -113,6 +113,22 @@ async def test_a_callers_own_webhook_stays_the_callers() -> None:
             "auth_token": "their-token",
         }
         assert (receiver.statistics().expected, receiver.statistics().replies) == (0, {})
+
+
+@pytest.mark.parametrize("webhook", [(), "", False, 0])
+async def test_a_webhook_that_is_none_is_refused_and_not_left_out(webhook: Any) -> None:
+    """Only None asks for one of ours; nothing that was given is dropped in silence."""
+    async with wired() as (mirage, sandbox, _):
+        with pytest.raises(InputError, match="webhook must be a pair of an address and a token or None"):
+            await mirage.mirako.submit("a fox", webhook=webhook)
+        assert sandbox.requests == []
+
+
+@pytest.mark.parametrize("receiver", ["https://app.example/hooks", WebhookReceiver, {}])
+def test_a_hub_takes_a_receiver_and_nothing_else(receiver: Any) -> None:
+    """An address in its place is the mistake to expect."""
+    with pytest.raises(InputError, match="webhooks must be a WebhookReceiver or None; got"):
+        Mirage(webhooks=receiver)
 
 
 async def test_a_client_alone_sends_no_address() -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from webhook_bench import BODY, PUBLIC, SECRET, SIGNING, Bench, path_of, signed
+from webhook_bench import BODY, DONE, PUBLIC, SECRET, SIGNING, Bench, path_of, signed
 
 from mirage_async.exceptions import ConfigurationError, InputError
 from mirage_async.webhooks import WebhookReceiver
 
 if TYPE_CHECKING:
+    from mirage_async.jobs import Job
     from mirage_async.webhooks import WebhookReply
 
 pytestmark = pytest.mark.anyio
@@ -136,6 +137,14 @@ def test_an_encoded_body_is_refused(coding: str, status: int) -> None:
     assert bare(Bench(), headers={"Content-Encoding": coding}).status == status
 
 
+def test_of_several_codings_none_is_overlooked() -> None:
+    """Also where they come in headers of their own."""
+    bench = Bench()
+    path = path_of(bench.receiver.callback_url("miragic", KEY))
+    headers = [(b"content-encoding", b"identity"), (b"Content-Encoding", b"gzip")]
+    assert bench.receiver.handle("POST", path, headers, BODY).status == 415
+
+
 @pytest.mark.parametrize(
     ("declared", "status"),
     [("101", 413), ("9" * 400, 413), ("100", 204), ("-5", 204), ("x", 204), ("\u0669\u0669\u0669", 413)],
@@ -173,6 +182,15 @@ def test_arguments_of_the_wrong_type_are_the_callers_mistake(arguments: tuple[An
     """No request can cause that."""
     with pytest.raises(InputError, match="takes the method and path as text and the body as bytes"):
         Bench().receiver.handle(*arguments)
+
+
+@pytest.mark.parametrize("headers", [None, 5, "text", [("a",)], [("a", "b", "c")], [5]])
+def test_headers_that_are_none_are_the_callers_mistake(headers: Any) -> None:
+    """A view that passes the wrong thing hears of it in our words."""
+    bench = Bench()
+    path = path_of(bench.receiver.callback_url("miragic", KEY))
+    with pytest.raises(InputError, match="headers must be a mapping or pairs"):
+        bench.receiver.handle("POST", path, headers, BODY)
 
 
 # --- signatures ---
@@ -248,6 +266,8 @@ def test_signing_secrets_are_by_provider() -> None:
     """A name that is none, or a secret that is none, is told at the start."""
     with pytest.raises(InputError, match="provider must be one of"):
         Bench(signing_secrets={"dalle": SIGNING})
+    with pytest.raises(InputError, match="signing_secrets must be a mapping by provider; got a value of type str"):
+        Bench(signing_secrets=SIGNING)
     with pytest.raises(ConfigurationError, match="signing_secrets must have at least 24 random bytes"):
         Bench(signing_secrets={"mirako": "whsec_"})
 
@@ -368,6 +388,35 @@ def test_a_delivery_after_the_loop_has_ended_is_taken_and_forgotten() -> None:
     thread.join()
     view()  # also in the thread in which the loop was
     assert replies == [204, 204]
+
+
+async def test_a_receiver_with_jobs_in_one_event_loop_takes_none_in_another() -> None:
+    """A delivery would wake jobs of one loop from within the other; the next loop may have it once that is closed."""
+    bench = Bench()
+    job = await bench.accepted()
+    other = Bench()
+    other.receiver = bench.receiver
+
+    async def expect() -> None:
+        with pytest.raises(ConfigurationError, match="a receiver belongs to one event loop"):
+            other.job()
+
+    await asyncio.to_thread(asyncio.run, expect())
+    bench.answer = DONE
+    bench.deliver(job)
+    await bench.clock.advance(0)
+    assert await job.result() == "picture of task-1"
+
+
+def test_a_receiver_goes_on_in_the_next_event_loop() -> None:
+    """As one that a module holds does, when the service is run again."""
+    bench = Bench()
+
+    async def expect() -> Job[str]:
+        return bench.job()
+
+    jobs = [asyncio.run(expect()) for _ in range(2)]
+    assert bench.receiver.statistics().expected == len(jobs)
 
 
 def test_a_process_without_a_hub_takes_deliveries_in_any_number_of_threads() -> None:

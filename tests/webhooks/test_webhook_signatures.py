@@ -10,7 +10,7 @@ import os
 import random
 import time
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import standardwebhooks
@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webhook_bench import SIGNING, signed
 
-from mirage_async.exceptions import ConfigurationError, WebhookVerificationError
+from mirage_async.exceptions import ConfigurationError, InputError, WebhookVerificationError
 from mirage_async.testing import FakeClock
 from mirage_async.webhooks import StandardWebhooks
 
@@ -246,3 +246,11 @@ def test_nothing_is_accepted_that_the_reference_library_refuses() -> None:
         assert judged or not accepted, (headers, body)
         counts["both" if accepted else "only the reference" if judged else "neither"] += 1
     assert min(counts.values()) > 0, counts
+
+
+@pytest.mark.parametrize("body", ["text", None, 5])
+def test_a_body_that_is_no_bytes_is_the_callers_mistake(body: Any) -> None:
+    """Decoded or parsed before it was checked, it is not what was signed."""
+    with pytest.raises(InputError, match="body must be the raw bytes; got a value of type"):
+        verifier().verify(signed(BODY, NOW), body)
+    assert verifier().verify(signed(BODY, NOW), bytearray(BODY)) == "msg_1"
