@@ -47,6 +47,7 @@ _logger = logging.getLogger("mirage_async.scheduler")
 LONGEST_CALL = 90.0  # seconds a status call may take in all; the sweep looks every SWEEP seconds
 SWEEP = 5.0
 DUBIOUS_REPORTS = 3  # a provider may announce success a moment before it can show all of it; then it is believed
+LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's way to say "never"
 SLACK = 1e-3  # of an interval, by which a status call may be later: jitter varies it a hundred times as much
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
 
@@ -321,7 +322,7 @@ class Scheduler:
         view = view_of(entry, job, now)
         interval, usable = math.nan, False
         try:
-            interval = self.policy.next_interval(view)
+            interval = float(self.policy.next_interval(view))  # which may well be a Decimal, or numpy's
             usable = 0 <= interval < math.inf
         except Exception:
             _logger.exception("the interval policy %r failed", self.policy)
@@ -331,7 +332,7 @@ class Scheduler:
                 "the interval policy %r gave no number of seconds; using %g s", self.policy, job.kind.pace.interval
             )
             interval = job.kind.pace.interval
-        return max(interval, job.kind.hints.patience(job))
+        return min(max(interval, job.kind.hints.patience(job)), LONGEST_INTERVAL)
 
     # --- doing: the pollers ---
 

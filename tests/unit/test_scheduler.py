@@ -6,7 +6,10 @@ import asyncio
 import gc
 import logging
 import math
+import sys
 import weakref
+from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -250,6 +253,40 @@ async def test_a_faulty_policy_falls_back_to_the_documents_interval(
     assert not job.done
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert any("gave no number of seconds; using 2 s" in error for error in errors)
+    await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize("interval", [Decimal("2.5"), Fraction(5, 2)])
+async def test_a_policy_may_count_in_other_numbers_than_floats(interval: Any) -> None:
+    """Whatever is a number of seconds is taken as one."""
+
+    class Exact:
+        def next_interval(self, job: JobView) -> float:  # noqa: ARG002 - the policy's signature
+            return cast("float", interval)
+
+    bench = Bench(Exact())
+    provider = bench.provider()
+    provider.watch()
+    await bench.clock.advance(5)
+    assert provider.times == [2.5, 5]
+    await bench.scheduler.aclose()
+
+
+async def test_a_policy_may_say_never(caplog: pytest.LogCaptureFixture) -> None:
+    """The longest interval there is means that nobody asks until the wait is over, or a hint comes."""
+
+    class Never:
+        def next_interval(self, job: JobView) -> float:  # noqa: ARG002 - the policy's signature
+            return sys.float_info.max
+
+    bench = Bench(Never())
+    provider = bench.provider()
+    job = provider.watch(wait=1000)
+    await bench.clock.advance(500)
+    bench.scheduler.wake(job)
+    await bench.clock.advance(400)
+    assert provider.times == [500]
+    assert not caplog.records
     await bench.scheduler.aclose()
 
 
