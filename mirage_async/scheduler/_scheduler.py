@@ -173,11 +173,7 @@ class Scheduler:
             job.ticket = None
             entry.job = None
             entry.account.entries.discard(entry)
-            entry.account.ready.discard(entry)
-            self._drop_deadline(entry)
-            if entry.due is not None:
-                entry.due = None
-                self._due.withdrawn()
+            self._let_rest(entry)
 
     def waits_for(self, job: Job[Any]) -> WaitedFor:
         """Return what `job` waits for now: its own end, or a turn to be asked about."""
@@ -299,6 +295,14 @@ class Scheduler:
         if entry.over is not None:
             entry.over = None
             self._deadlines.withdrawn()
+
+    def _let_rest(self, entry: Entry) -> None:
+        """See to it that nothing falls due for a note any more."""
+        self._drop_deadline(entry)
+        entry.account.ready.discard(entry)
+        if entry.due is not None:
+            entry.due = None
+            self._due.withdrawn()
 
     def _expire(self, entry: Entry) -> None:
         entry.over = None
@@ -423,7 +427,8 @@ class Scheduler:
                 return False
             self._concluded += 1
             entry.account.finished(job.polls)
-            self._drop_deadline(entry)
+            if job.ticket is not None:  # another than this one, where the wait was over meanwhile and began anew
+                self._let_rest(job.ticket)
             return True
         if not job.done:
             note(job, report)
@@ -466,7 +471,7 @@ class Scheduler:
     def _ask_again(self, entry: Entry, now: float, *, at_least: float = 0.0) -> None:
         entry.flying = False
         job = entry.job
-        if job is not None:
+        if job is not None and not job.claimed:
             wait = max(at_least, self._interval(entry, job, now)) if entry.hinted is None else 0.0
             self._ask_in(wait, entry, now)
 

@@ -591,6 +591,38 @@ async def test_a_late_success_still_counts(bench: Bench) -> None:
     assert await soon(job) == "picture of j1"
 
 
+async def test_a_late_success_ends_the_wait_that_was_begun_meanwhile(bench: Bench) -> None:
+    """While its result is handed over the new wait cannot run out, and nobody asks about the job again."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    provider.answers = [DONE, RUNNING]
+    redeeming = asyncio.Event()
+
+    async def redeem(job: Job[str], report: Report) -> str:  # noqa: ARG001 - the kind's signature
+        await redeeming.wait()
+        return "picture"
+
+    provider.kind.redeem = redeem
+    job = provider.watch(wait=15)
+    await bench.clock.advance(15)
+    assert isinstance(job.stopped, WaitTimeoutError)
+    waiter = asyncio.ensure_future(job.result(max_wait=5))
+    plain = asyncio.ensure_future(job.result())
+    await bench.clock.advance(0)
+    provider.gate.set()
+    await bench.clock.advance(4)
+    assert job.claimed
+    longer = asyncio.ensure_future(job.result(max_wait=100))
+    await bench.clock.advance(30)
+    assert job.stopped is None
+    with pytest.raises(WaitTimeoutError, match="the wait is over"):  # it asked for no more than that
+        await soon(waiter)
+    redeeming.set()
+    assert await soon(plain) == await soon(longer) == "picture"
+    assert bench.scheduler.statistics().waits_expired == 1
+    assert provider.times == [10, 15]
+
+
 async def test_a_late_failure_to_answer_is_nobodys_business(bench: Bench) -> None:
     """A call that fails after the wait was over is counted and changes nothing."""
     provider = bench.provider()
