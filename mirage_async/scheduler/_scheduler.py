@@ -346,6 +346,8 @@ class Scheduler:
         if self._next_sweep == math.inf:
             self._next_sweep = self.clock.monotonic() + SWEEP
         poller = self._parked.pop() if self._parked else Poller()
+        while not poller.is_ready:  # cancelled by whoever cancels all tasks there are
+            poller = self._parked.pop() if self._parked else Poller()
         poller.account, poller.entry = account, entry
         self._busy.add(poller)
         if poller.task is None:
@@ -356,32 +358,44 @@ class Scheduler:
     async def _work(self, poller: Poller) -> None:
         """Ask about ready jobs of the poller's account until there is none, wait to be given another, and so on."""
         poller.task = asyncio.current_task()
-        while not poller.over:
+        while poller.entry is not None:  # one that is over already still has to put back what it was given
             await self._poll_ready(poller)
-            if not poller.over:
-                poller.parked = asyncio.get_running_loop().create_future()
-                self._parked.append(poller)
+            if poller.over:
+                return
+            poller.parked = asyncio.get_running_loop().create_future()
+            self._parked.append(poller)
+            try:
                 await poller.parked
+            except asyncio.CancelledError:
+                if poller.entry is not None:  # given to it in this very turn
+                    self._leave(poller)
+                raise
 
     async def _poll_ready(self, poller: Poller) -> None:
-        account, entry = poller.account, poller.entry
+        account = poller.account
         assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
         try:
-            while entry is not None and not poller.over:
+            while poller.entry is not None and not poller.over:
                 poller.began = self.clock.monotonic()
-                await self._poll(entry, poller)
-                entry = poller.entry = self._take(account, self.clock.monotonic())
+                await self._poll(poller.entry, poller)
+                poller.entry = self._take(account, self.clock.monotonic())
         except asyncio.CancelledError:
             if not poller.over:
                 raise  # not by the sweep: the event loop ends
         finally:
-            poller.began = math.inf
-            self._busy.discard(poller)
-            account.in_flight -= 1
-            if entry is not None:  # cut short
-                self._missed(entry, ResponseError(f"a status call took longer than {LONGEST_CALL:g} s"))
-            if account.lively:
-                self._turn()
+            self._leave(poller)
+
+    def _leave(self, poller: Poller) -> None:
+        """Take the poller from its account; a call that it did not make, or not to the end, is made again."""
+        account, entry = poller.account, poller.entry
+        assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
+        poller.began, poller.entry = math.inf, None
+        self._busy.discard(poller)
+        account.in_flight -= 1
+        if entry is not None:
+            self._missed(entry, ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most"))
+        if account.lively:
+            self._turn()
 
     async def _poll(self, entry: Entry, poller: Poller) -> None:
         job = entry.job

@@ -598,7 +598,7 @@ async def test_a_late_success_ends_the_wait_that_was_begun_meanwhile(bench: Benc
     provider.answers = [DONE, RUNNING]
     redeeming = asyncio.Event()
 
-    async def redeem(job: Job[str], report: Report) -> str:  # noqa: ARG001 - the kind's signature
+    async def redeem(job: Job[str], report: Report) -> str:
         await redeeming.wait()
         return "picture"
 
@@ -1182,6 +1182,44 @@ async def test_a_result_that_does_not_arrive_in_time_is_given_up(monkeypatch: py
     await soon(bench.scheduler.aclose())
     with pytest.raises(ClosedError, match="the client was closed"):
         await soon(job)
+
+
+@pytest.mark.parametrize("parked", [False, True])
+async def test_closing_takes_back_calls_that_have_not_begun(*, parked: bool) -> None:
+    """A poller that was given a job in the very turn of the closing makes no call and leaves no count behind."""
+    bench = Bench()
+    provider = bench.provider()
+    provider.answers = [DONE]
+    if parked:
+        assert await soon(provider.watch("before", at_once=True)) == "picture of before"
+    asked = len(provider.asked)
+    job = provider.watch(at_once=True)
+    await soon(bench.scheduler.aclose())
+    with pytest.raises(ClosedError, match="the client was closed"):
+        await soon(job)
+    assert bench.scheduler.statistics().polls_in_flight == 0
+    assert len(provider.asked) == asked
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_a_poller_that_was_cancelled_by_a_stranger_strands_no_job(bench: Bench, turns: int) -> None:
+    """Whoever cancels all tasks there are may come before a parked poller is given a job, or right after."""
+    provider = bench.provider()
+    provider.answers = [DONE]
+    before = asyncio.all_tasks()
+    assert await soon(provider.watch("before", at_once=True)) == "picture of before"
+    (poller,) = asyncio.all_tasks() - before
+    if turns == 0:
+        job = provider.watch(at_once=True)
+        poller.cancel()
+    else:
+        poller.cancel()
+        for _ in range(turns - 1):
+            await asyncio.sleep(0)
+        job = provider.watch(at_once=True)
+    await bench.clock.advance(10)
+    assert await soon(job) == "picture of j1"
+    assert bench.scheduler.statistics().polls_in_flight == 0
 
 
 async def test_closing_during_a_pause_leaves_no_timer() -> None:
