@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,6 +134,22 @@ class Provider:
         job = self.job(job_id)
         self.bench.scheduler.watch(job, self.bench.clock.monotonic() + wait, at_once=at_once)
         return job
+
+
+class Recorder:
+    """A recorder that writes nothing down, and is not known to."""
+
+    async def intended(self, job: Job[Any]) -> None:
+        """Allow every purchase."""
+
+    async def accepted(self, job: Job[Any]) -> None:
+        """Forget the id."""
+
+    async def settled(self, job: Job[Any], outcome: object) -> None:
+        """Forget the outcome."""
+
+    def handed_over(self, job: Job[Any]) -> None:
+        """Forget the hand-over."""
 
 
 class Bench:
@@ -425,6 +442,15 @@ async def test_a_deadline_ends_the_wait_in_the_turn_it_is_due(bench: Bench) -> N
     assert provider.times == [10, 20]
     statistics = bench.scheduler.statistics()
     assert (statistics.jobs_watched, statistics.waits_expired) == (0, 1)
+
+
+async def test_a_short_wait_ends_in_time_where_nothing_else_is_due_before(bench: Bench) -> None:
+    """A deadline is kept although the timer was set for a later moment when it came."""
+    provider = bench.provider()
+    provider.watch("first")
+    job = provider.watch("second", wait=3)
+    await bench.clock.advance(3)
+    assert isinstance(job.stopped, WaitTimeoutError)
 
 
 async def test_a_deadline_ends_the_wait_in_the_ready_queue(bench: Bench) -> None:
@@ -1103,6 +1129,37 @@ async def test_the_sweep_leaves_younger_calls_alone(bench: Bench) -> None:
     assert provider.in_flight == 1
     assert bench.scheduler.statistics().polls_in_flight == 1
     provider.gate.set()
+
+
+@pytest.mark.parametrize("kept", ["a picture behind a link", "a record"])
+async def test_no_place_is_held_while_a_result_is_handed_over(bench: Bench, kept: str) -> None:
+    """Fetching a picture or writing the outcome down may take long; others are asked about meanwhile."""
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.answers = [msgspec.structs.replace(DONE, temporary=kept != "a record"), RUNNING]
+    ready = asyncio.Event()
+
+    class Slow(Recorder):
+        async def settled(self, job: Job[Any], outcome: object) -> None:  # noqa: ARG002 - the port's signature
+            await ready.wait()
+
+    async def redeem(job: Job[str], report: Report) -> str:
+        await ready.wait()
+        return "picture"
+
+    if kept == "a record":
+        provider.kind.recorder = Slow()
+    else:
+        provider.kind.redeem = redeem
+    first = provider.watch("first", at_once=True)
+    await bench.clock.advance(0)
+    assert first.claimed
+    assert bench.scheduler.statistics().polls_in_flight == 0
+    provider.watch("second", at_once=True)
+    await bench.clock.advance(0)
+    assert [name for _, name in provider.asked] == ["first", "second"]
+    assert not first.done
+    ready.set()
+    assert await soon(first)
 
 
 # --- closing ---
