@@ -7,8 +7,9 @@ Exception types do not answer it (a garbage reply to a delivered POST looks like
 
 Three habits of aiohttp shape this file. It repeats an idempotent request once by itself when a kept-alive connection
 turns out dead, so a server may count one status call twice; a POST is never repeated. Its `total` timeout can swallow
-a cancellation that lands in the same turn of the loop, so it is off and deadlines are anyio's. And it stores request
-headers in its exceptions, so the key is attached late, removed early, and no aiohttp exception leaves this file.
+a cancellation that lands in the same turn of the loop, so it is off and deadlines are set around it. And it stores
+request headers in its exceptions, so the key is attached late, removed early, and no aiohttp exception leaves this
+file.
 """
 
 from __future__ import annotations

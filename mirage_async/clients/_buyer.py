@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from mirage_async.exceptions import ClosedError, JournalError, MirageError, SubmissionUncertainError
+from mirage_async.exceptions import (
+    ClosedError,
+    ConnectionFailedError,
+    JournalError,
+    MirageError,
+    SubmissionUncertainError,
+)
 from mirage_async.jobs import accept, conclude, refuse
 from mirage_async.purchase import Attempt, Fate, Offer, attempt, purchase, uncertain
 from mirage_async.wire import Report, Submitted
@@ -179,7 +185,7 @@ class Buyer:
             self._ledger.posting.discard(job)
             return
         try:
-            outcome = await self._send(job, offer)
+            outcome = await self._send(job, offer, answer)
             if outcome.value is not None:
                 await self._accepted(job, outcome.value, deadline)
         except asyncio.CancelledError:  # everything closes, and the grace is over
@@ -208,7 +214,7 @@ class Buyer:
             await refuse(job, error)
             _logger.warning("nobody waits any more for %r (key %s), which may have been bought", job, job.key)
 
-    async def _send(self, job: Job[Any], offer: Offer[Any]) -> Attempt[Any]:
+    async def _send(self, job: Job[Any], offer: Offer[Any], answer: asyncio.Future[Attempt[Any]]) -> Attempt[Any]:
         """Record the intent, send, and draw the conclusions that do not depend on who waits."""
         before = job.may_be_billed  # by an earlier attempt that ended uncertain
         outcome: Attempt[Any]
@@ -220,6 +226,11 @@ class Buyer:
             refusal = error if isinstance(error, MirageError) else JournalError(msg, provider=job.provider)
             outcome = Attempt(fate=Fate.REFUSED, error=refusal)
         else:
+            if answer.cancelled():  # the caller left while that was written down, and nothing else has left yet
+                if before:
+                    return uncertain(offer, "the caller was cancelled before it was sent again")
+                msg = f"the purchase of the {job.provider} job {job.key} was cancelled before anything was sent"
+                return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(msg, provider=job.provider))
             job.may_be_billed = True
             outcome = await attempt(self._runtime.transport, self._endpoint, offer)
         if outcome.fate in _PROVEN_UNPAID:

@@ -390,6 +390,10 @@ class _Wait(Iterator[object]):
 
     def throw(self, kind: Any, error: BaseException | None = None, trace: object = None) -> NoReturn:  # noqa: ARG002
         """Leave, because the waiter was cancelled; a generator takes the same parameters, the last of no use."""
+        self.close()
+        raise kind if error is None else error
+
+    def close(self) -> None:
+        """Leave, because the waiter is given up without a word, as when its event loop is gone."""
         if self._sleeper is not None:
             self._job._waiters = left(self._job._waiters, self._sleeper)  # noqa: SLF001
-        raise kind if error is None else error

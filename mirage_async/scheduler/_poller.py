@@ -36,6 +36,11 @@ class Poller:
         self.task: asyncio.Task[Any] | None = None
         self.parked: asyncio.Future[None] | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes work: it is new, or parked and alive."""
+        return self.parked is None or not self.parked.done()
+
     def wake(self) -> None:
         """Let it go on if it is parked."""
         parked, self.parked = self.parked, None

@@ -47,6 +47,7 @@ _logger = logging.getLogger("mirage_async.scheduler")
 LONGEST_CALL = 90.0  # seconds a status call may take in all; the sweep looks every SWEEP seconds
 SWEEP = 5.0
 DUBIOUS_REPORTS = 3  # a provider may announce success a moment before it can show all of it; then it is believed
+LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's way to say "never"
 SLACK = 1e-3  # of an interval, by which a status call may be later: jitter varies it a hundred times as much
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
 
@@ -172,11 +173,7 @@ class Scheduler:
             job.ticket = None
             entry.job = None
             entry.account.entries.discard(entry)
-            entry.account.ready.discard(entry)
-            self._drop_deadline(entry)
-            if entry.due is not None:
-                entry.due = None
-                self._due.withdrawn()
+            self._let_rest(entry)
 
     def waits_for(self, job: Job[Any]) -> WaitedFor:
         """Return what `job` waits for now: its own end, or a turn to be asked about."""
@@ -299,6 +296,14 @@ class Scheduler:
             entry.over = None
             self._deadlines.withdrawn()
 
+    def _let_rest(self, entry: Entry) -> None:
+        """See to it that nothing falls due for a note any more."""
+        self._drop_deadline(entry)
+        entry.account.ready.discard(entry)
+        if entry.due is not None:
+            entry.due = None
+            self._due.withdrawn()
+
     def _expire(self, entry: Entry) -> None:
         entry.over = None
         job = entry.job
@@ -321,7 +326,7 @@ class Scheduler:
         view = view_of(entry, job, now)
         interval, usable = math.nan, False
         try:
-            interval = self.policy.next_interval(view)
+            interval = float(self.policy.next_interval(view))  # which may well be a Decimal, or numpy's
             usable = 0 <= interval < math.inf
         except Exception:
             _logger.exception("the interval policy %r failed", self.policy)
@@ -331,7 +336,7 @@ class Scheduler:
                 "the interval policy %r gave no number of seconds; using %g s", self.policy, job.kind.pace.interval
             )
             interval = job.kind.pace.interval
-        return max(interval, job.kind.hints.patience(job))
+        return min(max(interval, job.kind.hints.patience(job)), LONGEST_INTERVAL)
 
     # --- doing: the pollers ---
 
@@ -341,6 +346,8 @@ class Scheduler:
         if self._next_sweep == math.inf:
             self._next_sweep = self.clock.monotonic() + SWEEP
         poller = self._parked.pop() if self._parked else Poller()
+        while not poller.is_ready:  # cancelled by whoever cancels all tasks there are
+            poller = self._parked.pop() if self._parked else Poller()
         poller.account, poller.entry = account, entry
         self._busy.add(poller)
         if poller.task is None:
@@ -351,32 +358,44 @@ class Scheduler:
     async def _work(self, poller: Poller) -> None:
         """Ask about ready jobs of the poller's account until there is none, wait to be given another, and so on."""
         poller.task = asyncio.current_task()
-        while not poller.over:
+        while poller.entry is not None:  # one that is over already still has to put back what it was given
             await self._poll_ready(poller)
-            if not poller.over:
-                poller.parked = asyncio.get_running_loop().create_future()
-                self._parked.append(poller)
+            if poller.over:
+                return
+            poller.parked = asyncio.get_running_loop().create_future()
+            self._parked.append(poller)
+            try:
                 await poller.parked
+            except asyncio.CancelledError:
+                if poller.entry is not None:  # given to it in this very turn
+                    self._leave(poller)
+                raise
 
     async def _poll_ready(self, poller: Poller) -> None:
-        account, entry = poller.account, poller.entry
+        account = poller.account
         assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
         try:
-            while entry is not None and not poller.over:
+            while poller.entry is not None and not poller.over:
                 poller.began = self.clock.monotonic()
-                await self._poll(entry, poller)
-                entry = poller.entry = self._take(account, self.clock.monotonic())
+                await self._poll(poller.entry, poller)
+                poller.entry = self._take(account, self.clock.monotonic())
         except asyncio.CancelledError:
             if not poller.over:
                 raise  # not by the sweep: the event loop ends
         finally:
-            poller.began = math.inf
-            self._busy.discard(poller)
-            account.in_flight -= 1
-            if entry is not None:  # cut short
-                self._missed(entry, ResponseError(f"a status call took longer than {LONGEST_CALL:g} s"))
-            if account.lively:
-                self._turn()
+            self._leave(poller)
+
+    def _leave(self, poller: Poller) -> None:
+        """Take the poller from its account; a call that it did not make, or not to the end, is made again."""
+        account, entry = poller.account, poller.entry
+        assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
+        poller.began, poller.entry = math.inf, None
+        self._busy.discard(poller)
+        account.in_flight -= 1
+        if entry is not None:
+            self._missed(entry, ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most"))
+        if account.lively:
+            self._turn()
 
     async def _poll(self, entry: Entry, poller: Poller) -> None:
         job = entry.job
@@ -422,7 +441,8 @@ class Scheduler:
                 return False
             self._concluded += 1
             entry.account.finished(job.polls)
-            self._drop_deadline(entry)
+            if job.ticket is not None:  # another than this one, where the wait was over meanwhile and began anew
+                self._let_rest(job.ticket)
             return True
         if not job.done:
             note(job, report)
@@ -465,7 +485,7 @@ class Scheduler:
     def _ask_again(self, entry: Entry, now: float, *, at_least: float = 0.0) -> None:
         entry.flying = False
         job = entry.job
-        if job is not None:
+        if job is not None and not job.claimed:
             wait = max(at_least, self._interval(entry, job, now)) if entry.hinted is None else 0.0
             self._ask_in(wait, entry, now)
 

@@ -9,8 +9,9 @@ import anyio
 import pytest
 from impatient import until
 
-from mirage_async import Mirage
+from mirage_async import Job, Mirage
 from mirage_async.exceptions import ConfigurationError, InputError, SubmissionUncertainError
+from mirage_async.jobs import NullRecorder
 from mirage_async.sandbox import Fault, Sandbox
 from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.testing import sandboxed
@@ -84,6 +85,56 @@ async def test_a_caller_cancelled_between_an_uncertain_attempt_and_its_re_send_l
                 await job
             assert sandbox.statistics().purchases == {"mira": 1}
     assert "which may have been bought" in caplog.text
+
+
+class SlowRecorder(NullRecorder):
+    """A recorder that is slow to note that something may be sent from now on."""
+
+    def __init__(self, *, quick: int = 0) -> None:
+        self.quick = quick
+        self.asked = 0
+        self.ready = asyncio.Event()
+
+    async def intended(self, job: Job[Any]) -> None:  # noqa: ARG002 - the port's signature
+        """Allow every purchase, all but the first few after a while."""
+        self.asked += 1
+        if self.asked > self.quick:
+            await self.ready.wait()
+
+
+@pytest.mark.parametrize("provider", ["miragic", "mira"])
+async def test_a_caller_cancelled_before_the_request_has_left_buys_nothing(provider: str) -> None:
+    """What is still being recorded at that moment is not sent, and leaves no job behind."""
+    with anyio.fail_after(10):
+        async with Sandbox(durations=0.0) as sandbox, Mirage(base_urls=sandbox.base_urls) as hub:
+            recorder = hub._runtime.recorder = SlowRecorder()
+            caller = asyncio.ensure_future(hub.generate("a red boat at dusk", provider=provider))
+            await until(lambda: recorder.asked)
+            caller.cancel()
+            await asyncio.wait([caller])
+            recorder.ready.set()
+            await until(lambda: not hub._runtime.posts)
+            assert not hub.client(provider).jobs
+            assert hub.statistics().paid_posts_in_flight == 0
+            assert not sandbox.requests
+
+
+async def test_a_re_send_that_is_called_off_in_time_leaves_the_first_attempt_uncertain() -> None:
+    """Nothing is sent again, and the job does not claim that nothing was bought."""
+    with anyio.fail_after(10):
+        async with Sandbox(durations=0.0) as sandbox, Mirage(base_urls=sandbox.base_urls) as hub:
+            recorder = hub._runtime.recorder = SlowRecorder(quick=1)
+            sandbox.fail("mira.generate", Fault(reset=True, when="after"))
+            caller = asyncio.ensure_future(hub.mira.generate("a red boat at dusk", resend_uncertain=True))
+            await until(lambda: recorder.asked == 2)
+            caller.cancel()
+            await asyncio.wait([caller])
+            recorder.ready.set()
+            await until(lambda: not hub._runtime.posts)
+            (job,) = hub.mira.jobs
+            with pytest.raises(SubmissionUncertainError, match="may or may not have taken the job"):
+                await job
+            assert sandbox.statistics().purchases == {"mira": 1}
 
 
 async def test_a_scheduler_serves_one_hub(anyio_backend: str) -> None:

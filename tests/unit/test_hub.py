@@ -23,7 +23,7 @@ from mirage_async import (
     MiragicClient,
     Reference,
 )
-from mirage_async.clients import Providers
+from mirage_async.clients import Providers, _redeem
 from mirage_async.exceptions import (
     AuthenticationError,
     ClosedError,
@@ -32,6 +32,7 @@ from mirage_async.exceptions import (
     InputError,
     JournalError,
     MirageError,
+    ResponseError,
 )
 from mirage_async.jobs import NullRecorder
 from mirage_async.sandbox import Fault, Sandbox
@@ -481,6 +482,21 @@ async def test_a_fresh_link_the_job_no_longer_has_is_none(
     pending = {"success": True, "data": {"status": "PENDING"}}
     sandbox.fail("miragic.status", Fault(status=200, body=pending))
     assert await soon(downloader.renewals[0]()) is None
+
+
+async def test_asking_for_a_fresh_link_takes_its_time_and_no_more(
+    pair: tuple[Mirage, Sandbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sweep watches over this call as over a status call, so it has an end of its own."""
+    hub, _ = pair
+    downloader = FakeDownloader(DownloadError("not whole"))
+    monkeypatch.setattr(hub._runtime, "downloader", downloader)
+    job = await soon(hub.submit("a cat", provider="miragic"))
+    await soon(job)
+    monkeypatch.setattr(_redeem, "RENEWAL_TIMEOUT", 0.01)
+    monkeypatch.setattr(job.kind, "look", lambda _job: asyncio.Event().wait())
+    with pytest.raises(ResponseError, match=r"miragic gave no usable answer within 0\.01 s"):
+        await soon(downloader.renewals[0]())
 
 
 async def test_what_stops_the_asking_never_says_the_job_was_not_bought(pair: tuple[Mirage, Sandbox]) -> None:

@@ -233,6 +233,20 @@ async def test_a_waiting_job_holds_no_waiter_that_left(bench: Bench) -> None:
     assert job._waiters is None
 
 
+async def test_a_waiting_job_holds_no_waiter_that_was_closed(bench: Bench) -> None:
+    """A coroutine that is thrown away in the middle of its wait is forgotten like one that was cancelled."""
+    job = bench.job()
+
+    async def wait() -> str:
+        return await job
+
+    waiter = wait()
+    waiter.send(None)
+    assert job._waiters is not None
+    waiter.close()
+    assert job._waiters is None
+
+
 async def test_an_uncertain_job_is_done_and_raises(bench: Bench) -> None:
     """Awaiting a job whose purchase is uncertain says so at once."""
     job = bench.job(id=None, status=JobStatus.SUBMITTING)

@@ -227,6 +227,39 @@ async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> N
         assert sandbox.statistics().purchases == {"miragic": 3}
 
 
+async def test_a_caller_whose_scope_is_cancelled_already_buys_nothing() -> None:
+    """Not even where nothing on the way to the request would have waited."""
+    async with Sandbox(durations=0.0) as sandbox, MiragicClient(base_url=sandbox.url) as client:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await client.submit("a cat")
+        assert scope.cancelled_caught
+        assert not client._desk.runtime.posts
+        assert not client.jobs
+        assert sandbox.statistics().purchases == {}
+
+
+async def test_a_slot_that_comes_too_late_buys_nothing() -> None:
+    """A clock that has passed the deadline when the slot is there leaves the request unsent and the slot free."""
+    clock = FakeClock()
+    async with (
+        Sandbox(durations=0.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(clock=clock)) as client,
+    ):
+        slots = client._desk.runtime.transport.paid_posts
+        slots.total_tokens = 1
+        slots.acquire_on_behalf_of_nowait("somebody")
+        buying = asyncio.ensure_future(client.submit("a cat", max_wait=20))
+        await until(lambda: slots.statistics().tasks_waiting == 1)
+        clock._now += 20  # the loop was held up: the slot becomes free before the timer can run
+        slots.release_on_behalf_of("somebody")
+        with pytest.raises(WaitTimeoutError, match=r"HTTP slot .* ran out") as caught:
+            await soon(buying)
+        assert (caught.value.waited_for, caught.value.billed) == ("slot", "no")
+        assert slots.borrowed_tokens == 0
+        assert sandbox.statistics().purchases == {}
+
+
 async def test_a_question_that_is_throttled_slows_the_whole_account() -> None:
     """Not only the next such question: purchases and status calls wait as well."""
     clock = FakeClock()

@@ -6,10 +6,14 @@ import asyncio
 import gc
 import logging
 import math
+import sys
 import weakref
+from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,6 +136,22 @@ class Provider:
         return job
 
 
+class Recorder:
+    """A recorder that writes nothing down, and is not known to."""
+
+    async def intended(self, job: Job[Any]) -> None:
+        """Allow every purchase."""
+
+    async def accepted(self, job: Job[Any]) -> None:
+        """Forget the id."""
+
+    async def settled(self, job: Job[Any], outcome: object) -> None:
+        """Forget the outcome."""
+
+    def handed_over(self, job: Job[Any]) -> None:
+        """Forget the hand-over."""
+
+
 class Bench:
     """A clock and a scheduler that asks every ten seconds, unless told otherwise."""
 
@@ -250,6 +270,40 @@ async def test_a_faulty_policy_falls_back_to_the_documents_interval(
     assert not job.done
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert any("gave no number of seconds; using 2 s" in error for error in errors)
+    await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize("interval", [Decimal("2.5"), Fraction(5, 2)])
+async def test_a_policy_may_count_in_other_numbers_than_floats(interval: Any) -> None:
+    """Whatever is a number of seconds is taken as one."""
+
+    class Exact:
+        def next_interval(self, job: JobView) -> float:  # noqa: ARG002 - the policy's signature
+            return cast("float", interval)
+
+    bench = Bench(Exact())
+    provider = bench.provider()
+    provider.watch()
+    await bench.clock.advance(5)
+    assert provider.times == [2.5, 5]
+    await bench.scheduler.aclose()
+
+
+async def test_a_policy_may_say_never(caplog: pytest.LogCaptureFixture) -> None:
+    """The longest interval there is means that nobody asks until the wait is over, or a hint comes."""
+
+    class Never:
+        def next_interval(self, job: JobView) -> float:  # noqa: ARG002 - the policy's signature
+            return sys.float_info.max
+
+    bench = Bench(Never())
+    provider = bench.provider()
+    job = provider.watch(wait=1000)
+    await bench.clock.advance(500)
+    bench.scheduler.wake(job)
+    await bench.clock.advance(400)
+    assert provider.times == [500]
+    assert not caplog.records
     await bench.scheduler.aclose()
 
 
@@ -388,6 +442,15 @@ async def test_a_deadline_ends_the_wait_in_the_turn_it_is_due(bench: Bench) -> N
     assert provider.times == [10, 20]
     statistics = bench.scheduler.statistics()
     assert (statistics.jobs_watched, statistics.waits_expired) == (0, 1)
+
+
+async def test_a_short_wait_ends_in_time_where_nothing_else_is_due_before(bench: Bench) -> None:
+    """A deadline is kept although the timer was set for a later moment when it came."""
+    provider = bench.provider()
+    provider.watch("first")
+    job = provider.watch("second", wait=3)
+    await bench.clock.advance(3)
+    assert isinstance(job.stopped, WaitTimeoutError)
 
 
 async def test_a_deadline_ends_the_wait_in_the_ready_queue(bench: Bench) -> None:
@@ -552,6 +615,38 @@ async def test_a_late_success_still_counts(bench: Bench) -> None:
     provider.gate.set()
     await bench.clock.advance(0)
     assert await soon(job) == "picture of j1"
+
+
+async def test_a_late_success_ends_the_wait_that_was_begun_meanwhile(bench: Bench) -> None:
+    """While its result is handed over the new wait cannot run out, and nobody asks about the job again."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    provider.answers = [DONE, RUNNING]
+    redeeming = asyncio.Event()
+
+    async def redeem(job: Job[str], report: Report) -> str:
+        await redeeming.wait()
+        return "picture"
+
+    provider.kind.redeem = redeem
+    job = provider.watch(wait=15)
+    await bench.clock.advance(15)
+    assert isinstance(job.stopped, WaitTimeoutError)
+    waiter = asyncio.ensure_future(job.result(max_wait=5))
+    plain = asyncio.ensure_future(job.result())
+    await bench.clock.advance(0)
+    provider.gate.set()
+    await bench.clock.advance(4)
+    assert job.claimed
+    longer = asyncio.ensure_future(job.result(max_wait=100))
+    await bench.clock.advance(30)
+    assert job.stopped is None
+    with pytest.raises(WaitTimeoutError, match="the wait is over"):  # it asked for no more than that
+        await soon(waiter)
+    redeeming.set()
+    assert await soon(plain) == await soon(longer) == "picture"
+    assert bench.scheduler.statistics().waits_expired == 1
+    assert provider.times == [10, 15]
 
 
 async def test_a_late_failure_to_answer_is_nobodys_business(bench: Bench) -> None:
@@ -1036,6 +1131,37 @@ async def test_the_sweep_leaves_younger_calls_alone(bench: Bench) -> None:
     provider.gate.set()
 
 
+@pytest.mark.parametrize("kept", ["a picture behind a link", "a record"])
+async def test_no_place_is_held_while_a_result_is_handed_over(bench: Bench, kept: str) -> None:
+    """Fetching a picture or writing the outcome down may take long; others are asked about meanwhile."""
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.answers = [msgspec.structs.replace(DONE, temporary=kept != "a record"), RUNNING]
+    ready = asyncio.Event()
+
+    class Slow(Recorder):
+        async def settled(self, job: Job[Any], outcome: object) -> None:  # noqa: ARG002 - the port's signature
+            await ready.wait()
+
+    async def redeem(job: Job[str], report: Report) -> str:
+        await ready.wait()
+        return "picture"
+
+    if kept == "a record":
+        provider.kind.recorder = Slow()
+    else:
+        provider.kind.redeem = redeem
+    first = provider.watch("first", at_once=True)
+    await bench.clock.advance(0)
+    assert first.claimed
+    assert bench.scheduler.statistics().polls_in_flight == 0
+    provider.watch("second", at_once=True)
+    await bench.clock.advance(0)
+    assert [name for _, name in provider.asked] == ["first", "second"]
+    assert not first.done
+    ready.set()
+    assert await soon(first)
+
+
 # --- closing ---
 
 
@@ -1113,6 +1239,44 @@ async def test_a_result_that_does_not_arrive_in_time_is_given_up(monkeypatch: py
     await soon(bench.scheduler.aclose())
     with pytest.raises(ClosedError, match="the client was closed"):
         await soon(job)
+
+
+@pytest.mark.parametrize("parked", [False, True])
+async def test_closing_takes_back_calls_that_have_not_begun(*, parked: bool) -> None:
+    """A poller that was given a job in the very turn of the closing makes no call and leaves no count behind."""
+    bench = Bench()
+    provider = bench.provider()
+    provider.answers = [DONE]
+    if parked:
+        assert await soon(provider.watch("before", at_once=True)) == "picture of before"
+    asked = len(provider.asked)
+    job = provider.watch(at_once=True)
+    await soon(bench.scheduler.aclose())
+    with pytest.raises(ClosedError, match="the client was closed"):
+        await soon(job)
+    assert bench.scheduler.statistics().polls_in_flight == 0
+    assert len(provider.asked) == asked
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_a_poller_that_was_cancelled_by_a_stranger_strands_no_job(bench: Bench, turns: int) -> None:
+    """Whoever cancels all tasks there are may come before a parked poller is given a job, or right after."""
+    provider = bench.provider()
+    provider.answers = [DONE]
+    before = asyncio.all_tasks()
+    assert await soon(provider.watch("before", at_once=True)) == "picture of before"
+    (poller,) = asyncio.all_tasks() - before
+    if turns == 0:
+        job = provider.watch(at_once=True)
+        poller.cancel()
+    else:
+        poller.cancel()
+        for _ in range(turns - 1):
+            await asyncio.sleep(0)
+        job = provider.watch(at_once=True)
+    await bench.clock.advance(10)
+    assert await soon(job) == "picture of j1"
+    assert bench.scheduler.statistics().polls_in_flight == 0
 
 
 async def test_closing_during_a_pause_leaves_no_timer() -> None:

@@ -86,6 +86,22 @@ def test_nothing_is_taken_out_early_or_more_than_a_tick_late(when: float) -> Non
     assert when - TICK * 1e-5 <= at <= when + TICK * 1.00001
 
 
+@given(st.floats(0, 1e6), st.floats(0, 1e4))
+def test_slack_lets_an_item_be_late_by_so_much_and_never_early(when: float, slack: float) -> None:
+    """Beyond its tick an item is late by its slack at most."""
+    wheel = TimerWheel[str](lambda _item, _tick: True)
+    wheel.add(when, "a", slack=slack)
+    assert when - TICK * 1e-5 <= wheel.next_at() <= when + slack + TICK * 1.00001
+
+
+def test_items_with_slack_share_ticks() -> None:
+    """A thousand moments of ten minutes, spread over a minute, take a hundred ticks instead of a thousand."""
+    wheel = TimerWheel[str](lambda _item, _tick: True)
+    chance = random.Random(1)
+    ticks = {wheel.add(600 + chance.uniform(0, 60), "a", slack=0.6) for _ in range(1000)}
+    assert len(ticks) <= 190
+
+
 def test_equal_moments_come_out_in_the_order_they_went_in() -> None:
     """Jobs that are due together are asked about first come, first served."""
     bench = Bench()
