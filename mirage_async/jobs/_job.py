@@ -325,6 +325,11 @@ class Job(Generic[T]):
             self._rouse()
             self.kind.ended(self)
 
+    def give_back(self, error: MirageError) -> None:
+        """Give the claim back and stop: handing the result over was cut short, and it can be asked for anew."""
+        self._claimed = False
+        self.stop(error)
+
     def wait_timeout(self, waited_for: WaitedFor = "job", waited: float | None = None) -> WaitTimeoutError:
         """Build the error for a wait that is over, after `waited` seconds or else since the submit."""
         waited = self.kind.clock.monotonic() - self.submitted_at if waited is None else waited

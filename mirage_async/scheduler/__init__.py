@@ -10,7 +10,8 @@ from mirage_async.scheduler._intervals import (
     LearningPolicy,
 )
 from mirage_async.scheduler._limits import Limits
-from mirage_async.scheduler._scheduler import Scheduler, SchedulerStatistics
+from mirage_async.scheduler._scheduler import Scheduler
+from mirage_async.scheduler._statistics import SchedulerStatistics
 
 __all__ = [
     "Account",

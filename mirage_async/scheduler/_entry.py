@@ -18,7 +18,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     """What the scheduler knows about one job; the job's `ticket` points back at it.
 
     There may be a hundred thousand, so the garbage collector is told to pass them over: with them, each of its full
-    rounds would stop the event loop for twice as long. The circle of job and note is cut when the job is forgotten.
+    rounds would stop the event loop for twice as long. The circle of job and note is cut when the job is forgotten. The
+    price: a client that is dropped without `aclose()` while jobs are watched is never collected.
 
     Attributes:
         job: None once nobody watches it; queues may still hold the note for a while.

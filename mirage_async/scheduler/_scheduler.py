@@ -18,18 +18,17 @@ import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
 from mirage_async.jobs import conclude, is_at_hand, is_dubious, note
-from mirage_async.scheduler._account import Account, AccountStatistics
-from mirage_async.scheduler._adaptive import AdaptiveInterval, ModelStatistics
+from mirage_async.scheduler._account import Account
+from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._entry import Entry
 from mirage_async.scheduler._learning import Learning, begin, view_of
 from mirage_async.scheduler._poller import Poller
+from mirage_async.scheduler._statistics import SchedulerStatistics
 from mirage_async.scheduler._verdicts import Verdict, judge
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
@@ -50,28 +49,6 @@ DUBIOUS_REPORTS = 3  # a provider may announce success a moment before it can sh
 LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's way to say "never"
 SLACK = 1e-3  # of an interval, by which a status call may be later: jitter varies it a hundred times as much
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
-
-
-class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of a scheduler at one moment.
-
-    Attributes:
-        jobs_watched: jobs somebody asks about, over all accounts.
-        polls_in_flight: status calls under way.
-        polls_sent: status calls begun so far.
-        jobs_concluded: jobs seen finished so far.
-        waits_expired: waits that ended before their job did.
-        accounts: the same and more for each provider account.
-        models: what the policy has learned of each kind of job, if it learns.
-    """
-
-    jobs_watched: int
-    polls_in_flight: int
-    polls_sent: int
-    jobs_concluded: int
-    waits_expired: int
-    accounts: tuple[AccountStatistics, ...]
-    models: tuple[ModelStatistics, ...] = ()
 
 
 class Scheduler:
@@ -227,18 +204,20 @@ class Scheduler:
 
     def _turn(self) -> None:
         now = self.clock.monotonic()
-        for entry in self._deadlines.pop_due(now):
-            self._expire(entry)
-        for entry in self._due.pop_due(now):
-            self._make_ready(entry)
-        for account in tuple(self._ready):
-            while account.has_room() and (ready := self._take(account, now)) is not None:
-                self._start_poller(account, ready)
-            if not account.lively:
-                del self._ready[account]
-        if now >= self._next_sweep:
-            self._sweep(now)
-        self._arm()
+        try:
+            for entry in self._deadlines.pop_due(now):
+                self._expire(entry)
+            for entry in self._due.pop_due(now):
+                self._make_ready(entry)
+            for account in tuple(self._ready):
+                while account.has_room() and (ready := self._take(account, now)) is not None:
+                    self._start_poller(account, ready)
+                if not account.lively:
+                    self._ready.pop(account, None)
+            if now >= self._next_sweep:
+                self._sweep(now)
+        finally:
+            self._arm()  # whatever went wrong, the others are asked about in time
 
     def _take(self, account: Account, now: float) -> Entry | None:
         if not account.lively:
@@ -311,7 +290,10 @@ class Scheduler:
         self._expired += 1
         error = job.wait_timeout(self.waits_for(job))
         self.forget(job)
-        job.stop(error)
+        try:
+            job.stop(error)
+        except Exception:  # the others whose wait ends in this turn are told all the same
+            _logger.exception("the end of the wait for %r was not told to everybody", job)
 
     def _sweep(self, now: float) -> None:
         self._next_sweep = now + SWEEP if self._busy or self._parked else math.inf
@@ -454,8 +436,11 @@ class Scheduler:
             await conclude(job, report)
         finally:
             self.forget(job)
-            if not job.done:  # everything closes, and the grace is over
+            if not job.done and self._closed:  # and the grace is over
                 job.stop(job.closed_error())
+            elif not job.done:
+                message = f"the result of the {job.provider} job {job.id} was not handed over; wait for it anew"
+                job.give_back(ResponseError(message, provider=job.provider, billed="yes"))
 
     def _missed(self, entry: Entry, error: MirageError) -> None:
         """Act on a status call that brought no usable answer."""

@@ -1393,3 +1393,43 @@ async def test_the_defaults_learn_on_the_systems_clock() -> None:
     assert isinstance(scheduler.policy, AdaptiveInterval)
     assert scheduler.clock.monotonic() > 0
     await soon(scheduler.aclose())
+
+
+async def test_a_failing_callback_keeps_no_other_job_waiting(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever else is due in that turn is told or asked about, and the timer goes on."""
+    provider = bench.provider()
+    jobs = [provider.watch(str(number), wait=5) for number in range(3)]
+    kept = provider.watch("kept")
+
+    def ended(job: Job[Any]) -> None:
+        message = f"no more {job.id}"
+        raise RuntimeError(message)
+
+    provider.kind.ended = ended
+    await bench.clock.advance(30)
+    assert [type(job.stopped) for job in jobs] == [WaitTimeoutError] * 3
+    assert caplog.text.count("was not told to everybody") == 3
+    assert [asked for _, asked in provider.asked] == ["kept"] * 3
+    bench.scheduler.forget(kept)
+
+
+async def test_a_result_whose_handing_over_is_cut_short_can_be_had_anew(bench: Bench) -> None:
+    """The job was paid for: it is given back, says so, and a new wait asks about it again."""
+    provider = bench.provider()
+    provider.answers = [DONE]
+    redeem, provider.kind.redeem = provider.kind.redeem, cancelled
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(1)
+    with pytest.raises(ResponseError, match="was not handed over; wait for it anew") as caught:
+        await soon(job)
+    assert caught.value.billed == "yes"
+    provider.kind.redeem = redeem
+    anew = asyncio.ensure_future(job.result(max_wait=10))
+    await bench.clock.advance(1)
+    assert await soon(anew) == "picture of j1"
+    assert bench.scheduler.statistics().polls_in_flight == 0
+
+
+async def cancelled(job: Job[str], report: Report) -> str:
+    """Be cut short by somebody else's cancellation."""
+    raise asyncio.CancelledError
