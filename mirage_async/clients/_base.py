@@ -184,7 +184,7 @@ class ProviderClient(abc.ABC):
 
         Waiters of unfinished jobs and later calls get `ClosedError` with the job's token. Requests that may cost money
         and are on the wire get two seconds to bring home their id. Nothing is cancelled at the provider. May be called
-        twice.
+        twice. A client that is dropped without it while jobs are being watched is never collected.
         """
         if self._owns_runtime:
             await self._desk.runtime.aclose()
