@@ -14,6 +14,7 @@ Jobs are held weakly: expecting a webhook keeps nothing alive.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -31,19 +32,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Becoming", "Expected"]
 
+_logger = logging.getLogger("mirage_async.webhooks")
+
 Becoming: TypeAlias = Literal["woken", "early", "unknown", "late"]
 
 WAKE_INTERVAL = 2.0  # seconds between two status calls that hints about one job cause
 NEWS_LASTS = 30.0  # seconds within which a job that is said to have ended has to be seen ended for that to be true
-_USUAL = 3.0  # first intervals of the provider's document that a job is taken to last, where it names no duration
+IN_TIME = 10.0  # seconds after a status call has told the end, within which its webhook has still come, only late
 _MOST_KINDS = 512
 _UNSENT = frozenset({JobStatus.SUBMITTING, JobStatus.UNCERTAIN})
+
+
+_Kind: TypeAlias = "tuple[weakref.ref[Any], str, str, str | None]"
+"""The account, which is not kept alive, the provider, and the name and model of a kind of job."""
 
 
 class _Note(weakref.ref["Job[Any]"]):
     """A job a webhook is expected for; a weak reference, so that the note is all there is to keep."""
 
-    __slots__ = ("accepted_at", "asked_until", "deferred", "hinted_at", "key", "missed", "reliability", "woken_at")
+    __slots__ = (
+        "accepted_at",
+        "asked_until",
+        "deferred",
+        "held_back",
+        "hinted_at",
+        "key",
+        "missed",
+        "reliability",
+        "woken_at",
+    )
 
     key: str
     reliability: Reliability | None  # None until the provider has accepted the job
@@ -52,7 +69,8 @@ class _Note(weakref.ref["Job[Any]"]):
     hinted_at: float | None
     woken_at: float | None
     deferred: bool
-    missed: bool
+    held_back: bool  # it was not asked about for a while, because of us
+    missed: bool  # a status call told its end, and its webhook may still come
 
 
 def _note(job: Job[Any], gone: Callable[[_Note], object]) -> _Note:
@@ -60,7 +78,7 @@ def _note(job: Job[Any], gone: Callable[[_Note], object]) -> _Note:
     note.key = job.key
     note.reliability = note.hinted_at = note.woken_at = None
     note.accepted_at = note.asked_until = 0.0
-    note.deferred = note.missed = False
+    note.deferred = note.held_back = note.missed = False
     return note
 
 
@@ -69,12 +87,16 @@ class Expected:
 
     Args:
         clock: for hints about jobs nobody here knows; a job is dealt with by the clock of its own kind.
+        address: where all webhooks are expected, without what makes it the address of a job: it is shown in logs.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, address: str) -> None:
         self._clock = clock
+        self._address = address
         self._notes: dict[str, _Note] = {}
-        self._kinds: dict[tuple[str, str, str | None], Reliability] = {}
+        self._overdue: dict[tuple[str, str], _Note] = {}  # by provider and key, of jobs that ended without a webhook
+        self._kinds: dict[_Kind, Reliability] = {}
+        self._warned: set[str] = set()
         self.inbox = Inbox()
         self.became: Counter[Becoming] = Counter()
 
@@ -111,7 +133,9 @@ class Expected:
         if note is None or note.reliability is None or note.hinted_at is not None:
             return 0.0
         until = min(note.accepted_at + note.reliability.patience, note.asked_until)
-        return max(0.0, until - job.kind.clock.monotonic())
+        left = max(0.0, until - job.kind.clock.monotonic())
+        note.held_back |= left > 0
+        return left
 
     def ended(self, job: Job[Any]) -> None:
         """Learn from the end of a job whether its webhook came."""
@@ -121,26 +145,45 @@ class Expected:
         if note.hinted_at is not None and job.detected_at - note.hinted_at <= NEWS_LASTS:
             note.reliability.came(job.detected_at - note.accepted_at)
         else:
+            note.reliability.missed(job.detected_at - note.accepted_at, held_back=note.held_back)
             note.missed = True
-            note.reliability.missed()
+            self._overdue[job.provider, note.key] = note
+            clock, provider = job.kind.clock, job.provider
+            clock.call_at(clock.monotonic() + IN_TIME, lambda: self._give_up(note, provider))
+
+    def _give_up(self, note: _Note, provider: str) -> None:
+        """The webhook of a job that has ended does not come any more; say so once, where that is no exception."""
+        if self._overdue.get((provider, note.key)) is note:
+            del self._overdue[provider, note.key]
+        if not note.missed:
+            return
+        note.missed = False
+        assert note.reliability is not None  # noqa: S101 - it was missed; says so to the type checker
+        if note.reliability.fails and provider not in self._warned:
+            self._warned.add(provider)
+            _logger.warning(
+                "webhooks of %s do not seem to arrive at %s: is that address (public_url) reachable from outside, and "
+                "does it lead to this receiver? Jobs are asked about as if there were no webhooks",
+                provider,
+                self._address,
+            )
 
     def _note(self, job: Job[Any]) -> _Note | None:
         note = self._notes.get(job.key)
         return note if note is not None and note() is job else None
 
     def _reliability(self, job: Job[Any]) -> Reliability:
-        key = (job.provider, job.kind.name, job.model)
+        key = (weakref.ref(job.kind.account), job.provider, job.kind.name, job.model)
         found = self._kinds.get(key)
         if found is None:
-            pace = job.kind.pace
-            found = self._kinds[key] = Reliability(_USUAL * pace.interval if pace.typical is None else pace.typical)
+            found = self._kinds[key] = Reliability()
             if len(self._kinds) > _MOST_KINDS:
                 del self._kinds[next(iter(self._kinds))]
         return found
 
     def reliability_of(self, provider: str) -> float | None:
         """Return the lowest share of webhooks that came over the provider's kinds of jobs, None before any."""
-        return min((kind.share for key, kind in self._kinds.items() if key[0] == provider), default=None)
+        return min((kind.share for key, kind in self._kinds.items() if key[1] == provider), default=None)
 
     # --- what the receiver tells ---
 
@@ -152,6 +195,10 @@ class Expected:
 
     def _act(self, hint: Hint, note: _Note | None, job: Job[Any] | None) -> Becoming:
         if note is None or job is None or job.provider != hint.provider:
+            ended = self._overdue.get((hint.provider, hint.key))
+            if ended is not None:  # and is gone by now
+                self._came_late(ended)
+                return "late"
             self.inbox.put(hint, self._clock.monotonic())
             return "unknown"
         if job.id is None and job.status in _UNSENT:
@@ -159,16 +206,16 @@ class Expected:
             return "early"
         now = job.kind.clock.monotonic()
         if job.claimed or job.done:
-            self._came_late(note, now)
+            if note.hinted_at is None:
+                note.hinted_at = now  # where the result is still on the way to its waiters, this counts as in time
+            self._came_late(note)
             return "late"
         note.hinted_at = now
         self._wake(note, job, now)
         return "woken"
 
     @staticmethod
-    def _came_late(note: _Note, now: float) -> None:
-        if note.hinted_at is None:
-            note.hinted_at = now  # of a job whose result is still on the way to its waiters, this counts as in time
+    def _came_late(note: _Note) -> None:
         if note.missed and note.reliability is not None:
             note.missed = False
             note.reliability.came_after_all()

@@ -184,7 +184,7 @@ class WebhookReceiver:
             _provider(provider): StandardWebhooks(secrets, clock=self._clock)
             for provider, secrets in (signing_secrets or {}).items()
         }
-        self.expected = Expected(self._clock)
+        self.expected = Expected(self._clock, self._public_url)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._seen = Seen(2 * TOLERANCE + 1)  # a timestamp may lie so far ahead, and be good for so long after it
