@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -210,6 +211,11 @@ class WebhookReceiver:
         """
         url, bearer = self._address(provider, key, bearer=True)
         return url, bearer or ""
+
+    def callback_for(self, provider: str, key: str) -> tuple[str, str | None]:
+        """Return what suits the way `provider` calls: `callback`, or the address alone and None."""
+        takes_token: bool = import_module(f"{wire.__name__}.{_provider(provider)}").CALLBACK_TOKEN
+        return self._address(provider, key, bearer=takes_token)
 
     def _address(self, provider: str, key: str, *, bearer: bool) -> tuple[str, str | None]:
         name = _provider(provider)

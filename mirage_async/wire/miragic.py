@@ -29,6 +29,7 @@ from mirage_async.wire._wording import one_line
 
 __all__ = [
     "BASE_URL",
+    "CALLBACK_TOKEN",
     "MAX_SIDE",
     "MIN_SIDE",
     "MODELS",
@@ -43,6 +44,9 @@ __all__ = [
 
 NAME = "miragic"
 BASE_URL = "https://backend.miragic.ai"
+CALLBACK_TOKEN = False
+"""No token goes along with an address to call back: whatever calls there has the address alone."""
+
 MODELS = ("flux", "turbo", "gptimage", "kontext")
 MIN_SIDE = 256
 MAX_SIDE = 2048

@@ -42,6 +42,7 @@ __all__ = [
     "ASPECT_RATIOS",
     "AVATAR_PACE",
     "BASE_URL",
+    "CALLBACK_TOKEN",
     "IMAGE_PACE",
     "MAX_IMAGES",
     "NAME",
@@ -63,6 +64,9 @@ __all__ = [
 
 NAME = "mirako"
 BASE_URL = "https://mirako.co"
+CALLBACK_TOKEN = True
+"""Beside an address to call back, a token may be given that is sent along as `Authorization: Bearer`."""
+
 ASPECT_RATIOS = ("16:9", "1:1", "4:3", "3:2", "2:3", "3:4", "9:16")
 MAX_IMAGES = 5
 
