@@ -280,7 +280,8 @@ class WebhookReceiver:
         claim = self._claim(provider, token, find)
         if isinstance(claim, WebhookReply):
             return claim
-        if find("content-encoding") not in {None, "", "identity"}:
+        coding = find("content-encoding")
+        if coding and coding.lower() != "identity":  # names of codings have no case
             return _ENCODED
         if self._is_too_long(find("content-length")):
             return _TOO_LARGE
