@@ -15,6 +15,7 @@ import hmac
 import logging
 import pkgutil
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
@@ -25,6 +26,7 @@ import msgspec
 
 from mirage_async import wire
 from mirage_async._clock import Clock, SystemClock
+from mirage_async._transport import is_loopback
 from mirage_async.exceptions import ConfigurationError, InputError, WebhookVerificationError
 from mirage_async.webhooks._expected import Expected
 from mirage_async.webhooks._headers import finder
@@ -144,7 +146,7 @@ class WebhookReceiver:
     Args:
         public_url: where providers reach it: http(s), without query; the provider's name and the token are added to
             its path. It is never guessed from a request. A proxy in front may have another path before the last two
-            segments.
+            segments. With http, tokens travel in clear: a `UserWarning` says so unless the host is this machine.
         secret: at least 32 random bytes, as bytes or text (`secrets.token_hex(32)`), or up to eight of them: the first
             signs, all are accepted. To rotate, put a new one first, and take the old one out after `lifetime`. All
             replicas of a service need the same.
@@ -445,6 +447,9 @@ def _checked_url(url: str) -> str:
             f"name, query and fragment; got {got}"
         )
         raise ConfigurationError(msg)
+    if url[:5].lower() == "http:" and not is_loopback(url):
+        msg = "public_url is http and not https: the tokens that open its addresses travel in clear"
+        warnings.warn(msg, UserWarning, stacklevel=3)
     return url.rstrip("/")
 
 
