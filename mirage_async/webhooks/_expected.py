@@ -3,10 +3,12 @@
 This is the loop's side of the receiver: everything here runs in the event loop of the jobs. A hint ends in one of
 
 =========  ============================================================================================================
-woken      the job is being watched: one status call is made now, or two seconds after the last one a hint has caused
+woken      the job is being watched: one status call is made now, or two seconds after the last one a hint has caused;
+           where the body claims the end, one more two seconds later, should the provider not know of it yet
 early      the provider has not yet answered the purchase: it is parked, and the job is asked about once it has an id
 unknown    a job of another process, or one that is gone: parked as well, for whoever attaches to it
-late       the job has ended: nothing is left to do
+late       the job has ended, perhaps while the hint waited for its turn: nothing is left to do
+unwatched  the wait for the job is over, or everything was closed: whoever asks for it again is told at once anyway
 =========  ============================================================================================================
 
 Jobs are held weakly: expecting a webhook keeps nothing alive.
@@ -17,8 +19,11 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import Counter
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from mirage_async import wire
 from mirage_async.models import JobStatus
 from mirage_async.webhooks._inbox import Inbox
 from mirage_async.webhooks._reliability import Reliability
@@ -34,13 +39,12 @@ __all__ = ["Becoming", "Expected"]
 
 _logger = logging.getLogger("mirage_async.webhooks")
 
-Becoming: TypeAlias = Literal["woken", "early", "unknown", "late"]
+Becoming: TypeAlias = Literal["woken", "early", "unknown", "late", "unwatched"]
 
 WAKE_INTERVAL = 2.0  # seconds between two status calls that hints about one job cause
 NEWS_LASTS = 30.0  # seconds within which a job that is said to have ended has to be seen ended for that to be true
 IN_TIME = 10.0  # seconds after a status call has told the end, within which its webhook has still come, only late
 _MOST_KINDS = 512
-_UNSENT = frozenset({JobStatus.SUBMITTING, JobStatus.UNCERTAIN})
 
 
 _Kind: TypeAlias = "tuple[weakref.ref[Any], str, str, str | None]"
@@ -57,6 +61,7 @@ class _Note(weakref.ref["Job[Any]"]):
         "held_back",
         "hinted_at",
         "key",
+        "merged",
         "missed",
         "reliability",
         "woken_at",
@@ -68,7 +73,8 @@ class _Note(weakref.ref["Job[Any]"]):
     asked_until: float
     hinted_at: float | None
     woken_at: float | None
-    deferred: bool
+    deferred: bool  # a status call is to be made when the interval is over
+    merged: int  # hints that wait for it
     held_back: bool  # it was not asked about for a while, because of us
     missed: bool  # a status call told its end, and its webhook may still come
 
@@ -78,6 +84,7 @@ def _note(job: Job[Any], gone: Callable[[_Note], object]) -> _Note:
     note.key = job.key
     note.reliability = note.hinted_at = note.woken_at = None
     note.accepted_at = note.asked_until = 0.0
+    note.merged = 0
     note.deferred = note.held_back = note.missed = False
     return note
 
@@ -122,9 +129,12 @@ class Expected:
         note.accepted_at, note.reliability = now, self._reliability(job)
         # However long jobs take: one whose wait is short is asked about while there is time to hear the answer.
         note.asked_until = now + (deadline - now) / 2
-        if self.inbox.take(job.provider, job.key, self._clock.monotonic()) is None:
+        early = self.inbox.take(job.provider, job.key, self._clock.monotonic())
+        if early is None:
             return False
         note.hinted_at = note.woken_at = now
+        if _claims_end(early):
+            self._defer(note, job, now)
         return True
 
     def patience(self, job: Job[Any]) -> float:
@@ -201,7 +211,7 @@ class Expected:
                 return "late"
             self.inbox.put(hint, self._clock.monotonic())
             return "unknown"
-        if job.id is None and job.status in _UNSENT:
+        if job.status is JobStatus.UNCERTAIN or (job.status is JobStatus.SUBMITTING and not job.claimed):
             self.inbox.put(hint, self._clock.monotonic())
             return "early"
         now = job.kind.clock.monotonic()
@@ -211,7 +221,9 @@ class Expected:
             self._came_late(note)
             return "late"
         note.hinted_at = now
-        self._wake(note, job, now)
+        if job.stopped is not None:
+            return "unwatched"
+        self._wake(note, job, now, again=_claims_end(hint))
         return "woken"
 
     @staticmethod
@@ -220,19 +232,58 @@ class Expected:
             note.missed = False
             note.reliability.came_after_all()
 
-    def _wake(self, note: _Note, job: Job[Any], now: float) -> None:
-        """Have the job asked about now, or, where a hint has just done that, when the interval is over."""
+    def _wake(self, note: _Note, job: Job[Any], now: float, *, again: bool) -> None:
+        """Have the job asked about now, or, where a hint has just done that, when the interval is over.
+
+        Args:
+            note: the job's.
+            job: a watched one.
+            now: by the job's clock.
+            again: ask when the interval is over as well. A provider may announce an end a moment before it can tell it.
+        """
         if note.woken_at is None or now - note.woken_at >= WAKE_INTERVAL:
             note.woken_at = now
             job.kind.waker.wake(job)
-        elif not note.deferred:
-            note.deferred = True
-            job.kind.clock.call_at(note.woken_at + WAKE_INTERVAL, lambda: self._wake_deferred(note))
+            if again:
+                self._defer(note, job, now)
+        else:
+            note.merged += 1
+            self._defer(note, job, note.woken_at)
 
-    @staticmethod
-    def _wake_deferred(note: _Note) -> None:
+    def _defer(self, note: _Note, job: Job[Any], asked_at: float) -> None:
+        if not note.deferred:
+            note.deferred = True
+            job.kind.clock.call_at(asked_at + WAKE_INTERVAL, lambda: self._wake_deferred(note))
+
+    def _wake_deferred(self, note: _Note) -> None:
         note.deferred = False
+        merged, note.merged = note.merged, 0
         job = note()
-        if job is not None and not job.claimed and not job.done:
+        if job is None or job.claimed or job.done:
+            self._recount(merged, "late")
+        elif job.stopped is not None:
+            self._recount(merged, "unwatched")
+        else:
             note.woken_at = job.kind.clock.monotonic()
             job.kind.waker.wake(job)
+
+    def _recount(self, hints: int, became: Becoming) -> None:
+        """Count hints that waited for a status call under what has become of them instead."""
+        self.became["woken"] -= hints
+        self.became[became] += hints
+
+
+def _claims_end(hint: Hint) -> bool:
+    """Whether the body says that the job has ended, in the words of the provider's status."""
+    read = _state_reader(hint.provider)
+    state = None if read is None or hint.status is None else read(hint.status)
+    return state is not None and state.terminal
+
+
+@cache
+def _state_reader(provider: str) -> Callable[[str], JobStatus | None] | None:
+    """Return what reads a word for a state; None for a provider that answers at once and has none."""
+    found: Callable[[str], JobStatus | None] | None = getattr(
+        import_module(f"{wire.__name__}.{provider}"), "job_state", None
+    )
+    return found

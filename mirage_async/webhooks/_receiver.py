@@ -83,10 +83,11 @@ class ReceiverStatistics(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         replies: answers so far, by status.
         duplicates: signed deliveries that were taken before.
-        hints_woken: hints that had a status call made.
+        hints_woken: hints that had a status call made, or wait for the next one; several may share one.
         hints_early: hints that came before the answer to the purchase.
         hints_unknown: hints about jobs this process does not know.
-        hints_late: hints about jobs that had ended.
+        hints_late: hints about jobs that had ended, or did before their turn came.
+        hints_unwatched: hints about jobs nobody waits for any more, since the wait is over or the hub closed.
         parked: early and unknown hints that are kept for their jobs.
         expected: jobs a webhook may come for.
     """
@@ -97,6 +98,7 @@ class ReceiverStatistics(msgspec.Struct, frozen=True, kw_only=True):
     hints_early: int
     hints_unknown: int
     hints_late: int
+    hints_unwatched: int
     parked: int
     expected: int
 
@@ -386,6 +388,7 @@ class WebhookReceiver:
             hints_early=became["early"],
             hints_unknown=became["unknown"],
             hints_late=became["late"],
+            hints_unwatched=became["unwatched"],
             parked=len(self.expected.inbox),
             expected=len(self.expected),
         )

@@ -51,6 +51,7 @@ __all__ = [
     "avatars_call",
     "credential",
     "generate_call",
+    "job_state",
     "read_avatar",
     "read_avatar_status",
     "read_avatar_submitted",
@@ -430,11 +431,16 @@ def _reason(fields: dict[str, Any]) -> str | None:
     return one_line(said) or None if said else None
 
 
+def job_state(word: str) -> JobStatus | None:
+    """Return the state of a task that a word stands for, None for one this version does not know."""
+    return _TASK_STATES.get(word.strip().upper())
+
+
 def _task_report(answer: Fields, data: Fields, reply: Reply) -> Report | None:
     word = text(field(data, "status"))
     if word is None:
         return None
-    status = _TASK_STATES.get(word.strip().upper())
+    status = job_state(word)
     if status is None or not status.terminal:
         return Report(status=status, word=word)
     raw = _raw(answer, data)
