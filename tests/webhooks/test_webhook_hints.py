@@ -108,6 +108,16 @@ async def test_there_is_one_more_look_where_the_body_claims_the_end_and_never_a_
     assert bench.receiver.statistics().hints_woken == 1
 
 
+async def test_an_early_webhook_that_claims_nothing_is_followed_by_one_look() -> None:
+    """The one that every hint has made."""
+    bench = Bench(interval=500)
+    job = bench.job()
+    bench.deliver(job, b"")
+    await bench.accept(job)
+    await bench.clock.advance(100)
+    assert bench.asked == [0]
+
+
 async def test_a_second_look_is_not_made_at_a_job_that_has_ended_or_is_not_waited_for() -> None:
     """The first one was enough, or the wait is over."""
     for wait, answer in ((1000.0, DONE), (1.0, RUNNING)):

@@ -379,6 +379,23 @@ async def test_webhooks_that_are_only_slower_than_polling_prove_themselves(
     assert warnings_in(caplog) == []
 
 
+async def test_of_two_handles_on_one_job_each_ends_for_itself() -> None:
+    """The webhook that comes after both is late for the one that ended last."""
+    bench = Bench(interval=1)
+    first = await bench.accepted()
+    bench.answer = DONE
+    await bench.clock.advance(1)
+    await soon(first.result())
+    second: Job[str] = Job(bench.kind, key=first.key)
+    bench.receiver.expect(second)
+    await bench.accept(second)
+    await bench.clock.advance(IN_TIME - 0.5)
+    await soon(second.result())
+    await bench.clock.advance(1)  # the webhook of the first is given up
+    bench.deliver(second)
+    assert bench.receiver.expected.reliability_of("mirako") == pytest.approx((1 + 2) / (1 + 0.9 + 2))
+
+
 async def test_a_webhook_that_is_far_too_late_is_as_good_as_none() -> None:
     """Nobody can count on it."""
     bench = Bench(interval=1)
