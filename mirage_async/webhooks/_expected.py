@@ -17,6 +17,7 @@ Jobs are held weakly: expecting a webhook keeps nothing alive.
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections import Counter
 from functools import cache
@@ -57,6 +58,7 @@ class _Note(weakref.ref["Job[Any]"]):
     __slots__ = (
         "accepted_at",
         "asked_until",
+        "claim",
         "deferred",
         "held_back",
         "hinted_at",
@@ -72,7 +74,8 @@ class _Note(weakref.ref["Job[Any]"]):
     accepted_at: float
     asked_until: float
     hinted_at: float | None
-    woken_at: float | None
+    woken_at: float  # minus infinity before the first time
+    claim: Hint | None  # what came then, until a status call has answered it
     deferred: bool  # a status call is to be made when the interval is over
     merged: int  # hints that wait for it
     held_back: bool  # it was not asked about for a while, because of us
@@ -82,8 +85,9 @@ class _Note(weakref.ref["Job[Any]"]):
 def _note(job: Job[Any], gone: Callable[[_Note], object]) -> _Note:
     note = _Note(job, gone)
     note.key = job.key
-    note.reliability = note.hinted_at = note.woken_at = None
+    note.reliability = note.hinted_at = note.claim = None
     note.accepted_at = note.asked_until = 0.0
+    note.woken_at = -math.inf
     note.merged = 0
     note.deferred = note.held_back = note.missed = False
     return note
@@ -133,14 +137,18 @@ class Expected:
         if early is None:
             return False
         note.hinted_at = note.woken_at = now
-        if _claims_end(early):
-            self._defer(note, job, now)
+        note.claim = early
         return True
 
     def patience(self, job: Job[Any]) -> float:
         """Return for how many seconds no status call is worth making, since the webhook is to be expected."""
         note = self._note(job)
-        if note is None or note.reliability is None or note.hinted_at is not None:
+        if note is None:
+            return 0.0
+        claim, note.claim = note.claim, None
+        if claim is not None and _claims_end(claim):  # its status call has been made, or is about to be
+            self._defer(note, job, note.woken_at)
+        if note.reliability is None or note.hinted_at is not None:
             return 0.0
         until = min(note.accepted_at + note.reliability.patience, note.asked_until)
         left = max(0.0, until - job.kind.clock.monotonic())
@@ -223,7 +231,7 @@ class Expected:
         note.hinted_at = now
         if job.stopped is not None:
             return "unwatched"
-        self._wake(note, job, now, again=_claims_end(hint))
+        self._wake(note, job, now, hint)
         return "woken"
 
     @staticmethod
@@ -232,20 +240,19 @@ class Expected:
             note.missed = False
             note.reliability.came_after_all()
 
-    def _wake(self, note: _Note, job: Job[Any], now: float, *, again: bool) -> None:
+    def _wake(self, note: _Note, job: Job[Any], now: float, hint: Hint) -> None:
         """Have the job asked about now, or, where a hint has just done that, when the interval is over.
 
         Args:
             note: the job's.
             job: a watched one.
             now: by the job's clock.
-            again: ask when the interval is over as well. A provider may announce an end a moment before it can tell it.
+            hint: where it claims the end and the answer is that the job goes on, that is asked once more when the
+                interval is over: a provider may announce an end a moment before it can tell it.
         """
-        if note.woken_at is None or now - note.woken_at >= WAKE_INTERVAL:
-            note.woken_at = now
+        if now - note.woken_at >= WAKE_INTERVAL:
+            note.woken_at, note.claim = now, hint
             job.kind.waker.wake(job)
-            if again:
-                self._defer(note, job, now)
         else:
             note.merged += 1
             self._defer(note, job, note.woken_at)
