@@ -74,7 +74,7 @@ async def listen(settings: Settings, *, quiet: bool) -> ExitCode:
         public_url = settings.public_url or f"http://{settings.host}:{port}"
         secret = os.environ.get(_SECRET)
         receiver = WebhookReceiver(public_url=public_url, secret=secrets.token_hex(32) if secret is None else secret)
-        url, auth_token = receiver.callback(settings.provider, new_key())
+        url, auth_token = receiver.callback_for(settings.provider, new_key())
         async with serving(receiver, listener=listener, told=_show_json if settings.json else _show):
             _announce(url, auth_token, port, settings, quiet=quiet)
             with contextlib.suppress(asyncio.CancelledError):
@@ -92,11 +92,11 @@ def _bound(settings: Settings) -> socket.socket:
         raise cannot_listen(settings.host, settings.port, error) from error
 
 
-def _announce(url: str, auth_token: str, port: int, settings: Settings, *, quiet: bool) -> None:
+def _announce(url: str, auth_token: str | None, port: int, settings: Settings, *, quiet: bool) -> None:
     if settings.json:
         write_json({"event": "ready", "url": url, "auth_token": auth_token, "port": port, "pid": os.getpid()})
     else:
-        sys.stdout.write(f"url         {url}\nauth_token  {auth_token}\n")
+        sys.stdout.write(f"url         {url}\n" + ("" if auth_token is None else f"auth_token  {auth_token}\n"))
     sys.stdout.flush()
     if not quiet:
         tell(f"listening on {settings.host}:{port} for deliveries of {settings.provider}")

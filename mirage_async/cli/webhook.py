@@ -42,14 +42,15 @@ def _listen(  # pyright: ignore[reportUnusedFunction]
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
     verbose: Verbose = False,  # noqa: ARG001 - its callback does the work
 ) -> int:
-    """Print an address and its bearer token, and show every delivery that comes, until Ctrl-C.
+    """Print an address, and its bearer token where the provider sends one; show what is delivered, until Ctrl-C.
 
     \b
     Give both to a job:  mirako.submit(..., webhook=(url, auth_token))
 
-    The address is good for a day. Its secret is MIRAGE_WEBHOOK_SECRET, so that it stays good when the command is
-    started again; without that variable every start has one of its own. Nothing is woken by a delivery and nothing is
-    bought. It ends with Ctrl-C or SIGTERM, and its exit code is 0.
+    A provider without auth_token calls the address alone. The address is good for a day. Its secret is
+    MIRAGE_WEBHOOK_SECRET, so that it stays good when the command is started again; without that variable every start
+    has one of its own. Nothing is woken by a delivery and nothing is bought. It ends with Ctrl-C or SIGTERM, and its
+    exit code is 0.
     """  # noqa: D301 - the parser wants this character
     if not 0 <= port <= _MOST_PORTS:
         raise CommandError(f"--port must be from 0 to {_MOST_PORTS}; got {port}")

@@ -128,12 +128,12 @@ class Desk:
         """Raise `ClosedError` after everything was closed."""
         self.runtime.check_open(f"{self.provider} client")
 
-    def callback(self) -> tuple[str | None, tuple[str, str] | None]:
+    def callback(self) -> tuple[str | None, tuple[str, str | None] | None]:
         """Return a key for a job to come, and where the provider may announce that job; two None without a receiver."""
         if self.runtime.webhooks is None:
             return None, None
         key = new_key()
-        return key, self.runtime.webhooks.callback(self.provider, key)
+        return key, self.runtime.webhooks.callback_for(self.provider, key)
 
     def announced(self, call: Call, parameter: str | None) -> tuple[str | None, Call]:
         """Return a key for a job to come, and the request with an address under `parameter` where that is given.
@@ -147,7 +147,7 @@ class Desk:
             msg = "callback_parameter needs a hub with a receiver: Mirage(webhooks=WebhookReceiver(...))"
             raise ConfigurationError(msg, provider=self.provider)
         key = new_key()
-        url = self.runtime.webhooks.callback_url(self.provider, key)
+        url, _ = self.runtime.webhooks.callback_for(self.provider, key)
         return key, with_callback(call, parameter, url, provider=self.provider)
 
     # --- buying ---

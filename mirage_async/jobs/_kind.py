@@ -98,7 +98,10 @@ class Hints(Protocol):
         ...
 
     def patience(self, job: Job[Any]) -> float:
-        """Return for how many seconds asking is not worth it, because a hint is to be expected; 0.0 where none is."""
+        """Return for how many seconds asking is not worth it, because a hint is to be expected; 0.0 where none is.
+
+        It is asked before the first status call and after each that found the job unfinished.
+        """
         ...
 
     def ended(self, job: Job[Any]) -> None:

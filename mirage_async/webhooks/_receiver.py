@@ -15,15 +15,18 @@ import hmac
 import logging
 import pkgutil
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mirage_async import wire
 from mirage_async._clock import Clock, SystemClock
+from mirage_async._transport import is_loopback
 from mirage_async.exceptions import ConfigurationError, InputError, WebhookVerificationError
 from mirage_async.webhooks._expected import Expected
 from mirage_async.webhooks._headers import finder
@@ -80,10 +83,11 @@ class ReceiverStatistics(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         replies: answers so far, by status.
         duplicates: signed deliveries that were taken before.
-        hints_woken: hints that had a status call made.
+        hints_woken: hints that had a status call made, or wait for the next one; several may share one.
         hints_early: hints that came before the answer to the purchase.
         hints_unknown: hints about jobs this process does not know.
-        hints_late: hints about jobs that had ended.
+        hints_late: hints about jobs that had ended, or did before their turn came.
+        hints_unwatched: hints about jobs nobody waits for any more, since the wait is over or the hub closed.
         parked: early and unknown hints that are kept for their jobs.
         expected: jobs a webhook may come for.
     """
@@ -94,6 +98,7 @@ class ReceiverStatistics(msgspec.Struct, frozen=True, kw_only=True):
     hints_early: int
     hints_unknown: int
     hints_late: int
+    hints_unwatched: int
     parked: int
     expected: int
 
@@ -143,7 +148,7 @@ class WebhookReceiver:
     Args:
         public_url: where providers reach it: http(s), without query; the provider's name and the token are added to
             its path. It is never guessed from a request. A proxy in front may have another path before the last two
-            segments.
+            segments. With http, tokens travel in clear: a `UserWarning` says so unless the host is this machine.
         secret: at least 32 random bytes, as bytes or text (`secrets.token_hex(32)`), or up to eight of them: the first
             signs, all are accepted. To rotate, put a new one first, and take the old one out after `lifetime`. All
             replicas of a service need the same.
@@ -184,7 +189,7 @@ class WebhookReceiver:
             _provider(provider): StandardWebhooks(secrets, clock=self._clock)
             for provider, secrets in (signing_secrets or {}).items()
         }
-        self.expected = Expected(self._clock)
+        self.expected = Expected(self._clock, self._public_url)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._seen = Seen(2 * TOLERANCE + 1)  # a timestamp may lie so far ahead, and be good for so long after it
@@ -210,6 +215,11 @@ class WebhookReceiver:
         """
         url, bearer = self._address(provider, key, bearer=True)
         return url, bearer or ""
+
+    def callback_for(self, provider: str, key: str) -> tuple[str, str | None]:
+        """Return what suits the way `provider` calls: `callback`, or the address alone and None."""
+        takes_token: bool = import_module(f"{wire.__name__}.{_provider(provider)}").CALLBACK_TOKEN
+        return self._address(provider, key, bearer=takes_token)
 
     def _address(self, provider: str, key: str, *, bearer: bool) -> tuple[str, str | None]:
         name = _provider(provider)
@@ -274,7 +284,8 @@ class WebhookReceiver:
         claim = self._claim(provider, token, find)
         if isinstance(claim, WebhookReply):
             return claim
-        if find("content-encoding") not in {None, "", "identity"}:
+        coding = find("content-encoding")
+        if coding and coding.lower() != "identity":  # names of codings have no case
             return _ENCODED
         if self._is_too_long(find("content-length")):
             return _TOO_LARGE
@@ -377,6 +388,7 @@ class WebhookReceiver:
             hints_early=became["early"],
             hints_unknown=became["unknown"],
             hints_late=became["late"],
+            hints_unwatched=became["unwatched"],
             parked=len(self.expected.inbox),
             expected=len(self.expected),
         )
@@ -438,6 +450,9 @@ def _checked_url(url: str) -> str:
             f"name, query and fragment; got {got}"
         )
         raise ConfigurationError(msg)
+    if url[:5].lower() == "http:" and not is_loopback(url):
+        msg = "public_url is http and not https: the tokens that open its addresses travel in clear"
+        warnings.warn(msg, UserWarning, stacklevel=3)
     return url.rstrip("/")
 
 

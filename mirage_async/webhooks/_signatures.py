@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
 from mirage_async._clock import Clock, SystemClock
 from mirage_async.exceptions import InputError, WebhookVerificationError
@@ -39,7 +39,7 @@ _SCHEME = b"v1,"
 
 
 class StandardWebhooks:
-    """Checks Standard Webhooks signatures.
+    """Checks Standard Webhooks signatures. It cannot be copied or pickled, and what shows objects shows no key of it.
 
     Args:
         secrets: one secret or up to eight, any of which may have signed: text such as "whsec_..." or bytes.
@@ -49,10 +49,10 @@ class StandardWebhooks:
         ConfigurationError: a secret is missing, short, or a placeholder.
     """
 
-    __slots__ = ("_clock", "_keys")
+    __slots__ = ("_begun", "_clock")
 
     def __init__(self, secrets: str | bytes | Sequence[str | bytes], *, clock: Clock | None = None) -> None:
-        self._keys = signing_secrets(secrets)
+        self._begun = tuple(hmac.new(key, digestmod="sha256") for key in signing_secrets(secrets))
         self._clock: Clock = SystemClock() if clock is None else clock
 
     def verify(self, headers: Headers, body: bytes | bytearray) -> str:
@@ -85,8 +85,10 @@ class StandardWebhooks:
             raise WebhookVerificationError(f"webhook-signature must hold 1 to {_MOST_SIGNATURES} signatures")
         signed = b"%b.%b.%b" % (message_id.encode(), timestamp.encode(), body)
         genuine = False
-        for key in self._keys:  # all of them, always: how long it takes tells nothing
-            expected = _SCHEME + base64.b64encode(hmac.digest(key, signed, "sha256"))
+        for begun in self._begun:  # all of them, always: how long it takes tells nothing
+            mac = begun.copy()
+            mac.update(signed)
+            expected = _SCHEME + base64.b64encode(mac.digest())
             for entry in entries:
                 genuine |= hmac.compare_digest(expected, entry)
         if not genuine:
@@ -95,5 +97,9 @@ class StandardWebhooks:
             raise WebhookVerificationError(f"webhook-timestamp is more than {TOLERANCE:g} s off")
         return message_id
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be copied or pickled: the keys would go along."""
+        raise TypeError("StandardWebhooks holds secrets and is neither copied nor pickled; make another one")
+
     def __repr__(self) -> str:
-        return f"<StandardWebhooks {len(self._keys)} secrets>"
+        return f"<StandardWebhooks {len(self._begun)} secrets>"

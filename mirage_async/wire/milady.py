@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ASPECT_RATIOS",
     "BASE_URL",
+    "CALLBACK_TOKEN",
     "KNOWN_MODELS",
     "MAX_IMAGES",
     "NAME",
@@ -36,6 +37,9 @@ __all__ = [
 
 NAME = "milady"
 BASE_URL = "https://cloud.milady.ai"
+CALLBACK_TOKEN = False
+"""No token goes along with an address to call back: whatever calls there has the address alone."""
+
 ASPECT_RATIOS = ("1:1", "16:9", "9:16", "4:3", "3:4", "21:9", "9:21")
 STYLE_PRESETS = (
     "none",

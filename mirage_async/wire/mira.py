@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASE_URL",
+    "CALLBACK_TOKEN",
     "MAX_IMAGES",
     "MAX_REFERENCES",
     "NAME",
@@ -41,6 +42,9 @@ __all__ = [
 
 NAME = "mira"
 BASE_URL = "https://api.vmira.ai"
+CALLBACK_TOKEN = False
+"""No token goes along with an address to call back: whatever calls there has the address alone."""
+
 PATH = "/v1/images/generate"
 """From the page's curl sample. Its Python sample would call another path, which the vendor's list does not have."""
 

@@ -29,6 +29,7 @@ from mirage_async.wire._wording import one_line
 
 __all__ = [
     "BASE_URL",
+    "CALLBACK_TOKEN",
     "MAX_SIDE",
     "MIN_SIDE",
     "MODELS",
@@ -36,6 +37,7 @@ __all__ = [
     "PACE",
     "credential",
     "generate_call",
+    "job_state",
     "read_status",
     "read_submitted",
     "status_call",
@@ -43,6 +45,9 @@ __all__ = [
 
 NAME = "miragic"
 BASE_URL = "https://backend.miragic.ai"
+CALLBACK_TOKEN = False
+"""No token goes along with an address to call back: whatever calls there has the address alone."""
+
 MODELS = ("flux", "turbo", "gptimage", "kontext")
 MIN_SIDE = 256
 MAX_SIDE = 2048
@@ -142,7 +147,7 @@ def read_status(reply: Reply) -> Report:
     answer = outer_fields(reply, NAME)
     data = plain(inner(answer, "data", provider=NAME)) if _has_data(answer) else {}
     word = text(data.get("status"))
-    if denies_success(answer) and _state(word) is not JobStatus.FAILED:
+    if denies_success(answer) and (word is None or job_state(word) is not JobStatus.FAILED):
         raise refusal(reply, NAME)
     if word is None:
         raise ResponseError(f"{NAME} sent no job status", provider=NAME)
@@ -160,12 +165,13 @@ def _reference(image_url: str, model: str) -> str:
     return web_address("image_url", image_url, provider=NAME)
 
 
-def _state(word: str | None) -> JobStatus | None:
-    return _STATES.get((word or "").strip().upper())
+def job_state(word: str) -> JobStatus | None:
+    """Return the state of a job that a word stands for, None for one this version does not know."""
+    return _STATES.get(word.strip().upper())
 
 
 def _report(word: str, data: dict[str, Any], answer: Fields) -> Report:
-    status, progress = _state(word), share(data.get("progress"))
+    status, progress = job_state(word), share(data.get("progress"))
     if status is None or not status.terminal:
         return Report(status=status, word=word, progress=progress)
     pieces, reason = _pieces(data) if status is JobStatus.SUCCEEDED else ((), None)

@@ -42,6 +42,7 @@ __all__ = [
     "ASPECT_RATIOS",
     "AVATAR_PACE",
     "BASE_URL",
+    "CALLBACK_TOKEN",
     "IMAGE_PACE",
     "MAX_IMAGES",
     "NAME",
@@ -50,6 +51,7 @@ __all__ = [
     "avatars_call",
     "credential",
     "generate_call",
+    "job_state",
     "read_avatar",
     "read_avatar_status",
     "read_avatar_submitted",
@@ -63,6 +65,9 @@ __all__ = [
 
 NAME = "mirako"
 BASE_URL = "https://mirako.co"
+CALLBACK_TOKEN = True
+"""Beside an address to call back, a token may be given that is sent along as `Authorization: Bearer`."""
+
 ASPECT_RATIOS = ("16:9", "1:1", "4:3", "3:2", "2:3", "3:4", "9:16")
 MAX_IMAGES = 5
 
@@ -426,11 +431,16 @@ def _reason(fields: dict[str, Any]) -> str | None:
     return one_line(said) or None if said else None
 
 
+def job_state(word: str) -> JobStatus | None:
+    """Return the state of a task that a word stands for, None for one this version does not know."""
+    return _TASK_STATES.get(word.strip().upper())
+
+
 def _task_report(answer: Fields, data: Fields, reply: Reply) -> Report | None:
     word = text(field(data, "status"))
     if word is None:
         return None
-    status = _TASK_STATES.get(word.strip().upper())
+    status = job_state(word)
     if status is None or not status.terminal:
         return Report(status=status, word=word)
     raw = _raw(answer, data)

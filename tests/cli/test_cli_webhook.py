@@ -83,7 +83,8 @@ async def test_programs_get_one_object_a_line(tmp_path: Path) -> None:
         assert ready.keys() == {"event", "url", "auth_token", "port", "pid"}
         assert ready["url"].startswith(f"http://127.0.0.1:{ready['port']}/miragic/")
         body = b'{"id": "task-1", "status": "\\u001b[2J"}'
-        assert await _post(ready["url"], body, Authorization=f"Bearer {ready['auth_token']}") == 204
+        assert ready["auth_token"] is None
+        assert await _post(ready["url"], body) == 204
         assert await _post(f"http://127.0.0.1:{ready['port']}/x", b"") == 404
         taken, refused = json.loads(await _line(process)), json.loads(await _line(process))
         ended = await _ended(process)
@@ -100,6 +101,31 @@ async def test_programs_get_one_object_a_line(tmp_path: Path) -> None:
     }
     assert (refused["answer"], refused["key"]) == (404, None)
     assert (ended.code, ended.stderr) == (ExitCode.DONE, "")
+
+
+@pytest.mark.parametrize("provider", ["milady", "mira", "miragic", "mirako"])
+async def test_the_address_is_good_for_the_way_the_provider_calls(provider: str, tmp_path: Path) -> None:
+    """As it would call after a submit of ours: with the token where one is sent along, or with the address alone."""
+    ours = WebhookReceiver(public_url="https://app.example", secret=_SECRET)
+    async with (
+        Sandbox(durations=0.05) as sandbox,
+        Mirage(base_urls=sandbox.base_urls, webhooks=ours) as mirage,
+        _listening(tmp_path, "-q", "--provider", provider) as process,
+    ):
+        options = {} if provider == "mirako" else {"callback_parameter": "callback"}
+        await mirage.submit("a fox", provider=provider, options=options)
+        for _ in range(1000):
+            if sandbox.requests:
+                break
+            await asyncio.sleep(0.01)
+        given = sandbox.requests[0].fields.get("webhook", {})
+        url = (await _line(process)).removeprefix("url         ")
+        headers: dict[str, str] = {}
+        if "auth_token" in given:
+            headers["Authorization"] = f"Bearer {(await _line(process)).removeprefix('auth_token  ')}"
+        assert await _post(url, b"{}", **headers) == 204
+        assert "204 taken" in " ".join((await _line(process)).split())
+        await _ended(process)
 
 
 async def test_an_address_stays_good_over_a_restart_with_the_same_secret(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import string
+import warnings
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -284,6 +285,24 @@ def test_a_public_url_that_leads_nowhere_is_refused(url: object) -> None:
     """It is configured, never guessed, so it has to be right."""
     with pytest.raises(ConfigurationError, match="public_url must be"):
         WebhookReceiver(public_url=cast("str", url), secret=SECRET)
+
+
+@pytest.mark.parametrize("url", ["http://app.example/hooks", "HTTP://10.0.0.7:8080", "http://0.0.0.0:8420"])
+def test_tokens_in_clear_are_warned_of_once_where_the_receiver_is_made(url: str) -> None:
+    """Whoever is on the way can use them."""
+    with pytest.warns(UserWarning, match="tokens that open its addresses travel in clear") as warned:
+        WebhookReceiver(public_url=url, secret=SECRET)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8420", "http://[::1]/hooks", "http://localhost", "https://a.example"]
+)
+def test_an_address_of_this_machine_or_under_tls_is_not_warned_of(url: str) -> None:
+    """Nobody listens in there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        WebhookReceiver(public_url=url, secret=SECRET)
 
 
 def test_the_slash_at_the_end_of_a_public_url_does_not_matter() -> None:

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from webhook_bench import BODY, DONE, RUNNING, SIGNING, Bench, signed
 
-from mirage_async.exceptions import SubmissionUncertainError, WaitTimeoutError
+from mirage_async.exceptions import ClosedError, SubmissionUncertainError, WaitTimeoutError
 from mirage_async.jobs import Job, conclude, refuse
 from mirage_async.models import JobStatus
 from mirage_async.webhooks import Hint
@@ -48,17 +48,87 @@ async def test_a_webhook_has_the_job_asked_about_at_once_and_the_answer_resolves
 
 
 async def test_the_body_is_never_believed() -> None:
-    """It says COMPLETED, the provider says running: the wait goes on, at the scheduler's own pace."""
+    """It says COMPLETED, the provider says running, twice: the wait goes on, at the scheduler's own pace."""
     bench = Bench(interval=10)
     job = await bench.accepted()
     await bench.clock.advance(1)
     bench.deliver(job)
     await bench.clock.advance(1)
     assert (job.status, bench.asked) == (JobStatus.RUNNING, [1])
+    await bench.clock.advance(9)
     bench.answer = DONE
-    await bench.clock.advance(11)
+    await bench.clock.advance(5)
     assert await soon(job.result()) == "picture of task-1"
-    assert bench.asked == [1, 11]
+    assert bench.asked == [1, 3, 13]
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["accepted", "early"])
+async def test_a_webhook_that_is_a_moment_ahead_of_the_providers_own_state_is_followed_by_a_second_look(
+    *, early: bool
+) -> None:
+    """The first status call still says running; the next is not left to the scheduler, which would take its time."""
+    bench = Bench(interval=500)
+    job = bench.job()
+    if early:
+        bench.deliver(job)
+        await bench.accept(job)
+    else:
+        await bench.accept(job)
+        bench.deliver(job)
+    await bench.clock.advance(0.5)
+    bench.answer = DONE
+    await bench.clock.advance(WAKE_INTERVAL)
+    assert await soon(job.result()) == "picture of task-1"
+    assert bench.asked == [0, WAKE_INTERVAL]
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "looks"),
+    [
+        ("mirako", "COMPLETED", 2),
+        ("mirako", " failed", 2),
+        ("mirako", "IN_PROGRESS", 1),
+        ("mirako", "finished, honestly", 1),
+        ("mirako", None, 1),
+        ("miragic", "COMPLETED", 2),
+        ("miragic", "PENDING", 1),
+        ("milady", "COMPLETED", 1),
+    ],
+)
+async def test_there_is_one_more_look_where_the_body_claims_the_end_and_never_a_third(
+    provider: str, status: str | None, looks: int
+) -> None:
+    """In the words of that provider's status; a provider that answers at once has none."""
+    bench = Bench(interval=500)
+    bench.kind = bench.make_kind(provider=provider)
+    job = await bench.accepted()
+    bench.receiver.expected.arrived(Hint(provider=provider, key=job.key, status=status))
+    await bench.clock.advance(100)
+    assert bench.asked == [0, WAKE_INTERVAL][:looks]
+    assert bench.receiver.statistics().hints_woken == 1
+
+
+async def test_an_early_webhook_that_claims_nothing_is_followed_by_one_look() -> None:
+    """The one that every hint has made."""
+    bench = Bench(interval=500)
+    job = bench.job()
+    bench.deliver(job, b"")
+    await bench.accept(job)
+    await bench.clock.advance(100)
+    assert bench.asked == [0]
+
+
+async def test_a_second_look_is_not_made_at_a_job_that_has_ended_or_is_not_waited_for() -> None:
+    """The first one was enough, or the wait is over."""
+    for wait, answer in ((1000.0, DONE), (1.0, RUNNING)):
+        bench = Bench(interval=500)
+        job = await bench.accepted(wait=wait)
+        bench.answer = answer
+        bench.deliver(job)
+        await bench.clock.advance(100)
+        assert bench.asked == [0]
+        assert bench.receiver.statistics().hints_woken == 1
+        await asyncio.gather(job.result(), return_exceptions=True)
 
 
 async def test_a_webhook_that_says_failed_does_not_fail_a_job() -> None:
@@ -129,6 +199,63 @@ async def test_a_webhook_for_a_job_whose_wait_is_over_does_no_harm() -> None:
     assert bench.deliver(job).status == 204
     await bench.clock.advance(50)
     assert len(bench.asked) == asked
+    statistics = bench.receiver.statistics()
+    assert (statistics.hints_woken, statistics.hints_unwatched) == (0, 1)
+
+
+async def test_a_webhook_after_everything_was_closed_does_no_harm() -> None:
+    """The receiver may live longer than the hub."""
+    bench = Bench()
+    job = await bench.accepted()
+    await bench.scheduler.aclose()
+    assert bench.deliver(job).status == 204
+    await bench.clock.advance(50)
+    assert bench.asked == []
+    statistics = bench.receiver.statistics()
+    assert (statistics.hints_woken, statistics.hints_unwatched) == (0, 1)
+    with pytest.raises(ClosedError):
+        await job.result()
+
+
+async def test_a_webhook_while_the_purchase_is_being_written_down_is_early() -> None:
+    """The provider's id is known by then, but nobody asks about the job yet."""
+    bench = Bench(interval=500)
+    bench.answer = DONE
+
+    class Slow(type(bench.ledger)):  # type: ignore[misc]
+        async def accepted(self, job: Job[Any]) -> None:
+            bench.deliver(job)
+
+    bench.kind = bench.make_kind(recorder=Slow())
+    job = await bench.accepted()
+    await bench.clock.advance(0)
+    assert await soon(job.result()) == "picture of task-1"
+    assert bench.receiver.statistics().hints_early == 1
+
+
+async def test_a_hint_that_waits_for_its_turn_is_counted_as_what_becomes_of_it() -> None:
+    """As woken as long as a status call is to come; as late or unwatched where none came because of it."""
+    bench = Bench(interval=1.5)
+    job = await bench.accepted()
+    for _ in range(3):
+        bench.deliver(job, b"")
+    assert bench.receiver.statistics().hints_woken == 3
+    await bench.clock.advance(1)
+    bench.answer = DONE
+    await bench.clock.advance(4)  # the scheduler's own call was quicker than their turn
+    await soon(job.result())
+    assert len(bench.asked) == 2
+    statistics = bench.receiver.statistics()
+    assert (statistics.hints_woken, statistics.hints_late) == (1, 2)
+    bench = Bench(interval=500)
+    job = await bench.accepted(wait=1)
+    for _ in range(3):
+        bench.deliver(job, b"")
+    await bench.clock.advance(4)
+    statistics = bench.receiver.statistics()
+    assert (statistics.hints_woken, statistics.hints_unwatched) == (1, 2)
+    with pytest.raises(WaitTimeoutError):
+        await job.result()
 
 
 async def test_a_webhook_for_a_job_of_another_provider_wakes_nobody() -> None:

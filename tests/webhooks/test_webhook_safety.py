@@ -13,7 +13,7 @@ from webhook_bench import DONE, PACE, RUNNING, Bench
 from mirage_async.jobs import Job, NullHints
 from mirage_async.models import JobStatus
 from mirage_async.scheduler import AdaptiveInterval, BackoffInterval, FixedInterval, Scheduler
-from mirage_async.webhooks._expected import Expected
+from mirage_async.webhooks._expected import IN_TIME
 from mirage_async.webhooks._reliability import Reliability
 
 if TYPE_CHECKING:
@@ -36,15 +36,32 @@ async def soon(work: Awaitable[T]) -> T:
 # --- what is learned ---
 
 
-def test_before_anything_is_known_a_job_is_left_alone_for_twice_its_typical_duration() -> None:
-    """Whoever sets a receiver up expects it to be reached."""
-    assert Reliability(15.0).patience == 30.0
-    assert Reliability(15.0).share == 1.0
+def test_before_the_first_webhook_nobody_waits_for_one() -> None:
+    """However long jobs are known to take: an address that leads nowhere must not cost anybody time."""
+    reliability = Reliability()
+    assert (reliability.patience, reliability.share) == (0.0, 1.0)
+    reliability.missed(10.0)
+    assert reliability.patience == 0.0
+    reliability.came(10.0)
+    assert reliability.patience > 10.0
+
+
+def test_a_job_whose_webhook_did_not_come_teaches_how_long_jobs_take() -> None:
+    """Unless it was found late because the webhook was waited for: then only that it did not last longer."""
+    reliability, same = Reliability(), Reliability()
+    reliability.missed(10.0)
+    reliability.came_after_all()
+    same.came(10.0)
+    assert reliability.patience == same.patience == 20.0
+    reliability.missed(20.0, held_back=True)
+    assert reliability.patience == 20.0
+    reliability.missed(2.0, held_back=True)
+    assert reliability.patience == 18.0  # two means of 9 s
 
 
 def test_patience_follows_the_durations_as_tcps_does() -> None:
     """Mean plus four deviations, computed by the rules of RFC 6298 here, and never more than two means."""
-    reliability = Reliability(100.0)
+    reliability = Reliability()
     reliability.came(10.0)
     assert reliability.patience == 20.0  # three means are cut to two
     mean, deviation = 10.0, 5.0
@@ -58,18 +75,19 @@ def test_patience_follows_the_durations_as_tcps_does() -> None:
 
 def test_some_webhooks_that_do_not_come_end_the_patience_and_some_that_do_restore_it() -> None:
     """Without a history it takes three, after a long good one nine; then three or four good ones win it back."""
-    fresh, proven = Reliability(10.0), Reliability(10.0)
+    fresh, proven = Reliability(), Reliability()
     for _ in range(100):
         proven.came(10.0)
     counts = []
     for reliability in (fresh, proven):
         missed = 0
-        while reliability.patience:
-            reliability.missed()
+        while not reliability.fails:
+            reliability.missed(20.0, held_back=True)
             missed += 1
         counts.append(missed)
     assert counts == [3, 9]
     assert 0 < proven.share <= 0.5
+    assert proven.patience == 0.0
     came = 0
     while not proven.patience:
         proven.came(10.0)
@@ -80,14 +98,26 @@ def test_some_webhooks_that_do_not_come_end_the_patience_and_some_that_do_restor
 
 def test_a_webhook_that_came_after_all_counts() -> None:
     """Polling was a moment quicker; that is not the webhook's fault."""
-    reliability = Reliability(10.0)
+    reliability = Reliability()
     for _ in range(20):
-        reliability.missed()
+        reliability.missed(10.0)
         reliability.came_after_all()
     assert reliability.share > 0.9
 
 
 # --- what the scheduler does with it ---
+
+
+async def announced(bench: Bench, *, after: float) -> None:
+    """Let a job take so long and be announced, so that the next webhook is counted on."""
+    job = await bench.accepted()
+    await bench.clock.advance(after)
+    bench.answer = DONE
+    bench.deliver(job)
+    await bench.clock.advance(0)
+    await soon(job.result())
+    bench.answer = RUNNING
+    bench.asked.clear()
 
 
 class Service:
@@ -106,6 +136,8 @@ class Service:
         self._mean = mean
         self._ends: dict[str, float] = {}
         self.oldest = 0.0  # of the last run's jobs when they were seen finished, in seconds
+        self.patience = 0.0  # the most that one of them was begun with
+        self.overdue = 0.0  # the most by which one was seen finished after both its end and its patience
 
     async def _look(self, job: Job[Any]) -> Report:
         return DONE if self.bench.clock.monotonic() >= self._ends[job.key] else RUNNING
@@ -114,8 +146,10 @@ class Service:
         """Run so many jobs, one begun after the other; return their mean number of polls and their mean delay."""
         bench, clock = self.bench, self.bench.clock
         jobs: list[Job[str]] = []
+        asked_from: dict[str, float] = {}
         for _ in range(number):
             job = await bench.accepted()
+            asked_from[job.key] = clock.monotonic() + bench.receiver.expected.patience(job)
             duration = self._dice.lognormvariate(0.0, 0.3) * self._mean
             self._ends[job.key] = clock.monotonic() + duration
             if webhooks:
@@ -126,6 +160,9 @@ class Service:
         for job in jobs:
             await soon(job.result())
         delays = [(job.detected_at or 0.0) - self._ends[job.key] for job in jobs]
+        self.patience = max(asked_from[job.key] - job.submitted_at for job in jobs)
+        due = [max(self._ends[job.key], asked_from[job.key]) for job in jobs]
+        self.overdue = max((job.detected_at or 0.0) - at for job, at in zip(jobs, due, strict=True))
         self.oldest = max((job.detected_at or 0.0) - job.submitted_at for job in jobs)
         return sum(job.polls for job in jobs) / number, sum(delays) / number
 
@@ -145,6 +182,7 @@ POLICIES: dict[str, Any] = {
 async def test_where_webhooks_come_there_is_hardly_a_poll_beside_the_verifying_one(policy: str) -> None:
     """Whatever the policy, which alone would ask several times for each job."""
     service = Service(POLICIES[policy]())
+    await service.run(20, webhooks=True)
     polls, delay = await service.run(60, webhooks=True)
     assert 1.0 <= polls <= 1.1
     assert delay < 0.5
@@ -182,10 +220,12 @@ async def test_where_they_come_back_polling_goes_back() -> None:
 async def test_a_job_with_little_time_is_asked_about_while_there_is_some() -> None:
     """However patient the receiver is, half of a wait is the most that goes by without asking."""
     bench = Bench(interval=1)
+    await announced(bench, after=30)
+    began = bench.clock.monotonic()
     job = await bench.accepted(wait=20)
     bench.answer = DONE
     await bench.clock.advance(12)
-    assert bench.asked == [10]
+    assert [at - began for at in bench.asked] == [10]
     assert await soon(job.result()) == "picture of task-1"
 
 
@@ -232,15 +272,138 @@ async def test_the_kinds_of_jobs_that_are_learned_about_are_bounded() -> None:
     assert len(bench.receiver.expected._kinds) == 512
 
 
-def test_where_a_document_names_no_duration_three_intervals_are_one() -> None:
-    """As Mirako's own figures relate."""
+async def test_nothing_is_learned_from_a_job_that_has_not_ended() -> None:
+    """Its wait is over, or everything was closed."""
     bench = Bench()
-    bench.kind = bench.make_kind(pace=type(PACE)(first=3, interval=5, maximum=15, max_wait=1000))
-    job: Job[str] = Job(bench.kind)
-    expected = Expected(bench.clock)
-    expected.expect(job)
-    assert expected.reliability_of("mirako") is None
-    expected.accepted(job, 1000.0)
-    assert expected.patience(job) == 30.0
-    expected.ended(job)  # which it has not: nothing is learned
-    assert expected.reliability_of("mirako") == 1.0
+    job = bench.job()
+    assert bench.receiver.expected.reliability_of("mirako") is None
+    bench.receiver.expected.accepted(job, 1000.0)
+    bench.receiver.expected.ended(job)
+    assert bench.receiver.expected.reliability_of("mirako") == 1.0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_where_no_webhook_ever_comes_a_receiver_changes_nothing(policy: str) -> None:
+    """From the very first job on, with a wrong address: the same status calls at the same moments as without."""
+    results = []
+    for hints in (True, False):
+        service = Service(POLICIES[policy](), mean=2.0)
+        if not hints:
+            service.bench.kind.hints = NullHints()
+        first = await service.run(1, webhooks=False)
+        results.append((first, service.oldest, await service.run(20, webhooks=False), service.oldest))
+        await service.aclose()
+    assert results[0] == results[1]
+    assert results[0][1] <= 5.0  # a job of some 2 s, which Mirako's document is taken to say lasts 60 s here
+
+
+async def test_what_one_account_was_announced_nobody_else_counts_on() -> None:
+    """Another key may be set up in another way."""
+    bench = Bench(interval=1)
+    await announced(bench, after=30)
+    job = await bench.accepted()
+    assert bench.receiver.expected.patience(job) == 60.0
+    bench.kind = bench.make_kind()  # with an account of its own
+    assert bench.receiver.expected.patience(await bench.accepted()) == 0.0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_jobs_that_wait_together_when_webhooks_stop_are_found_within_one_expected_duration(policy: str) -> None:
+    """Each was begun when webhooks were trusted, and none of them is announced."""
+    service = Service(POLICIES[policy]())
+    await service.run(30, webhooks=True)
+    polls, delay = await service.run(100, webhooks=False, gap=0.1)
+    expected = 60.0 * math.exp(0.3**2 / 2)
+    assert expected < service.patience <= 2.2 * expected  # two means, as well as they are known after thirty jobs
+    assert service.overdue <= 1.2 * PACE.maximum  # the longest that polling alone would leave it
+    assert delay <= 1.2 * expected
+    assert polls < 3
+    await service.aclose()
+
+
+# --- what is said about it ---
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the receiver has warned of."""
+    return [record.getMessage() for record in caplog.records if record.name == "mirage_async.webhooks"]
+
+
+async def test_three_jobs_without_a_webhook_are_told_of_once_with_the_address(caplog: pytest.LogCaptureFixture) -> None:
+    """And with nothing of it that is secret."""
+    service = Service(FixedInterval(1, jitter=0), mean=2.0)
+    await service.run(2, webhooks=False)
+    assert warnings_in(caplog) == []
+    await service.run(1, webhooks=False)
+    (warning,) = warnings_in(caplog)
+    assert "webhooks of mirako do not seem to arrive at https://app.example/hooks:" in warning
+    await service.run(20, webhooks=False)
+    assert len(warnings_in(caplog)) == 1
+    await service.aclose()
+
+
+async def test_trust_that_is_lost_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """One that does not come is no reason."""
+    service = Service(FixedInterval(5, jitter=0))
+    await service.run(30, webhooks=True)
+    await service.run(3, webhooks=False)
+    assert warnings_in(caplog) == []
+    await service.run(15, webhooks=False)
+    assert len(warnings_in(caplog)) == 1
+    await service.aclose()
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
+async def test_webhooks_that_are_only_slower_than_polling_prove_themselves(
+    caplog: pytest.LogCaptureFixture, *, kept: bool
+) -> None:
+    """Each comes after a status call has told the end, and for a job that may be gone by then."""
+    bench = Bench(interval=1)
+    jobs: list[Job[str]] = []
+    for _ in range(10):
+        job = await bench.accepted()
+        twin: Job[str] = Job(bench.kind, key=job.key, id="task-1", status=JobStatus.QUEUED)  # to deliver about
+        bench.answer = DONE
+        await bench.clock.advance(bench.receiver.expected.patience(job) or 1)
+        await soon(job.result())
+        if kept:
+            jobs.append(job)
+        del job
+        await bench.clock.advance(IN_TIME - 0.1)
+        assert bench.deliver(twin).status == 204
+        bench.answer = RUNNING
+    await bench.clock.advance(100)
+    assert bench.receiver.expected.reliability_of("mirako") == 1.0
+    assert bench.receiver.expected.patience(await bench.accepted()) > 0
+    assert bench.receiver.statistics().hints_late == 10
+    assert warnings_in(caplog) == []
+
+
+async def test_of_two_handles_on_one_job_each_ends_for_itself() -> None:
+    """The webhook that comes after both is late for the one that ended last."""
+    bench = Bench(interval=1)
+    first = await bench.accepted()
+    bench.answer = DONE
+    await bench.clock.advance(1)
+    await soon(first.result())
+    second: Job[str] = Job(bench.kind, key=first.key)
+    bench.receiver.expect(second)
+    await bench.accept(second)
+    await bench.clock.advance(IN_TIME - 0.5)
+    await soon(second.result())
+    await bench.clock.advance(1)  # the webhook of the first is given up
+    bench.deliver(second)
+    assert bench.receiver.expected.reliability_of("mirako") == pytest.approx((1 + 2) / (1 + 0.9 + 2))
+
+
+async def test_a_webhook_that_is_far_too_late_is_as_good_as_none() -> None:
+    """Nobody can count on it."""
+    bench = Bench(interval=1)
+    job = await bench.accepted()
+    bench.answer = DONE
+    await bench.clock.advance(1)
+    await soon(job.result())
+    await bench.clock.advance(IN_TIME + 0.1)
+    bench.deliver(job)
+    assert bench.receiver.expected.reliability_of("mirako") == pytest.approx(2 / 3)
+    assert bench.receiver.expected.patience(await bench.accepted()) == 0.0

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import base64
+import copy
+import gc
 import hashlib
 import hmac
+import io
 import itertools
 import os
+import pickle
 import random
 import time
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import rich
 import standardwebhooks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.pretty import pretty_repr
 from webhook_bench import SIGNING, signed
 
 from mirage_async.exceptions import ConfigurationError, InputError, WebhookVerificationError
 from mirage_async.testing import FakeClock
 from mirage_async.webhooks import StandardWebhooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LONGER = int(os.environ.get("MIRAGE_FUZZ", "1"))
 MUTATIONS = LONGER * 5_000
@@ -190,8 +200,26 @@ def test_bytes_are_a_key_as_they_are() -> None:
 
 
 def test_it_shows_no_secret() -> None:
-    """Not in its repr."""
-    assert repr(verifier()) == "<StandardWebhooks 1 secrets>"
+    """Not in its repr, and not to what looks at everything an object holds."""
+    one = verifier()
+    assert repr(one) == pretty_repr(one) == "<StandardWebhooks 1 secrets>"
+    shown = io.StringIO()
+    rich.inspect(one, console=Console(file=shown, width=500), private=True, value=True)
+    key = base64.b64decode(SIGNING.removeprefix("whsec_"))
+    assert "StandardWebhooks" in shown.getvalue()
+    assert repr(key)[2:-1] not in shown.getvalue()
+    assert all(key.hex() not in str(getattr(one, name)) for name in one.__slots__)
+    assert not any(key in gc.get_referents(held) for held in (one, *gc.get_referents(one)))
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
+def test_its_secrets_go_nowhere(take: Callable[[object], object]) -> None:
+    """It is refused in words that say why, in whatever holds it as well."""
+    for holder in (verifier(), [verifier()]):
+        if take is copy.copy and isinstance(holder, list):
+            continue  # the copy holds the same one
+        with pytest.raises(TypeError, match="StandardWebhooks holds secrets and is neither copied nor pickled"):
+            take(holder)
 
 
 # --- the reference library as judge ---
