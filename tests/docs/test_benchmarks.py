@@ -1,4 +1,4 @@
-"""The simulated day is lived through as a reader would, on virtual time and in its short form; its marks are real."""
+"""Benchmarks in their short form, run as a reader would run them, and held to what depends on no machine."""
 
 from __future__ import annotations
 
@@ -10,17 +10,41 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_day_of_drift_cold_starts_an_outage_and_a_lying_bar_is_cheap_in_every_hour() -> None:
-    """Two days of 3550 jobs: near the best schedules, in no hour dearer than without learning, fooled by no bar."""
-    script = ROOT / "benchmarks" / "polling.py"
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", str(script), "--day", "--quick", "--json", "--seed", "0"],
+def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a benchmark with warnings as errors."""
+    return subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            str(ROOT / "benchmarks" / script),
+            *options,
+            "--quick",
+            "--json",
+            "--seed",
+            "0",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+def test_a_generation_takes_exactly_the_requests_that_are_needed() -> None:
+    """The server counts as many requests of ours as of a loop by hand: none is sent twice, and none fails."""
+    ours = ("mirage_async", "mirage_async, learning", "mirage_async, Miragic")
+    ended = run("client_overhead.py", "--without-peers", "--only", *ours, "--at-once", "1", "--repeats", "5")
+    rows = json.loads(ended.stdout)
+    assert [row["name"] for row in rows] == list(ours)
+    assert [(row["requests"], row["raw_requests"]) for row in rows] == [(4, 4), (4, 4), (5, 5)]
+    assert not any(row["failures"] for row in rows)
+
+
+def test_a_day_of_drift_cold_starts_an_outage_and_a_lying_bar_is_cheap_in_every_hour() -> None:
+    """Two days of 3550 jobs: near the best schedules, in no hour dearer than without learning, fooled by no bar."""
+    ended = run("polling.py", "--day")
     assert (ended.returncode, ended.stderr) == (0, "")
     day = json.loads(ended.stdout)
     ours, prior, backoff, loops, fixed = day["policies"].values()
