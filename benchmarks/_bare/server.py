@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import multiprocessing
 import socket
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from benchmarks._bare.dialects import Book, Plan, router
+from benchmarks._child import START_LIMIT, serving_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection
 
 __all__ = ["bare_server", "counts", "new_fast_loop"]
 
-START_LIMIT = 30.0  # seconds for the process to come up
 _BACKLOG = 4096
 _END_OF_HEAD = b"\r\n\r\n"
 
@@ -77,25 +76,9 @@ def _end_of_chunks(buffer: bytes, at: int) -> int:
     return -1
 
 
-@contextmanager
-def bare_server(plan: Plan) -> Generator[str]:
+def bare_server(plan: Plan) -> AbstractContextManager[str]:
     """Run the server in a child process and yield its address; it ends with the block, or with this process."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    child = context.Process(target=_serve, args=(theirs, plan), daemon=True)
-    child.start()
-    theirs.close()
-    try:
-        if not ours.poll(START_LIMIT):
-            msg = f"the server's process did not come up within {START_LIMIT:g} s"
-            raise TimeoutError(msg)
-        yield ours.recv()
-    finally:
-        ours.close()
-        child.join(timeout=5)
-        if child.is_alive():
-            child.terminate()
-            child.join()
+    return serving_in_child(_serve, plan)
 
 
 def _serve(connection: Connection, plan: Plan) -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
-import multiprocessing
 import socket
 import struct
 import threading
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
+from benchmarks._child import serving_in_child
+
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection
 
 __all__ = ["serving"]
 
 SIZES = (64 << 10, 1 << 20, 5 << 20, 20 << 20, 30 << 20)  # bytes of a picture; the smallest warms a client up
-START_LIMIT = 60.0  # seconds for the server's process to come up
 
 
 def png(size: int, seed: int) -> bytes:
@@ -97,22 +98,6 @@ def _declared(head: bytes) -> int:
     return 0
 
 
-@contextmanager
-def serving(seed: int) -> Generator[str]:
+def serving(seed: int) -> AbstractContextManager[str]:
     """Run the server in a process of its own and yield its origin; it ends with the block, or with this process."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    child = context.Process(target=_serve, args=(theirs, seed), daemon=True)
-    child.start()
-    theirs.close()
-    try:
-        if not ours.poll(START_LIMIT):
-            msg = f"the server's process did not come up within {START_LIMIT:g} s"
-            raise TimeoutError(msg)
-        yield ours.recv()
-    finally:
-        ours.close()
-        child.join(timeout=5)
-        if child.is_alive():
-            child.terminate()
-            child.join()
+    return serving_in_child(_serve, seed)
