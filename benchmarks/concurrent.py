@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import json
 import math
-import multiprocessing
 import random
 import resource
 import statistics
@@ -29,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from benchmarks._child import serving_in_child
 from mirage_async import Limits, Mirage
 from mirage_async.exceptions import MirageError
 from mirage_async.sandbox import Sandbox
@@ -46,7 +46,6 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
     "milady": ("16:9", "1:1", "4:3", "9:16"),
 }
 PROMPT = "a lighthouse in the fog"  # one prompt, so that the sandbox draws few pictures and serves many
-START_LIMIT = 30.0  # seconds for the sandbox's process to come up
 
 
 @dataclass(kw_only=True)
@@ -149,22 +148,8 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 @contextmanager
 def sandbox_process(*, seed: int, durations: float) -> Generator[dict[str, str]]:
     """Run a sandbox in a child process and yield its addresses; it ends with the block, or with this process."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    child = context.Process(target=serve, args=(theirs, seed, durations), daemon=True)
-    child.start()
-    theirs.close()
-    try:
-        if not ours.poll(START_LIMIT):
-            msg = f"the sandbox's process did not come up within {START_LIMIT:g} s"
-            raise TimeoutError(msg)
-        yield ours.recv()
-    finally:
-        ours.close()
-        child.join(timeout=5)
-        if child.is_alive():
-            child.terminate()
-            child.join()
+    with serving_in_child(serve, seed, durations) as (base_urls, _):
+        yield base_urls
 
 
 def serve(connection: Connection, seed: int, durations: float) -> None:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks._decode.server import serving
 from benchmarks._decode.trials import DOWNLOADS, MB, WAYS, Figures
+from benchmarks._mark import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -82,21 +83,6 @@ class Row:
     traced: Spread
     resident: Spread
     stall: Spread
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """A figure with its bound."""
-
-    name: str
-    figure: float
-    bound: float
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        """Whether the figure is as good as its bound."""
-        return self.figure >= self.bound if self.at_least else self.figure <= self.bound
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,6 @@ import base64
 import http.client
 import io
 import json
-import multiprocessing
 import os
 import resource
 import statistics
@@ -41,6 +40,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks._child import START_LIMIT, serving_in_child
 from mirage_async.sandbox import Sandbox
 from mirage_async.testing import sandboxed
 
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from mirage_async import GeneratedImage
 
 COMMAND = (sys.executable, "-m", "mirage_async", "sandbox", "--port", "0", "-q")
-START_LIMIT = 30.0  # seconds for a process to come up
 START_BOUND = 0.5  # seconds; a test suite should not notice that it started a server
 UNFINISHED = 3600.0  # seconds; longer than any run, so that a job stays unfinished
 BATCH = 50  # requests sent in one go where the client must cost next to nothing
@@ -270,22 +269,8 @@ class Server:
 @contextmanager
 def sandbox_process(*, seed: int, durations: float) -> Generator[Server]:
     """Run a sandbox in a child process; it ends with the block, or with this process."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    child = context.Process(target=serve, args=(theirs, seed, durations), daemon=True)
-    child.start()
-    theirs.close()
-    try:
-        if not ours.poll(START_LIMIT):
-            msg = f"the sandbox's process did not come up within {START_LIMIT:g} s"
-            raise TimeoutError(msg)
-        yield Server(url=ours.recv(), pipe=ours)
-    finally:
-        ours.close()
-        child.join(timeout=5)
-        if child.is_alive():
-            child.terminate()
-            child.join()
+    with serving_in_child(serve, seed, durations) as (url, pipe):
+        yield Server(url=url, pipe=pipe)
 
 
 def serve(connection: Connection, seed: int, durations: float) -> None:

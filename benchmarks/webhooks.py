@@ -25,6 +25,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks._mark import Mark
 from benchmarks._webhooks.jobs import Latency, Waiting, measure_latency, measure_waiting
 from benchmarks._webhooks.throughput import Throughput, measure_throughput
 
@@ -60,28 +61,13 @@ QUICK = Size(requests=1_000, repeats=9, deliveries=50, jobs=500, durations=(4.0,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
-    """A figure and what it has to be."""
-
-    name: str
-    figure: float
-    bound: float
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        """Whether it is."""
-        return self.figure >= self.bound if self.at_least else self.figure <= self.bound
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """All of it."""
 
     throughput: Sequence[Throughput]
     latency: Latency
     waiting: Waiting
-    targets: Sequence[Target]
+    targets: Sequence[Mark]
 
 
 def measure(size: Size, seed: int) -> Report:
@@ -90,13 +76,13 @@ def measure(size: Size, seed: int) -> Report:
     latency = asyncio.run(measure_latency(repeats=size.deliveries, seed=seed))
     waiting = asyncio.run(measure_waiting(jobs=size.jobs, durations=size.durations, seed=seed))
     targets = [
-        Target(
+        Mark(
             name=f"receiver / bare handler, {one.connections} connections", figure=one.ratio, bound=RATIO, at_least=True
         )
         for one in throughput
     ]
-    targets.append(Target(name="status calls a job", figure=waiting.polls_per_job, bound=POLLS))
-    targets.append(Target(name="deliveries refused", figure=waiting.refused, bound=0))
+    targets.append(Mark(name="status calls a job", figure=waiting.polls_per_job, bound=POLLS))
+    targets.append(Mark(name="deliveries refused", figure=waiting.refused, bound=0))
     return Report(throughput=throughput, latency=latency, waiting=waiting, targets=targets)
 
 

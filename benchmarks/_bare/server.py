@@ -6,14 +6,14 @@ import asyncio
 import http.client
 import json
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from benchmarks._bare.dialects import Book, Plan, router
 from benchmarks._child import START_LIMIT, serving_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Generator
     from multiprocessing.connection import Connection
 
 __all__ = ["bare_server", "counts", "new_fast_loop"]
@@ -76,9 +76,11 @@ def _end_of_chunks(buffer: bytes, at: int) -> int:
     return -1
 
 
-def bare_server(plan: Plan) -> AbstractContextManager[str]:
+@contextmanager
+def bare_server(plan: Plan) -> Generator[str]:
     """Run the server in a child process and yield its address; it ends with the block, or with this process."""
-    return serving_in_child(_serve, plan)
+    with serving_in_child(_serve, plan) as (address, _):
+        yield address
 
 
 def _serve(connection: Connection, plan: Plan) -> None:

@@ -59,27 +59,11 @@ def raw_side(dialect: str) -> Side:
     return opened
 
 
-def _mirako(policy: Callable[[], _AtOnce | _LearningAtOnce]) -> Side:
+def _ours(kind: type[MirakoClient | MiragicClient], policy: Callable[[], _AtOnce | _LearningAtOnce]) -> Side:
     @asynccontextmanager
     async def opened(base_url: str) -> AsyncGenerator[Generate]:
         scheduler = Scheduler(policy=policy())
-        async with MirakoClient(KEY, base_url=base_url, limits=_LIMITS, scheduler=scheduler) as client:
-
-            async def generate() -> None:
-                job = await client.submit(PROMPT)
-                generation = await job
-                check(await generation.image.read())
-
-            yield generate
-
-    return opened
-
-
-def _miragic(policy: Callable[[], _AtOnce | _LearningAtOnce]) -> Side:
-    @asynccontextmanager
-    async def opened(base_url: str) -> AsyncGenerator[Generate]:
-        scheduler = Scheduler(policy=policy())
-        async with MiragicClient(KEY, base_url=base_url, limits=_LIMITS, scheduler=scheduler) as client:
+        async with kind(KEY, base_url=base_url, limits=_LIMITS, scheduler=scheduler) as client:
 
             async def generate() -> None:
                 job = await client.submit(PROMPT)
@@ -99,8 +83,8 @@ def check(data: bytes) -> None:
 
 
 OURS: dict[str, tuple[str, Side]] = {
-    "mirage_async": ("mirako", _mirako(_AtOnce)),
-    "mirage_async, learning": ("mirako", _mirako(_LearningAtOnce)),
-    "mirage_async, Miragic": ("miragic", _miragic(_AtOnce)),
+    "mirage_async": ("mirako", _ours(MirakoClient, _AtOnce)),
+    "mirage_async, learning": ("mirako", _ours(MirakoClient, _LearningAtOnce)),
+    "mirage_async, Miragic": ("miragic", _ours(MiragicClient, _AtOnce)),
 }
 """Our sides by name: the dialect whose exchange they make, and how they are opened."""

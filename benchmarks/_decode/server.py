@@ -8,15 +8,14 @@ import socket
 import struct
 import threading
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from random import Random
 from typing import TYPE_CHECKING
 
 from benchmarks._child import serving_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Generator, Mapping
     from multiprocessing.connection import Connection
 
 __all__ = ["serving"]
@@ -98,6 +97,8 @@ def _declared(head: bytes) -> int:
     return 0
 
 
-def serving(seed: int) -> AbstractContextManager[str]:
+@contextmanager
+def serving(seed: int) -> Generator[str]:
     """Run the server in a process of its own and yield its origin; it ends with the block, or with this process."""
-    return serving_in_child(_serve, seed)
+    with serving_in_child(_serve, seed) as (address, _):
+        yield address
