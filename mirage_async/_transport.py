@@ -15,6 +15,7 @@ file.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import ipaddress
 import math
@@ -105,6 +106,12 @@ class Endpoint:
     def identity(self) -> tuple[URL, str, str]:
         """What makes it one account at one address; holds the key."""
         return self.base_url, self._name, self._value
+
+    @property
+    def alias(self) -> str:
+        """A short name for that, 12 hexadecimal digits, which tells nothing of the key."""
+        text = "\n".join((str(self.base_url), self._name, self._value))
+        return hashlib.blake2b(text.encode(), digest_size=6, person=b"mirage_async").hexdigest()
 
     def same_as(self, other: Endpoint) -> bool:
         """Whether both are one account at one address."""

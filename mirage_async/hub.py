@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,9 +11,11 @@ import msgspec
 from mirage_async.clients import ProviderClient, Providers
 from mirage_async.clients._base import SharedOptions, check_options
 from mirage_async.clients._inputs import is_several
+from mirage_async.clients._recovery import Recovery, checked_decision
 from mirage_async.clients._runtime import Runtime
-from mirage_async.exceptions import ClosedError, InputError
-from mirage_async.jobs import Job, read_token
+from mirage_async.exceptions import ClosedError, ConfigurationError, InputError
+from mirage_async.jobs import Job, checked_wait, read_token
+from mirage_async.journal import Journal
 from mirage_async.models import Generation, ImageRequest
 from mirage_async.scheduler import Limits, Scheduler, SchedulerStatistics
 
@@ -22,10 +25,13 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from mirage_async.clients._recovery import OnUncertain
     from mirage_async.models import ImageInput
     from mirage_async.webhooks import WebhookReceiver
 
 __all__ = ["Mirage", "MirageStatistics"]
+
+_KEY = re.compile(r"[0-9a-f]{32}")
 
 
 class MirageStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +62,8 @@ class Mirage(Providers):
         scheduler: decides when to ask about jobs; None follows the providers' documents. It is closed with the hub.
         webhooks: where providers can call back. Mirako's jobs are then submitted with an address of the receiver's,
             and asked about when that is called; see `mirage_async.webhooks`. None leaves it to the scheduler.
+        journal: keeps what was paid for over the end of the process; see `mirage_async.journal`. It is closed with the
+            hub. None keeps nothing.
         proxy: address of an HTTP proxy for everything the hub sends.
         session: your own `aiohttp.ClientSession` for the API calls; it is never closed here.
         timeout: seconds to wait for one answer; see `ProviderClient`.
@@ -63,7 +71,7 @@ class Mirage(Providers):
         resend_uncertain: see `ProviderClient`; off by default, since it can make you pay twice.
 
     Raises:
-        InputError: a mapping names a provider that does not exist, or `webhooks` is no receiver.
+        InputError: a mapping names a provider that does not exist, `webhooks` is no receiver, or `journal` no journal.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Mirage(Providers):
         limits: Limits | Mapping[str, Limits] | None = None,
         scheduler: Scheduler | None = None,
         webhooks: WebhookReceiver | None = None,
+        journal: Journal | None = None,
         proxy: str | None = None,
         session: aiohttp.ClientSession | None = None,
         timeout: float | None = None,
@@ -94,8 +103,10 @@ class Mirage(Providers):
         for each in (*self._limits.values(), self._default_limits):
             check_options({**self._options, "limits": each})
         _check_receiver(webhooks)
-        self._runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy, webhooks=webhooks)
+        _check_journal(journal)
+        self._runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy, webhooks=webhooks, journal=journal)
         self._clients: dict[str, ProviderClient] = {}
+        self._recovery = None if journal is None else Recovery(self._runtime, journal, self.client)
 
     def _by_provider(self, name: str, mapping: Mapping[str, Any] | None) -> dict[str, Any]:
         if mapping is not None and not isinstance(mapping, Mapping):
@@ -151,8 +162,14 @@ class Mirage(Providers):
             raise ClosedError(msg)
 
     async def __aenter__(self) -> Self:
-        """Return the hub; nothing is opened before the first request."""
+        """Return the hub; nothing is opened before the first request.
+
+        With a journal, what the processes before have learned about how long jobs take is read from it.
+        """
         self._check_open()
+        if self._recovery is not None:
+            self._recovery.listen()
+            await self._runtime.take_over_learned()
         return self
 
     async def __aexit__(
@@ -214,7 +231,7 @@ class Mirage(Providers):
             options=options,
             max_wait=max_wait,
         )
-        return await self.client(request.provider).generate_request(request)
+        return await self._buyer(request).generate_request(request)
 
     async def submit(
         self,
@@ -261,7 +278,56 @@ class Mirage(Providers):
             options=options,
             max_wait=max_wait,
         )
-        return await self.client(request.provider).submit_request(request)
+        return await self._buyer(request).submit_request(request)
+
+    def _buyer(self, request: ImageRequest) -> ProviderClient:
+        """Return the client that buys a request, under the caller's own key if it has one."""
+        client, key = self.client(request.provider), request.key
+        if key is None:
+            return client
+        if self._recovery is None:
+            msg = f"key needs a journal, which remembers what was bought under it: Mirage(journal=...); got {key!r}"
+            raise InputError(msg)
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            msg = f"key must be 32 lowercase hexadecimal digits, as uuid.uuid4().hex is; got {key!r:.60}"
+            raise InputError(msg)
+        return client.keyed(key)
+
+    async def recover(
+        self, *, on_uncertain: OnUncertain = "report", any_account: bool = False, max_wait: float | None = None
+    ) -> list[Job[Any]]:
+        """Return the jobs that earlier processes paid for, or may have, and that nobody has had the outcome of.
+
+        Call it at the start. Jobs the provider has accepted are asked about at once, finished ones hold their result. A
+        purchase of which only the intent is on record is first looked for: in Mirako's list of avatars, and among the
+        webhooks that come within the time such a job takes. Its job has the status "submitting" meanwhile, and awaiting
+        it raises `SubmissionUncertainError` if that was in vain, unless `on_uncertain` says otherwise. A result may
+        come twice, where a process ended just after it was handed over, but never not at all.
+
+        A job whose provider has no key here, or another account's, is logged and stays in the journal. So does what a
+        process that is still alive works on.
+
+        Args:
+            on_uncertain: what to do about a purchase that may have been made: "report" it; "resubmit" it, which can
+                make you pay twice and needs the request, kept by `Journal(store_prompts=True)`; "abandon" it, so that
+                it is never returned again. Or a function, plain or async, of its `journal.Entry` that returns one of
+                these.
+            any_account: take the jobs of other keys and addresses of the same provider, too, as after a change of keys.
+            max_wait: seconds to watch each job; None takes the default of its kind.
+
+        Raises:
+            ConfigurationError: the hub has no journal.
+            InputError: an argument out of range.
+            JournalError: the journal cannot be read or written.
+        """
+        self._check_open()
+        if self._recovery is None:
+            msg = "there is nothing to recover from without a journal: Mirage(journal=Journal(...))"
+            raise ConfigurationError(msg)
+        wait = None if max_wait is None else checked_wait(max_wait)
+        return await self._recovery.recover(
+            on_uncertain=checked_decision(on_uncertain), any_account=any_account, max_wait=wait
+        )
 
     def _request(self, prompt: str | ImageRequest, **fields: Any) -> ImageRequest:
         """Build the request from a prompt, or lay the fields that are given over a whole one."""
@@ -314,6 +380,12 @@ def _check_receiver(webhooks: object) -> None:
 
     if not isinstance(webhooks, WebhookReceiver):
         msg = f"webhooks must be a WebhookReceiver or None; got a value of type {type(webhooks).__name__}"
+        raise InputError(msg)
+
+
+def _check_journal(journal: object) -> None:
+    if journal is not None and not isinstance(journal, Journal):
+        msg = f"journal must be a Journal or None; got a value of type {type(journal).__name__}"
         raise InputError(msg)
 
 

@@ -112,6 +112,9 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
         references: pictures to work from.
         options: the provider's own further parameters by keyword.
         max_wait: seconds to wait for the result, or None for the provider's default.
+        key: your own id of this purchase, 32 lowercase hexadecimal digits, such as `uuid.uuid4().hex`; needs a journal.
+            Asking again with the same key, in this process or a later one, gets what was bought under it instead of
+            buying again. None has one made.
     """
 
     prompt: str
@@ -124,6 +127,7 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     references: tuple[Any, ...] = ()
     options: Mapping[str, Any] | None = None
     max_wait: float | None = None
+    key: str | None = None
 
     def __repr__(self) -> str:
         """Describe the request without its prompt and pictures, which belong in no log."""

@@ -84,6 +84,10 @@ class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         read: turns a 2xx answer into a value, or raises `APIError` (a refusal after all) or `ResponseError`.
         timeout: seconds for the whole exchange.
         failure_is_documented: the provider's document says what a 500 means for a purchase.
+        account: an alias of provider, address and key.
+        blocking: the provider answers with the pictures themselves.
+        announced: the request gives the provider an address to call back.
+        label: what the provider will list the result under, or None.
     """
 
     provider: str
@@ -92,6 +96,10 @@ class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     read: Callable[[Reply], T]
     timeout: float
     failure_is_documented: bool = False
+    account: str = ""
+    blocking: bool = False
+    announced: bool = False
+    label: str | None = None
 
 
 class Attempt(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

@@ -20,14 +20,16 @@ from mirage_async.scheduler import Limits
 from mirage_async.wire import passed_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Unpack
 
     import aiohttp
 
+    from mirage_async.journal import Entry
     from mirage_async.models import Generation, ImageRequest
     from mirage_async.scheduler import Scheduler
+    from mirage_async.wire import Reply
 
 __all__ = ["ClientOptions", "MissingKeyError", "ProviderClient", "SharedOptions", "check_options"]
 
@@ -101,6 +103,8 @@ class ProviderClient(abc.ABC):
     codec: Codec  # set by the class; modules cannot be class variables to a type checker
     answer_timeout: ClassVar[float] = 180.0  # seconds, for requests the provider answers with the finished picture
     documents_failure: ClassVar[bool] = False  # whether the provider's document says what a 500 means
+    readers: ClassVar[Mapping[tuple[str, bool], Callable[[Reply], Any]]]
+    """What reads the answer to a purchase, by kind of job and whether the answer is the pictures themselves."""
 
     def __init__(
         self,
@@ -235,6 +239,39 @@ class ProviderClient(abc.ABC):
         )
         twin._kinds = twin._make_kinds(twin._desk)  # noqa: SLF001
         return twin
+
+    @property
+    def desk(self) -> Desk:
+        """Where the client buys and asks; for the library itself."""
+        return self._desk
+
+    def keyed(self, key: str) -> Self:
+        """Return a copy that buys once, under a caller's own key; the hub calls this."""
+        twin, desk = copy.copy(self), self._desk
+        # The copy is under construction here, so its private parts are ours to set.
+        twin._owns_runtime = False  # noqa: SLF001
+        twin._desk = Desk(  # noqa: SLF001
+            desk.runtime,
+            provider=self.provider,
+            endpoint=desk.endpoint,
+            terms=desk.terms,
+            ledger=desk.ledger,
+            key=key,
+        )
+        twin._kinds = twin._make_kinds(twin._desk)  # noqa: SLF001
+        return twin
+
+    def kind_of(self, entry: Entry) -> JobKind[Any] | None:
+        """Return the kind of a job in the journal, None for one that this version does not know; the hub calls this."""
+        return self._desk.answers if entry.blocking else self._kinds.get(entry.kind)
+
+    async def listed_id(self, entry: Entry) -> str | None:  # noqa: ARG002 - for subclasses
+        """Return the id of a purchase that nobody knows the end of, if the provider lists it; the hub calls this.
+
+        Raises:
+            MirageError: the provider could not be asked.
+        """
+        return None
 
     def set_limits(self, limits: Limits) -> None:
         """Put other limits in force for this client's account, from now on; what is under way goes on.

@@ -23,7 +23,7 @@ from mirage_async.exceptions import (
     MirageError,
     SubmissionUncertainError,
 )
-from mirage_async.jobs import accept, conclude, refuse
+from mirage_async.jobs import Intent, accept, conclude, refuse
 from mirage_async.purchase import Attempt, Fate, Offer, attempt, purchase, uncertain
 from mirage_async.wire import Report, Submitted
 
@@ -84,6 +84,14 @@ class Buyer:
         Cancelling before the POST has left buys nothing. Afterwards the POST goes on in the background, and what it
         buys appears in `jobs`.
         """
+        try:
+            await self._buy(job, offer, max_wait, resend_uncertain)
+        except MirageError:
+            if job.done:
+                job.hand_over()
+            raise
+
+    async def _buy(self, job: Job[Any], offer: Offer[Any], max_wait: float, resend_uncertain: bool | None) -> None:
         ledger = self._ledger
         ledger.buying.add(job)
         try:
@@ -122,7 +130,7 @@ class Buyer:
     ) -> None:
         """Buy in the background; what goes wrong waits in the job."""
         try:
-            await self.buy(job, offer, max_wait=max_wait, resend_uncertain=resend_uncertain)
+            await self._buy(job, offer, max_wait, resend_uncertain)
         except MirageError as error:
             _logger.info("the purchase of %r ended with %s (billed: %s)", job, type(error).__name__, error.billed)
 
@@ -185,7 +193,7 @@ class Buyer:
             self._ledger.posting.discard(job)
             return
         try:
-            outcome = await self._send(job, offer, answer)
+            outcome = await self._send(job, offer, deadline, answer)
             if outcome.value is not None:
                 await self._accepted(job, outcome.value, deadline)
         except asyncio.CancelledError:  # everything closes, and the grace is over
@@ -214,12 +222,15 @@ class Buyer:
             await refuse(job, error)
             _logger.warning("nobody waits any more for %r (key %s), which may have been bought", job, job.key)
 
-    async def _send(self, job: Job[Any], offer: Offer[Any], answer: asyncio.Future[Attempt[Any]]) -> Attempt[Any]:
+    async def _send(
+        self, job: Job[Any], offer: Offer[Any], deadline: float, answer: asyncio.Future[Attempt[Any]]
+    ) -> Attempt[Any]:
         """Record the intent, send, and draw the conclusions that do not depend on who waits."""
         before = job.may_be_billed  # by an earlier attempt that ended uncertain
+        recorder = self._runtime.recorder
         outcome: Attempt[Any]
         try:
-            await self._runtime.recorder.intended(job)
+            await recorder.intended(job, _intent(offer, deadline))
         except Exception as error:
             _logger.exception("the purchase of %r is not made, because it cannot be recorded", job)
             msg = f"the purchase of the {job.provider} job {job.key} was not made: it cannot be recorded ({error})"
@@ -233,6 +244,8 @@ class Buyer:
                 return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(msg, provider=job.provider))
             job.may_be_billed = True
             outcome = await attempt(self._runtime.transport, self._endpoint, offer)
+            if outcome.fate in _PROVEN_UNPAID:
+                await self._withdraw(job)
         if outcome.fate in _PROVEN_UNPAID:
             job.may_be_billed = before
             if before and outcome.error is not None:
@@ -242,6 +255,13 @@ class Buyer:
         elif outcome.fate is Fate.ACCEPTED:
             self._account.calm()
         return outcome
+
+    async def _withdraw(self, job: Job[Any]) -> None:
+        """Record that nothing was bought; where that fails, what is recorded says less than is known, never more."""
+        try:
+            await self._runtime.recorder.withdrawn(job)
+        except Exception:
+            _logger.exception("that %r (key %s) was not bought is not recorded", job, job.key)
 
     async def _accepted(self, job: Job[Any], value: Submitted | Report, deadline: float) -> None:
         if isinstance(value, Submitted):
@@ -257,3 +277,14 @@ class Buyer:
         finally:
             if not job.done:  # everything closes, and the grace is over
                 job.stop(job.closed_error())
+
+
+def _intent(offer: Offer[Any], deadline: float) -> Intent:
+    return Intent(
+        account=offer.account,
+        call=offer.call,
+        blocking=offer.blocking,
+        announced=offer.announced,
+        deadline=deadline,
+        label=offer.label,
+    )

@@ -12,6 +12,7 @@ import msgspec
 from mirage_async._retry import Retrier
 from mirage_async._transport import Endpoint, LostError, NotSentError
 from mirage_async.clients._buyer import Buyer, Terms
+from mirage_async.clients._records import known_job
 from mirage_async.clients._redeem import redeem_pictures
 from mirage_async.exceptions import (
     APIError,
@@ -70,6 +71,7 @@ class Desk:
         endpoint: address and key.
         terms: how to buy.
         ledger: the account and its jobs; other desks may serve it as well.
+        key: of the one purchase that is made here, or None where each gets a new one.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Desk:
         endpoint: Endpoint,
         terms: Terms,
         ledger: Ledger,
+        key: str | None = None,
     ) -> None:
         self.runtime = runtime
         self.provider = provider
@@ -87,6 +90,9 @@ class Desk:
         self.account = ledger.account
         self.terms = terms
         self.ledger = ledger
+        self.key = key
+        self.alias = endpoint.alias
+        self.answers: JobKind[Generation] = self.kind("image", _UNUSED_PACE, _never_asked, self.redeem)
         self._buyer = Buyer(runtime, endpoint=endpoint, terms=terms, ledger=ledger)
 
     @property
@@ -132,7 +138,7 @@ class Desk:
         """Return a key for a job to come, and where the provider may announce that job; two None without a receiver."""
         if self.runtime.webhooks is None:
             return None, None
-        key = new_key()
+        key = self.key or new_key()
         return key, self.runtime.webhooks.callback_for(self.provider, key)
 
     def announced(self, call: Call, parameter: str | None) -> tuple[str | None, Call]:
@@ -146,7 +152,7 @@ class Desk:
         if self.runtime.webhooks is None:
             msg = "callback_parameter needs a hub with a receiver: Mirage(webhooks=WebhookReceiver(...))"
             raise ConfigurationError(msg, provider=self.provider)
-        key = new_key()
+        key = self.key or new_key()
         url, _ = self.runtime.webhooks.callback_for(self.provider, key)
         return key, with_callback(call, parameter, url, provider=self.provider)
 
@@ -160,6 +166,7 @@ class Desk:
         *,
         model: str | None = None,
         key: str | None = None,
+        label: str | None = None,
         max_wait: float,
         resend_uncertain: bool | None,
     ) -> Job[T]:
@@ -169,10 +176,14 @@ class Desk:
         """
         wait, resend = checked_wait(max_wait), _flag(resend_uncertain)
         self.check_open()
-        job = self._job(kind, key, model=model)
-        offer = self._offer(job, call, read, QUICK_TIMEOUT)
-        await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
-        return job
+
+        async def bought() -> Job[T]:
+            job = self._job(kind, key, model=model)
+            offer = self._offer(job, call, read, announced=key is not None, label=label)
+            await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
+            return job
+
+        return await (bought() if self.key is None else self._once(kind, call, bought))
 
     async def generate_job(
         self,
@@ -202,39 +213,78 @@ class Desk:
         """Buy from a provider that answers with the pictures, and wait for them."""
         resend = _flag(resend_uncertain)
         self.check_open()
-        job, offer = self._blocking_job(order)
-        await self._buyer.buy(job, offer, max_wait=PLACE_WAIT, resend_uncertain=resend)
-        return await job.result()
 
-    def submit_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Job[Generation]:
+        async def bought() -> Job[Generation]:
+            job, offer = self._blocking_job(order)
+            await self._buyer.buy(job, offer, max_wait=PLACE_WAIT, resend_uncertain=resend)
+            return job
+
+        return await (await (bought() if self.key is None else self._once(self.answers, order.call, bought)))
+
+    async def submit_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Job[Generation]:
         """Buy in the background from a provider that answers with the pictures; return the job at once."""
         resend = _flag(resend_uncertain)
         self.check_open()
-        job, offer = self._blocking_job(order)
+
+        async def begun() -> Job[Generation]:
+            job, offer = self._blocking_job(order)
+            self._buy_in_background(job, offer, resend)
+            return job
+
+        return await (begun() if self.key is None else self._once(self.answers, order.call, begun))
+
+    def buy_again(self, job: Job[Any], call: Call, read: Callable[[Reply], Any], *, blocking: bool) -> None:
+        """Send a purchase again in the background, under the key it had."""
+        offer = self._offer(job, call, read, blocking=blocking, announced=bool(call.callback))
+        self._buy_in_background(job, offer, None)
+
+    def _buy_in_background(self, job: Job[Any], offer: Offer[Any], resend: bool | None) -> None:
         self.ledger.buying.add(job)
-        self.runtime.buyers.spawn(self._buyer.buy_for_waiters(job, offer, max_wait=PLACE_WAIT, resend_uncertain=resend))
-        return job
+        wait = PLACE_WAIT if offer.blocking else job.kind.pace.max_wait
+        self.runtime.buyers.spawn(self._buyer.buy_for_waiters(job, offer, max_wait=wait, resend_uncertain=resend))
+
+    async def _once(self, kind: JobKind[T], call: Call, buy: Callable[[], Awaitable[Job[T]]]) -> Job[T]:
+        """Buy under the caller's own key, or return the job that was bought under it before."""
+        assert self.key is not None  # noqa: S101 - says so to the type checker
+        async with self.runtime.turn(self.key):  # of those who ask with one key at the same time, one buys
+            known = await known_job(self, self.key, kind, call)
+            return await buy() if known is None else known
 
     def _blocking_job(self, order: BlockingOrder) -> tuple[Job[Generation], Offer[Report]]:
-        kind = self.kind("image", _UNUSED_PACE, _never_asked, self.redeem)
-        job = self._job(kind, order.key, model=order.model, requested=order.requested)
-        return job, self._offer(job, order.call, order.read, self.terms.answer_timeout)
+        job = self._job(self.answers, order.key, model=order.model, requested=order.requested)
+        return job, self._offer(job, order.call, order.read, blocking=True, announced=order.key is not None)
 
     def _job(self, kind: JobKind[T], key: str | None, **facts: Any) -> Job[T]:
         """Make a job, and expect its webhook if it has a key already."""
-        job = Job(kind, key=key, **facts)
+        job = Job(kind, key=key or self.key, **facts)
         if key is not None and self.runtime.webhooks is not None:
             self.runtime.webhooks.expect(job)
+        if self.key is not None:
+            self.runtime.known[job.key] = job
         return job
 
-    def _offer(self, job: Job[Any], call: Call, read: Callable[[Reply], T], default_timeout: float) -> Offer[T]:
+    def _offer(
+        self,
+        job: Job[Any],
+        call: Call,
+        read: Callable[[Reply], T],
+        *,
+        blocking: bool = False,
+        announced: bool,
+        label: str | None = None,
+    ) -> Offer[T]:
+        timeout = self.terms.answer_timeout if blocking else QUICK_TIMEOUT
         return Offer(
             provider=self.provider,
             key=job.key,
             call=call,
             read=read,
-            timeout=default_timeout if self.terms.timeout is None else self.terms.timeout,
+            timeout=timeout if self.terms.timeout is None else self.terms.timeout,
             failure_is_documented=self.terms.failure_is_documented,
+            account=self.alias,
+            blocking=blocking,
+            announced=announced,
+            label=label,
         )
 
     async def redeem(self, job: Job[Generation], report: Report) -> Generation:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
 from mirage_async._tasks import TaskSet
 from mirage_async._transport import Transport
 from mirage_async.clients._ledger import Ledger
 from mirage_async.downloads import Downloader
-from mirage_async.exceptions import ClosedError, ConfigurationError
+from mirage_async.exceptions import ClosedError, ConfigurationError, JournalError
 from mirage_async.jobs import Hints, NullHints, NullRecorder, Recorder
-from mirage_async.scheduler import Scheduler
+from mirage_async.scheduler import AdaptiveInterval, Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -25,11 +27,16 @@ if TYPE_CHECKING:
     from mirage_async._clock import Clock, Timer
     from mirage_async._transport import Endpoint
     from mirage_async.clients._buyer import Buyer
+    from mirage_async.jobs import Job
+    from mirage_async.journal import Journal
     from mirage_async.scheduler import Limits
     from mirage_async.webhooks import WebhookReceiver
 
 __all__ = ["Runtime"]
 
+_logger = logging.getLogger("mirage_async.clients")
+
+_LEARNED = "durations"  # the journal's name for what the policy has learned
 POST_GRACE = 2.0  # seconds that requests which may cost money get to bring home their id when everything closes
 
 
@@ -41,6 +48,7 @@ class Runtime:
         session: a caller's own session for API calls, never closed here.
         proxy: address of an HTTP proxy for API calls and downloads.
         webhooks: gives providers addresses to call back, and hears from them; None where nobody does.
+        journal: keeps what was paid for, and is closed in the end; None where nobody does.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class Runtime:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         webhooks: WebhookReceiver | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.scheduler = Scheduler() if scheduler is None else scheduler
         self.scheduler.claim()
@@ -57,7 +66,8 @@ class Runtime:
         self.waits: Clock = _UntilClosed(self)
         self.transport = Transport(self.clock, session=session, proxy=proxy)
         self.downloader = Downloader(clock=self.clock, proxy=proxy)
-        self.recorder: Recorder = NullRecorder()
+        self.journal = journal
+        self.recorder: Recorder = NullRecorder() if journal is None else journal
         self.webhooks = webhooks
         self.hints: Hints = NullHints() if webhooks is None else webhooks.expected
         self.buyers = TaskSet()  # purchases nobody waits for: they wait for a place, or for their request in `posts`
@@ -68,6 +78,9 @@ class Runtime:
         self._waiting: set[anyio.CancelScope] = set()
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._learned_before = False
+        self.known: weakref.WeakValueDictionary[str, Job[Any]] = weakref.WeakValueDictionary()  # by caller's own key
+        self._turns: weakref.WeakValueDictionary[str, anyio.Lock] = weakref.WeakValueDictionary()
 
     def ledger(self, provider: str, endpoint: Endpoint, limits: Limits | None, *, otherwise: Limits) -> Ledger:
         """Return the account of a key at an address, with its jobs; the same one as long as a client of it is alive.
@@ -86,6 +99,10 @@ class Runtime:
             self._ledgers[place, limits] = found
             self._ledgers.setdefault((place, None), found)
         return found
+
+    def turn(self, key: str) -> anyio.Lock:
+        """Return what those hold, one at a time, who buy under this key."""
+        return self._turns.setdefault(key, anyio.Lock())
 
     def check_open(self, who: str = "client") -> None:
         """Raise `ClosedError` after the end, and `ConfigurationError` in another event loop than before."""
@@ -129,6 +146,27 @@ class Runtime:
             finally:
                 timer.cancel()
 
+    async def take_over_learned(self) -> None:
+        """Begin with what was learned about durations by the processes before; once, and only where it is kept."""
+        policy = self.scheduler.policy
+        if self.journal is None or self._learned_before or not isinstance(policy, AdaptiveInterval):
+            return
+        self._learned_before = True
+        kept = await self.journal.noted(_LEARNED)
+        try:
+            if kept is not None:
+                policy.load(kept)
+        except ConfigurationError as error:  # it saves some status calls, no more
+            _logger.warning("what was learned about durations before cannot be read: %s", error)
+
+    async def _keep_learned(self, journal: Journal) -> None:
+        policy = self.scheduler.policy
+        if isinstance(policy, AdaptiveInterval):
+            try:
+                await journal.note(_LEARNED, msgspec.json.encode(policy.export()).decode())
+            except JournalError as error:
+                _logger.warning("what was learned about durations is not kept: %s", error)
+
     async def aclose(self) -> None:
         """Close everything. Every call returns once all is closed; cancelling one does not stop the closing."""
         if self._closing is None:
@@ -146,6 +184,9 @@ class Runtime:
                 buyer.let_go()
             await self.downloader.aclose()
             await self.transport.aclose()
+            if self.journal is not None:
+                await self._keep_learned(self.journal)
+                await self.journal.aclose()
 
     async def _close_posts(self) -> None:
         await self.posts.aclose(grace=POST_GRACE)

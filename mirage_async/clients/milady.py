@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mirage_async.clients._base import ProviderClient
@@ -29,6 +30,7 @@ class MiladyClient(ProviderClient):
     provider = "milady"
     key_variables = ("MILADY_API_KEY",)
     codec = milady
+    readers = MappingProxyType({("image", True): milady.read_generated})
     documents_failure = True  # "500: generation failed"
     answer_timeout = 210.0  # its server gives itself 180 seconds
 
@@ -107,7 +109,7 @@ class MiladyClient(ProviderClient):
             source_image=source_image,
             callback_parameter=callback_parameter,
         )
-        return self._desk.submit_blocking(order, resend_uncertain=resend_uncertain)
+        return await self._desk.submit_blocking(order, resend_uncertain=resend_uncertain)
 
     async def _order(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from mirage_async.clients._base import ClientOptions, ProviderClient, SharedOptions
@@ -35,6 +36,7 @@ class MiraClient(ProviderClient):
     provider = "mira"
     key_variables = ("MIRA_API_KEY",)
     codec = mira
+    readers = MappingProxyType({("image", True): mira.read_generated})
 
     _path = mira.PATH
 
@@ -112,7 +114,7 @@ class MiraClient(ProviderClient):
         The job has no `id` and no token, since Mira has none; what goes wrong is raised by awaiting it.
         """
         order = await self._order(prompt, size, n, quality, reference_images, callback=callback_parameter)
-        return self._desk.submit_blocking(order, resend_uncertain=resend_uncertain)
+        return await self._desk.submit_blocking(order, resend_uncertain=resend_uncertain)
 
     async def _order(
         self,

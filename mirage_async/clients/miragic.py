@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from mirage_async.clients._base import ClientOptions, ProviderClient, SharedOptions
@@ -37,6 +38,7 @@ class MiragicClient(ProviderClient):
     provider = "miragic"
     key_variables = ("MIRAGIC_API_KEY",)
     codec = miragic
+    readers = MappingProxyType({("image", False): miragic.read_submitted})
 
     def __init__(self, api_key: str | None = None, *, multipart: bool = True, **options: Unpack[ClientOptions]) -> None:
         super().__init__(api_key, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 
     from mirage_async.clients._desk import Desk
     from mirage_async.jobs import Job, JobKind
+    from mirage_async.journal import Entry
     from mirage_async.models import Avatar, Generation, ImageInput, ImageRequest
     from mirage_async.wire import Call, Report
 
 __all__ = ["MirakoClient"]
+
+CLOCKS_APART = 600.0  # seconds
 
 
 class MirakoClient(ProviderClient):
@@ -35,6 +39,13 @@ class MirakoClient(ProviderClient):
     provider = "mirako"
     key_variables = ("MIRAKO_API_KEY", "MIRAKO_API_TOKEN")
     codec = mirako
+    readers = MappingProxyType(
+        {
+            ("image", False): mirako.read_submitted,
+            ("image", True): mirako.read_generated,
+            ("avatar", False): mirako.read_avatar_submitted,
+        }
+    )
 
     def _make_kinds(self, desk: Desk) -> dict[str, JobKind[Any]]:
         self._images = desk.kind("image", mirako.IMAGE_PACE, self._look, desk.redeem)
@@ -141,7 +152,12 @@ class MirakoClient(ProviderClient):
         portrait = await load("image", image, provider=self.provider)
         call = mirako.avatar_call(name, portrait)
         return await self._desk.submit_job(
-            self._avatars, call, mirako.read_avatar_submitted, max_wait=max_wait, resend_uncertain=resend_uncertain
+            self._avatars,
+            call,
+            mirako.read_avatar_submitted,
+            label=name,
+            max_wait=max_wait,
+            resend_uncertain=resend_uncertain,
         )
 
     async def get_avatar(self, avatar_id: str) -> Avatar:
@@ -158,6 +174,23 @@ class MirakoClient(ProviderClient):
     async def list_avatars(self) -> tuple[Avatar, ...]:
         """Return all avatars of the account; raises as `get_avatar` does."""
         return await self._desk.ask(mirako.avatars_call(), mirako.read_avatars)
+
+    async def listed_id(self, entry: Entry) -> str | None:
+        """Look for an avatar in the list: one of its name, made when it was sent, and no more than one.
+
+        Both clocks have a say in that, so ten minutes either way are allowed for. Raises as `list_avatars` does.
+        """
+        if entry.label is None:
+            return None
+        earliest, latest = entry.intended_at - CLOCKS_APART, entry.intended_at + CLOCKS_APART
+        found = [
+            avatar.id
+            for avatar in await self.list_avatars()
+            if avatar.created_at is not None
+            and earliest <= avatar.created_at.timestamp() <= latest
+            and entry.is_called(avatar.name)
+        ]
+        return found[0] if len(found) == 1 else None
 
     async def submit_request(self, request: ImageRequest) -> Job[Generation]:
         """Submit a portable request as a job; raises as `submit` does."""

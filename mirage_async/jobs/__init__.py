@@ -1,13 +1,14 @@
 """The handle of a job, its states, and the ports through which the rest of the library moves it."""
 
 from mirage_async.jobs._job import Job, checked_wait, new_key
-from mirage_async.jobs._kind import Hints, JobKind, NullHints, NullRecorder, Recorder, Waker
+from mirage_async.jobs._kind import Hints, Intent, JobKind, NullHints, NullRecorder, Recorder, Waker
 from mirage_async.jobs._settle import accept, conclude, is_at_hand, is_dubious, note, refuse
 from mirage_async.jobs._states import check_move
 from mirage_async.jobs._tokens import Token, read_token
 
 __all__ = [
     "Hints",
+    "Intent",
     "Job",
     "JobKind",
     "NullHints",

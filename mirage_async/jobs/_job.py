@@ -213,11 +213,7 @@ class Job(Generic[T]):
         """Hand the outcome over to a waiter; there must be one."""
         assert self._outcome is not None  # noqa: S101 - says so to the type checker
         value, error = self._outcome
-        self.taken = True
-        try:
-            self.kind.recorder.handed_over(self)
-        except Exception:
-            _logger.exception("the hand-over of %r is not recorded", self)
+        self.hand_over()
         if error is not None:
             raise copy.copy(error)
         return value  # type: ignore[return-value]  # an outcome without error has a value
@@ -275,6 +271,14 @@ class Job(Generic[T]):
         wake_all(waiters)
 
     # What follows is called by the library only.
+
+    def hand_over(self) -> None:
+        """Note that somebody has been given the outcome."""
+        self.taken = True
+        try:
+            self.kind.recorder.handed_over(self)
+        except Exception:
+            _logger.exception("the hand-over of %r is not recorded", self)
 
     def attach(self, max_wait: float | None) -> None:
         """Have a job with an id watched, beginning with a status call now."""

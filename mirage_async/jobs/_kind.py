@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+import msgspec
+
+from mirage_async.wire import Call
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -17,20 +21,46 @@ if TYPE_CHECKING:
     from mirage_async.models import Pace
     from mirage_async.wire import Report
 
-__all__ = ["Hints", "JobKind", "NullHints", "NullRecorder", "Recorder", "Waker"]
+__all__ = ["Hints", "Intent", "JobKind", "NullHints", "NullRecorder", "Recorder", "Waker"]
 
 T = TypeVar("T")
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """What is about to be sent for a job, as far as the job itself does not say.
+
+    Attributes:
+        account: an alias of provider, address and key that tells nothing of the key.
+        call: the request.
+        blocking: the provider answers with the pictures themselves, and gives no id.
+        announced: the provider is given an address to call back.
+        deadline: monotonic seconds; a purchase made after it would be of no use to who asked for it.
+        label: what the provider will list the result under, where it has such a list.
+    """
+
+    account: str
+    call: Call
+    blocking: bool
+    announced: bool
+    deadline: float
+    label: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Intent {self.call!r}>"
 
 
 class Recorder(Protocol):
     """Keeps what was paid for beyond the life of this process.
 
-    `intended` raises to forbid a purchase that could not be recorded. The later three are told about facts: what they
+    `intended` raises to forbid a purchase that could not be recorded. The later ones are told about facts: what they
     raise is logged and never withholds a result.
     """
 
-    async def intended(self, job: Job[Any]) -> None:
+    async def intended(self, job: Job[Any], intent: Intent) -> None:
         """Return once it is durable that the purchase may be sent from now on."""
+
+    async def withdrawn(self, job: Job[Any]) -> None:
+        """Return once it is durable that what was sent last has bought nothing."""
 
     async def accepted(self, job: Job[Any]) -> None:
         """Return once the provider's id is durable."""
@@ -47,8 +77,11 @@ class NullRecorder:
 
     __slots__ = ()
 
-    async def intended(self, job: Job[Any]) -> None:
+    async def intended(self, job: Job[Any], intent: Intent) -> None:
         """Allow every purchase."""
+
+    async def withdrawn(self, job: Job[Any]) -> None:
+        """Forget the refusal."""
 
     async def accepted(self, job: Job[Any]) -> None:
         """Forget the id."""

@@ -16,11 +16,12 @@ Jobs are held weakly: expecting a webhook keeps nothing alive.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import weakref
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -63,6 +64,7 @@ class _Note(weakref.ref["Job[Any]"]):
         "held_back",
         "hinted_at",
         "key",
+        "listener",
         "merged",
         "missed",
         "reliability",
@@ -80,12 +82,13 @@ class _Note(weakref.ref["Job[Any]"]):
     merged: int  # hints that wait for it
     held_back: bool  # it was not asked about for a while, because of us
     missed: bool  # a status call told its end, and its webhook may still come
+    listener: asyncio.Future[Hint | None] | None  # waits for a hint before there is an id to ask about
 
 
 def _note(job: Job[Any], gone: Callable[[_Note], object]) -> _Note:
     note = _Note(job, gone)
     note.key = job.key
-    note.reliability = note.hinted_at = note.claim = None
+    note.reliability = note.hinted_at = note.claim = note.listener = None
     note.accepted_at = note.asked_until = 0.0
     note.woken_at = -math.inf
     note.merged = 0
@@ -109,6 +112,7 @@ class Expected:
         self._kinds: dict[_Kind, Reliability] = {}
         self._warned: set[str] = set()
         self.inbox = Inbox()
+        self.unclaimed: Callable[[Hint], object] | None = None  # told of hints about jobs nobody here waits for
         self.became: Counter[Becoming] = Counter()
 
     def __len__(self) -> int:
@@ -117,6 +121,27 @@ class Expected:
     def expect(self, job: Job[Any]) -> None:
         """Have hints with the key of this job mean this job from now on, until it is gone."""
         self._notes[job.key] = _note(job, self._gone)
+
+    async def heard(self, job: Job[Any], patience: float) -> Hint | None:
+        """Wait for a hint about an expected job that has no id yet, or return one that came before.
+
+        Args:
+            job: an expected one.
+            patience: seconds to wait, by the job's clock; then None is returned.
+        """
+        early = self.inbox.take(job.provider, job.key, self._clock.monotonic())
+        note = self._note(job)
+        if early is not None or note is None:
+            return early
+        listener: asyncio.Future[Hint | None] = asyncio.get_running_loop().create_future()
+        note.listener = listener
+        clock = job.kind.clock
+        timer = clock.call_at(clock.monotonic() + patience, partial(_give_up, listener))
+        try:
+            return await listener
+        finally:
+            timer.cancel()
+            note.listener = None
 
     def _gone(self, note: _Note) -> None:
         if self._notes.get(note.key) is note:
@@ -217,10 +242,10 @@ class Expected:
             if ended is not None:  # and is gone by now
                 self._came_late(ended)
                 return "late"
-            self.inbox.put(hint, self._clock.monotonic())
+            self._park(hint)
             return "unknown"
         if job.status is JobStatus.UNCERTAIN or (job.status is JobStatus.SUBMITTING and not job.claimed):
-            self.inbox.put(hint, self._clock.monotonic())
+            self._came_early(hint, note, job)
             return "early"
         now = job.kind.clock.monotonic()
         if job.claimed or job.done:
@@ -233,6 +258,19 @@ class Expected:
             return "unwatched"
         self._wake(note, job, now, hint)
         return "woken"
+
+    def _came_early(self, hint: Hint, note: _Note, job: Job[Any]) -> None:
+        if job.status is JobStatus.UNCERTAIN:
+            self._park(hint)
+        elif note.listener is not None and not note.listener.done():
+            note.listener.set_result(hint)
+        else:
+            self.inbox.put(hint, self._clock.monotonic())
+
+    def _park(self, hint: Hint) -> None:
+        self.inbox.put(hint, self._clock.monotonic())
+        if self.unclaimed is not None:
+            self.unclaimed(hint)
 
     @staticmethod
     def _came_late(note: _Note) -> None:
@@ -278,6 +316,11 @@ class Expected:
         """Count hints that waited for a status call under what has become of them instead."""
         self.became["woken"] -= hints
         self.became[became] += hints
+
+
+def _give_up(listener: asyncio.Future[Hint | None]) -> None:
+    if not listener.done():
+        listener.set_result(None)
 
 
 def _claims_end(hint: Hint) -> bool:

@@ -37,7 +37,7 @@ from mirage_async.webhooks._tokens import CallbackTokens
 from mirage_async.wire import is_web_address
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aiohttp import web
 
@@ -234,13 +234,25 @@ class WebhookReceiver:
         Raises:
             ConfigurationError: the receiver has jobs in another event loop, and that one is not closed.
         """
+        self._settle_in()
+        self.expected.expect(job)
+
+    def listen(self, unclaimed: Callable[[Hint], object]) -> None:
+        """Have deliveries told, in the running event loop, about jobs that nobody here waits for; for the hub.
+
+        Raises:
+            ConfigurationError: as `expect`.
+        """
+        self._settle_in()
+        self.expected.unclaimed = unclaimed
+
+    def _settle_in(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None and not self._loop.is_closed():
                 msg = "a receiver belongs to one event loop; make another one, with the same secret, for this loop"
                 raise ConfigurationError(msg)
             self._loop = loop
-        self.expected.expect(job)
 
     # --- taking deliveries ---
 

@@ -27,18 +27,19 @@ def with_callback(call: Call, parameter: str, url: str, *, provider: str) -> Cal
         got = repr(parameter)[:60] if isinstance(parameter, str) else f"a value of type {type(parameter).__name__}"
         raise refused("callback_parameter", allowed, got, provider)
     web_address("callback address", url, provider=provider)
-    private = (*call.private, *callback_secrets(url))
+    secrets = callback_secrets(url)
+    added = {"private": (*call.private, *secrets), "callback": secrets}
     if isinstance(call.body, Form):
         _check_new(parameter, dict(call.body.fields), provider)
-        return msgspec.structs.replace(call, body=Form((*call.body.fields, (parameter, url))), private=private)
+        return msgspec.structs.replace(call, body=Form((*call.body.fields, (parameter, url))), **added)
     body = call.body or b""
     if call.content_type == "application/json":
         fields: dict[str, Any] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         _check_new(parameter, fields, provider)
-        return msgspec.structs.replace(call, body=msgspec.json.encode({**fields, parameter: url}), private=private)
+        return msgspec.structs.replace(call, body=msgspec.json.encode({**fields, parameter: url}), **added)
     pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True)
     _check_new(parameter, dict(pairs), provider)
-    return msgspec.structs.replace(call, body=urlencode([*pairs, (parameter, url)]).encode("ascii"), private=private)
+    return msgspec.structs.replace(call, body=urlencode([*pairs, (parameter, url)]).encode("ascii"), **added)
 
 
 def callback_secrets(url: str, token: str | None = None) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ class Call(_Unshown, frozen=True, kw_only=True):
         max_reply_bytes: how much of the decoded answer is read before giving up.
         picture_fields: names of the answer's fields that hold pictures as base64; these may be decoded on the way in.
         private: texts of the caller's, such as the prompt, that must not come back inside an error.
+        callback: of these, the ones that say where to call back; they are others each time the same is asked for.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Call(_Unshown, frozen=True, kw_only=True):
     max_reply_bytes: int = JSON_LIMIT
     picture_fields: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
+    callback: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Leave the body out; it holds the prompt."""

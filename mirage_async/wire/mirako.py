@@ -207,6 +207,7 @@ def submit_call(
     return Call(
         method="POST",
         private=(prompt, *secrets),
+        callback=secrets,
         path="/v1/image/async_generate",
         body=encode(body),
         content_type=_JSON,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from mirage_async import Job
     from mirage_async.clients import ProviderClient
+    from mirage_async.jobs import Intent
 
 pytestmark = pytest.mark.anyio
 
@@ -373,7 +374,7 @@ class FullDisk(NullRecorder):
     def __init__(self, after: int = 0) -> None:
         self.left = after
 
-    async def intended(self, job: Job[Any]) -> None:  # noqa: ARG002 - the port's signature
+    async def intended(self, job: Job[Any], intent: Intent) -> None:  # noqa: ARG002 - the port's signature
         """Fail once the disk is full."""
         self.left -= 1
         if self.left < 0:
@@ -433,7 +434,7 @@ async def test_an_unforeseen_failure_while_sending_is_uncertain(
     with anyio.fail_after(10), caplog.at_level(logging.ERROR, logger="mirage_async.clients"):
         async with rogue(honest) as server, buying(purchase, server.url) as client:
             client._desk.runtime.recorder = Noting()
-            for kind in client._kinds.values():
+            for kind in (client._desk.answers, *client._kinds.values()):
                 kind.recorder = client._desk.runtime.recorder
             with pytest.raises(SubmissionUncertainError, match="an unforeseen RuntimeError") as caught:
                 await purchase.buy(client)

@@ -19,6 +19,8 @@ from mirage_async.testing import sandboxed
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from mirage_async.jobs import Intent
+
 pytestmark = pytest.mark.anyio
 
 WAITS: dict[str, Callable[[Mirage], Coroutine[Any, Any, Any]]] = {
@@ -95,7 +97,7 @@ class SlowRecorder(NullRecorder):
         self.asked = 0
         self.ready = asyncio.Event()
 
-    async def intended(self, job: Job[Any]) -> None:  # noqa: ARG002 - the port's signature
+    async def intended(self, job: Job[Any], intent: Intent) -> None:  # noqa: ARG002 - the port's signature
         """Allow every purchase, all but the first few after a while."""
         self.asked += 1
         if self.asked > self.quick:

@@ -42,7 +42,7 @@ from mirage_async.testing import sandboxed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
-    from mirage_async.jobs import Recorder
+    from mirage_async.jobs import Intent, Recorder
     from mirage_async.wire import Piece
 
 pytestmark = pytest.mark.anyio
@@ -358,7 +358,7 @@ class FakeRecorder(NullRecorder):
         self.error = error
         self.told: list[str] = []
 
-    async def intended(self, job: Job[Any]) -> None:
+    async def intended(self, job: Job[Any], intent: Intent) -> None:  # noqa: ARG002 - the port's signature
         """Note it with what is known by then, or forbid it."""
         self.told.append(f"intended {job.status.value} {job.id is not None}")
         if self.error is not None:
@@ -387,9 +387,9 @@ async def test_the_recorder_hears_of_everything_in_order(pair: tuple[Mirage, San
     hub, sandbox = pair
 
     class Watching(FakeRecorder):
-        async def intended(self, job: Job[Any]) -> None:
+        async def intended(self, job: Job[Any], intent: Intent) -> None:
             assert sandbox.requests == []
-            await super().intended(job)
+            await super().intended(job, intent)
 
         async def accepted(self, job: Job[Any]) -> None:
             assert [request.operation for request in sandbox.requests] == ["miragic.create"]

@@ -51,6 +51,7 @@ from mirage_async.wire import Piece, Report
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
+    from mirage_async.jobs import Intent
     from mirage_async.scheduler import Account, IntervalPolicy
 
 pytestmark = pytest.mark.anyio
@@ -139,8 +140,11 @@ class Provider:
 class Recorder:
     """A recorder that writes nothing down, and is not known to."""
 
-    async def intended(self, job: Job[Any]) -> None:
+    async def intended(self, job: Job[Any], intent: Intent) -> None:
         """Allow every purchase."""
+
+    async def withdrawn(self, job: Job[Any]) -> None:
+        """Forget the refusal."""
 
     async def accepted(self, job: Job[Any]) -> None:
         """Forget the id."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from mirage_async.exceptions import WaitedFor
+    from mirage_async.jobs import Intent
 
 pytestmark = pytest.mark.anyio
 
@@ -58,9 +59,12 @@ class Diary:
             msg = "the disk is full"
             raise OSError(msg)
 
-    async def intended(self, job: Job[Any]) -> None:  # noqa: ARG002 - the port's signature
+    async def intended(self, job: Job[Any], intent: Intent) -> None:  # noqa: ARG002 - the port's signature
         """Write it down."""
         self._write("intended")
+
+    async def withdrawn(self, job: Job[Any]) -> None:
+        """Forget the refusal."""
 
     async def accepted(self, job: Job[Any]) -> None:
         """Write it down, with the id that must be known by now."""

@@ -1,0 +1,225 @@
+"""What earlier processes still owe: found in the journal, healed where it can be, and handed on as jobs.
+
+A purchase that was accepted is asked about again, and one whose outcome is on record gets it. What is left are those
+of which only the intent is on record: their process ended between the request and the answer. Before such a one is
+called uncertain, whatever can still tell is asked:
+
+1. its pictures, where they were written and their row was not (the journal itself sees to that);
+2. the provider's list, where it has one and exactly one entry in it fits (Mirako's avatars);
+3. a late webhook: its address carries our key, and its body the provider's id, which counts once a status call with our
+   own key has confirmed it.
+
+Then the caller decides. Nothing is ever sent again unless he says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from mirage_async.clients._records import job_of, remembered, uncertain_error
+from mirage_async.exceptions import ConfigurationError, InputError, MirageError
+from mirage_async.jobs import Job, accept, refuse
+from mirage_async.journal import Entry, EntryState
+from mirage_async.models import JobStatus
+from mirage_async.wire import Submitted
+
+if TYPE_CHECKING:
+    from mirage_async.clients._base import ProviderClient
+    from mirage_async.clients._runtime import Runtime
+    from mirage_async.jobs import JobKind
+    from mirage_async.journal import Journal
+    from mirage_async.webhooks import Hint
+
+__all__ = ["Decision", "OnUncertain", "Recovery", "checked_decision"]
+
+_logger = logging.getLogger("mirage_async.clients")
+
+Decision: TypeAlias = Literal["report", "resubmit", "abandon"]
+OnUncertain: TypeAlias = Decision | Callable[[Entry], "Decision | Awaitable[Decision]"]
+
+TYPICAL = 60.0  # seconds to wait for a late webhook where the provider's document does not say how long a job takes
+
+
+class Recovery:
+    """Makes jobs of what a journal is owed.
+
+    Args:
+        runtime: the shared parts.
+        journal: of the runtime.
+        client_of: returns the client of a provider, or raises `ConfigurationError` where it has no key.
+    """
+
+    def __init__(self, runtime: Runtime, journal: Journal, client_of: Callable[[str], ProviderClient]) -> None:
+        self._runtime = runtime
+        self._journal = journal
+        self._client_of = client_of
+
+    async def recover(self, *, on_uncertain: OnUncertain, any_account: bool, max_wait: float | None) -> list[Job[Any]]:
+        """Return the jobs that are owed, the oldest first; `Mirage.recover` tells the rules."""
+        self.listen()
+        found: list[tuple[Entry, ProviderClient]] = []
+        for entry in await self._journal.owed():
+            client = self._client_for(entry, any_account=any_account)
+            if client is not None:
+                found.append((entry, client))
+        await self._journal.take(entry.key for entry, _ in found)
+        return [self._job(entry, client, on_uncertain, max_wait) for entry, client in found]
+
+    def _client_for(self, entry: Entry, *, any_account: bool) -> ProviderClient | None:
+        try:
+            client = self._client_of(entry.provider)
+        except (ConfigurationError, InputError) as error:
+            _logger.warning("the %s job %s stays owed: %s", entry.provider, entry.id or entry.key, error)
+            return None
+        if client.kind_of(entry) is None:
+            _logger.warning("the %s job %s stays owed: this version knows no %s", entry.provider, entry.key, entry.kind)
+            return None
+        if entry.account != client.desk.alias and not any_account:
+            _logger.warning(
+                "the %s job %s stays owed: it was bought with another key or at another address (account %s, this is "
+                "%s); recover(any_account=True) takes it all the same, as after a change of keys",
+                entry.provider,
+                entry.id or entry.key,
+                entry.account,
+                client.desk.alias,
+            )
+            return None
+        return client
+
+    def _job(self, entry: Entry, client: ProviderClient, on_uncertain: OnUncertain, max_wait: float | None) -> Job[Any]:
+        desk, kind = client.desk, _kind(client, entry)
+        if entry.state is EntryState.ACCEPTED or entry.settled:
+            return remembered(desk, job_of(desk, kind, entry, max_wait=max_wait))
+        job: Job[Any] = Job(kind, key=entry.key, model=entry.model, requested=entry.requested)
+        job.may_be_billed = True
+        desk.ledger.buying.add(job)
+        if entry.announced and self._runtime.webhooks is not None:
+            self._runtime.webhooks.expect(job)
+        self._runtime.buyers.spawn(self._heal(job, entry, client, on_uncertain))
+        return remembered(desk, job)
+
+    async def _heal(self, job: Job[Any], entry: Entry, client: ProviderClient, on_uncertain: OnUncertain) -> None:
+        ledger = client.desk.ledger
+        try:
+            found = await self._found(job, entry, client)
+            if found is not None:
+                _logger.info("%r (key %s) was bought after all: it is %s", job, job.key, found)
+                deadline = self._runtime.clock.monotonic() + job.kind.pace.max_wait
+                await accept(job, Submitted(id=found), deadline)
+                return
+            await self._decide(job, entry, client, on_uncertain)
+        finally:
+            if job.done or job.id is not None:
+                ledger.buying.discard(job)
+            elif self._runtime.closed:
+                job.stop(job.closed_error())
+
+    async def _decide(self, job: Job[Any], entry: Entry, client: ProviderClient, on_uncertain: OnUncertain) -> None:
+        decision = await _decided(on_uncertain, entry)
+        if decision == "resubmit" and await self._sent_again(job, entry, client):
+            return
+        if decision != "abandon":
+            await refuse(job, uncertain_error(entry))
+        elif job.claim():
+            await self._journal.resolve(entry.key)
+            job.resolve(JobStatus.UNCERTAIN, None, uncertain_error(entry))
+
+    async def _found(self, job: Job[Any], entry: Entry, client: ProviderClient) -> str | None:
+        """Return the provider's id of a purchase of which only the intent is on record, if it can be found out."""
+        if entry.blocking:
+            return None
+        try:
+            listed = await client.listed_id(entry)
+            if listed is not None and await self._journal.knows_id(entry.provider, listed):
+                listed = None
+        except MirageError as error:
+            _logger.warning("whether %r was bought cannot be looked up: %s", job, error)
+            listed = None
+        if listed is not None or not entry.announced or self._runtime.webhooks is None:
+            return listed
+        patience = TYPICAL if job.kind.pace.typical is None else job.kind.pace.typical
+        hint = await self._runtime.webhooks.expected.heard(job, patience)
+        return None if hint is None else await self._confirmed(job.kind, hint)
+
+    async def _confirmed(self, kind: JobKind[Any], hint: Hint) -> str | None:
+        """Return the id that a webhook claims, if the provider knows it as one of our account's."""
+        if hint.job_id is None:
+            return None
+        probe: Job[Any] = Job(kind, id=hint.job_id, status=JobStatus.QUEUED)
+        try:
+            await kind.look(probe)
+        except MirageError as error:
+            _logger.warning("a webhook names a %s job that cannot be confirmed: %s", kind.provider, error)
+            return None
+        return hint.job_id
+
+    async def _sent_again(self, job: Job[Any], entry: Entry, client: ProviderClient) -> bool:
+        call = await self._journal.request(entry.key)
+        if call is None:
+            _logger.warning(
+                "%r cannot be sent again, since its request is not on record: that takes "
+                "Journal(store_prompts=True) at the time it is made",
+                job,
+            )
+            return False
+        client.desk.buy_again(job, call, client.readers[entry.kind, entry.blocking], blocking=entry.blocking)
+        return True
+
+    # --- webhooks that come when the purchase has been called uncertain already ---
+
+    def listen(self) -> None:
+        """Hear from now on of webhooks about purchases that were called uncertain."""
+        if self._runtime.webhooks is not None:
+            self._runtime.webhooks.listen(self._unclaimed)
+
+    def _unclaimed(self, hint: Hint) -> None:
+        if not self._runtime.closed and hint.job_id is not None:
+            self._runtime.buyers.spawn(self._heal_late(hint))
+
+    async def _heal_late(self, hint: Hint) -> None:
+        entry = await self._journal.entry(hint.key)
+        if entry is None or entry.state is not EntryState.UNCERTAIN or entry.provider != hint.provider:
+            return
+        client = self._client_for(entry, any_account=False)
+        found = None if client is None else await self._confirmed(_kind(client, entry), hint)
+        if found is not None:
+            await self._journal.resolve(entry.key, id=found)
+            _logger.warning(
+                "the uncertain purchase %s was bought after all: it is the %s job %s, and recover() returns it",
+                entry.key,
+                entry.provider,
+                found,
+            )
+
+
+def _kind(client: ProviderClient, entry: Entry) -> JobKind[Any]:
+    kind = client.kind_of(entry)
+    assert kind is not None  # noqa: S101 - checked when the client was looked for; says so to the type checker
+    return kind
+
+
+async def _decided(on_uncertain: OnUncertain, entry: Entry) -> Decision:
+    if not callable(on_uncertain):
+        return on_uncertain
+    try:
+        decision = on_uncertain(entry)
+        decided = await decision if inspect.isawaitable(decision) else decision
+    except Exception:
+        _logger.exception("on_uncertain failed; the purchase %s is reported as uncertain", entry.key)
+        return "report"
+    if decided not in get_args(Decision):
+        _logger.error("on_uncertain must return one of %s; got %r, taken as 'report'", get_args(Decision), decided)
+        return "report"
+    return decided
+
+
+def checked_decision(on_uncertain: OnUncertain) -> OnUncertain:
+    """Return what to do about uncertain purchases, or raise `InputError`."""
+    if not callable(on_uncertain) and on_uncertain not in get_args(Decision):
+        allowed = ", ".join(map(repr, get_args(Decision)))
+        msg = f"on_uncertain must be one of {allowed}, or a function of an entry that returns one; got {on_uncertain!r}"
+        raise InputError(msg)
+    return on_uncertain

@@ -1,0 +1,16 @@
+"""What was paid for, on disk before anything depends on it, so that no end of a process loses it."""
+
+from mirage_async.journal._entry import Entry, EntryState
+from mirage_async.journal._journal import Journal, JournalStatistics, journal_entries
+from mirage_async.journal._outcomes import StoredError, StoredImage, StoredOutcome
+
+__all__ = [
+    "Entry",
+    "EntryState",
+    "Journal",
+    "JournalStatistics",
+    "StoredError",
+    "StoredImage",
+    "StoredOutcome",
+    "journal_entries",
+]

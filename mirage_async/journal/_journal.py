@@ -1,0 +1,444 @@
+"""The journal: what was paid for, or may have been, on disk before anything depends on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import msgspec
+from anyio import to_thread
+
+from mirage_async.exceptions import InputError, JournalError
+from mirage_async.journal import _schema
+from mirage_async.journal._entry import Entry, EntryState, state_of
+from mirage_async.journal._network import MOUNTS, network_file_system
+from mirage_async.journal._outcomes import StoredOutcome, store, stored_images
+from mirage_async.journal._requests import digest_of, label_digest, packed, unpacked
+from mirage_async.journal._seats import Seat, databases, free_seats, make_folder
+from mirage_async.journal._writer import Write, Writer
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable
+
+    from mirage_async.jobs import Intent, Job
+    from mirage_async.journal._schema import Durability
+    from mirage_async.journal._writer import Parameters, Prepared
+    from mirage_async.wire import Call
+
+__all__ = ["Journal", "JournalStatistics", "journal_entries"]
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("mirage_async.journal")
+
+WEEK = 7 * 24 * 3600.0  # seconds
+_OLDEST_SQLITE = (3, 24, 0)  # the first that knows "ON CONFLICT ... DO UPDATE"
+_PRUNE_EVERY = 10_000  # rows
+_UNWRITTEN = (
+    "the journal in %s cannot be written; it is tried again as long as this process lives. Until then, keep this: "
+    "provider %s, kind %s, key %s, id %s"
+)
+
+
+class JournalStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of a journal at one moment.
+
+    Attributes:
+        rows: rows written so far, a purchase has about four.
+        commits: groups they were committed in.
+        failures: groups that could not be committed.
+        unwritten: facts about paid jobs that are not on disk, because the disk refuses them; they are tried again.
+    """
+
+    rows: int
+    commits: int
+    failures: int
+    unwritten: int
+
+
+class Journal:
+    """Keeps on disk what was paid for, so that no end of a process, however sudden, loses it.
+
+    `Mirage(journal=Journal("journal"))` uses it and closes it. From then on a purchase is written down before it is
+    sent, its id before anybody asks about it, and its outcome before anybody gets it; `Mirage.recover()` returns in the
+    next process what this one could not finish. Several processes may share a folder.
+
+    The constructor touches the disk, for some milliseconds. All else is written by a thread.
+
+    Args:
+        directory: a folder for the journal alone, on a local disk; made, for its owner alone, where it is missing.
+        durability: "power" flushes each group of rows to the disk, so that not even the end of the machine loses one;
+            "process" leaves that to the system, and only the end of a process loses nothing.
+        retention: seconds for which purchases that are over, and their pictures, are kept to be looked at; at least 0.
+            What is still owed is kept for ever, and so is what nobody knows the end of.
+        store_prompts: also keep the requests, with prompts and reference pictures, which `recover()` needs where it is
+            to send a doubtful one again, and the prompts that providers revised.
+
+    Raises:
+        InputError: an argument out of range.
+        JournalError: the folder cannot be written to, is on a network, or was used by a newer version of this library.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        durability: Durability = "power",
+        retention: float = WEEK,
+        store_prompts: bool = False,
+    ) -> None:
+        if durability not in get_args(_schema.Durability):
+            msg = f"durability must be 'power' or 'process'; got {durability!r}"
+            raise InputError(msg)
+        if isinstance(retention, bool) or not isinstance(retention, int | float) or not retention >= 0:
+            msg = f"retention must be at least 0 seconds; got {retention!r}"
+            raise InputError(msg)
+        if not isinstance(store_prompts, bool):
+            msg = f"store_prompts must be True or False; got {store_prompts!r}"
+            raise InputError(msg)
+        self.directory = Path(directory).absolute()
+        self._durability: Durability = durability
+        self._retention = float(retention)
+        self._store_prompts = store_prompts
+        self._run = secrets.token_hex(8)
+        self._told: set[str] = set()  # keys of which it was said that they are not recorded
+        _check_sqlite()
+        make_folder(self.directory)
+        _check_file_system(self.directory)
+        self._seat, connection = self._sit_down()
+        self._writer = Writer(connection, flush=durability == "power", on_end=self._seat.release)
+        self._pruned_at = 0
+
+    def _sit_down(self) -> tuple[Seat, sqlite3.Connection]:
+        """Go on with the file of a process that is gone, or begin a new one."""
+        try:
+            for seat in free_seats(self.directory):
+                connection = self._opened(seat)
+                if connection is not None:
+                    return seat, connection
+            seat = Seat.new(self.directory)
+            return seat, _schema.connect(seat.path, self._durability)
+        except (OSError, sqlite3.Error) as error:
+            msg = f"the journal in {str(self.directory)!r} cannot be written: {error}"
+            raise JournalError(msg) from error
+
+    def _opened(self, seat: Seat) -> sqlite3.Connection | None:
+        """Open a file that is held, or set it aside where it is damaged."""
+        try:
+            connection = _schema.connect(seat.path, self._durability)
+            _schema.select(connection, "WHERE false")
+        except sqlite3.OperationalError:
+            seat.release()
+            raise
+        except sqlite3.DatabaseError:
+            _logger.critical(
+                "%s is damaged and is set aside as %s; what it alone knew of is to be looked up at the providers",
+                seat.path,
+                seat.set_aside(),
+                exc_info=True,
+            )
+            return None
+        except BaseException:
+            seat.release()
+            raise
+        return connection
+
+    # --- the recorder of `jobs` ---
+
+    async def intended(self, job: Job[Any], intent: Intent) -> None:
+        """Return once it is on disk that a request which costs money may leave from now on.
+
+        Raises:
+            JournalError: it could not be written, so nothing may be sent.
+        """
+        if self._writer.unwritten:
+            msg = f"the journal in {str(self.directory)!r} cannot be written at present, so nothing more is bought"
+            raise JournalError(msg, provider=job.provider)
+        moment = time.time()
+        deadline = moment + intent.deadline - job.kind.clock.monotonic()
+        call, label, key = intent.call, intent.label, job.key
+        who = (key, job.provider, intent.account, job.kind.name, intent.blocking, intent.announced)
+        what = (job.model, job.requested)
+
+        def row() -> Prepared:
+            files = [(self._request_path(key), packed(call))] if self._store_prompts else []
+            name = None if label is None else label_digest(label)
+            return (*who, *what, digest_of(call), name, moment, deadline, self._run), files
+
+        try:
+            await self._written(_schema.INTENDED, row, is_fact=False)
+        except (sqlite3.Error, OSError) as error:
+            msg = f"the journal in {str(self.directory)!r} cannot be written ({error}), so nothing was sent"
+            raise JournalError(msg, provider=job.provider) from error
+
+    async def withdrawn(self, job: Job[Any]) -> None:
+        """Return once it is on disk that what was sent last has bought nothing."""
+        await self._note_fact(job, _schema.WITHDRAWN, (job.key, time.time()))
+
+    async def accepted(self, job: Job[Any]) -> None:
+        """Return once the provider's id is on disk."""
+        await self._note_fact(job, _schema.ACCEPTED, (job.key, job.id, time.time()))
+
+    async def settled(self, job: Job[Any], outcome: object) -> None:
+        """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
+        key, state, spooled, moment = job.key, state_of(outcome).value, job.id is None, time.time()
+
+        def row() -> Prepared:
+            stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts)
+            text = msgspec.json.encode(stored).decode()
+            return (key, state, text, moment), [(self.picture_path(name), data) for name, data in files]
+
+        await self._note_fact(job, _schema.SETTLED, row)
+
+    def handed_over(self, job: Job[Any]) -> None:
+        """Note that somebody has been given the outcome; it is written with the next group."""
+        self._writer.put(Write(_schema.HANDED_OVER, (job.key, time.time()), is_fact=True))
+        if self._writer.rows - self._pruned_at >= _PRUNE_EVERY:
+            self._pruned_at = self._writer.rows
+            self._writer.soon(self._prune)
+
+    async def _note_fact(self, job: Job[Any], statement: str, parameters: Parameters) -> None:
+        """Write something about a paid job; where that fails, say once all that is needed to find it by hand."""
+        try:
+            await self._written(statement, parameters, is_fact=True)
+        except Exception:
+            if job.key not in self._told:
+                self._told.add(job.key)
+                _logger.critical(
+                    _UNWRITTEN, self.directory, job.provider, job.kind.name, job.key, job.id, exc_info=True
+                )
+
+    def _written(self, statement: str, parameters: Parameters, *, is_fact: bool) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._writer.put(Write(statement, parameters, is_fact=is_fact, waiter=waiter, loop=loop))
+        return waiter
+
+    # --- what the hub and the command line ask for ---
+
+    async def owed(self) -> list[Entry]:
+        """Return what earlier processes still owe, the oldest first, and take over the files of those that are gone.
+
+        What this process answers for already, because it bought it or took it, is not returned.
+
+        Raises:
+            JournalError: the folder cannot be read or written.
+        """
+        return await self._asked(self._owed)
+
+    async def take(self, keys: Iterable[str]) -> None:
+        """Answer for what was owed by earlier processes from now on.
+
+        Raises:
+            JournalError: as `owed`.
+        """
+        wanted = [(self._run, key) for key in keys]
+        await self._asked(lambda connection: _schema.take(connection, wanted))
+
+    async def entry(self, key: str) -> Entry | None:
+        """Return what is known of a purchase by this process and by those that are gone.
+
+        Raises:
+            JournalError: as `owed`.
+        """
+
+        def find(connection: sqlite3.Connection) -> list[Entry]:
+            found = _schema.select(connection, "WHERE key = ?", (key,))
+            if not found:
+                self._take_over(connection)
+                found = _schema.select(connection, "WHERE key = ?", (key,))
+            return found
+
+        found = await self._asked(find)
+        return found[0] if found else None
+
+    async def knows_id(self, provider: str, id: str) -> bool:  # noqa: A002 - the provider's id is called that everywhere
+        """Return whether a job of a provider is that of some purchase on record.
+
+        Raises:
+            JournalError: as `owed`.
+        """
+        found = await self._asked(
+            lambda connection: _schema.select(connection, "WHERE provider = ? AND id = ?", (provider, id))
+        )
+        return bool(found)
+
+    async def resolve(self, key: str, *, id: str | None = None, unpaid: bool = False) -> Entry:  # noqa: A002 - same
+        """Settle by hand what became of a doubtful purchase.
+
+        Args:
+            key: of the entry.
+            id: the provider's id of the job, where one was found after all: the job is owed again from now on.
+            unpaid: it is certain that nothing was bought, so that it may be bought again under the same key. With
+                neither this nor an id it is given up: it may have been bought, and nothing more is done about it.
+
+        Returns:
+            The entry as it is now.
+
+        Raises:
+            InputError: there is no such entry, or it is none whose end is open.
+            JournalError: as `owed`.
+        """
+        found = await self.entry(key)
+        if found is None:
+            msg = f"the journal in {str(self.directory)!r} knows no purchase with the key {key!r}"
+            raise InputError(msg)
+        if found.state not in {EntryState.INTENDED, EntryState.UNCERTAIN, EntryState.ACCEPTED}:
+            msg = f"only a purchase whose end is open can be settled by hand; {key} is {found.state.value}"
+            raise InputError(msg, provider=found.provider)
+        if id is not None and unpaid:
+            msg = f"a purchase has an id or was not bought, not both; got {id!r} and unpaid=True"
+            raise InputError(msg, provider=found.provider)
+        settled_as = EntryState.UNPAID if unpaid else EntryState.ABANDONED
+        state = settled_as if id is None else EntryState.ACCEPTED
+        await self._written(_schema.RESOLVED, (key, state.value, id, time.time()), is_fact=False)
+        settled = await self.entry(key)
+        assert settled is not None  # noqa: S101 - it was there a moment ago, and only what is over is ever removed
+        return settled
+
+    async def note(self, name: str, value: str) -> None:
+        """Keep a text under a name, in place of what was kept there before.
+
+        Raises:
+            JournalError: as `owed`.
+        """
+        await self._asked(lambda connection: connection.execute(_schema.NOTE, (name, value, time.time())) and None)
+
+    async def noted(self, name: str) -> str | None:
+        """Return the text that is kept under a name, by any process that is gone; None where there is none.
+
+        Raises:
+            JournalError: as `owed`.
+        """
+
+        def find(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+            return None if row is None else str(row[0])
+
+        return await self._asked(find)
+
+    def picture_path(self, name: str) -> Path:
+        """Return where the bytes of a `StoredImage.file` are."""
+        return self.directory / "pictures" / name
+
+    async def request(self, key: str) -> Call | None:
+        """Return the request of a purchase as it was sent; None where prompts are not stored."""
+        path = self._request_path(key)
+        try:
+            return unpacked(await to_thread.run_sync(path.read_bytes))
+        except FileNotFoundError:
+            return None
+
+    def statistics(self) -> JournalStatistics:
+        """Return the counts of this moment."""
+        writer = self._writer
+        return JournalStatistics(
+            rows=writer.rows, commits=writer.commits, failures=writer.failures, unwritten=writer.unwritten
+        )
+
+    async def aclose(self) -> None:
+        """Write what is left and let go of the file; may be called twice. Using it later raises `JournalError`."""
+        await to_thread.run_sync(self._writer.close)
+
+    def __repr__(self) -> str:
+        return f"<Journal {str(self.directory)!r} {self._seat.path.name}>"
+
+    async def _asked(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._writer.do(work)
+        except (sqlite3.Error, OSError) as error:
+            msg = f"the journal in {str(self.directory)!r} cannot be read or written: {error}"
+            raise JournalError(msg) from error
+
+    # --- what follows runs in the writer's thread ---
+
+    def _owed(self, connection: sqlite3.Connection) -> list[Entry]:
+        self._take_over(connection)
+        self._prune(connection)
+        found = _schema.select(connection, "WHERE run != ? AND NOT handed_over", (self._run,))
+        return [self._with_pictures(entry) for entry in found if entry.owed]
+
+    def _take_over(self, connection: sqlite3.Connection) -> None:
+        """Copy the files of processes that are gone into our own, and remove them."""
+        for seat in free_seats(self.directory):
+            opened = self._opened(seat)
+            if opened is not None:
+                opened.close()  # brought up to this version, and its log is part of it now
+                try:
+                    _schema.merge(connection, seat.path)
+                except BaseException:
+                    seat.release()
+                    raise
+                seat.remove()
+
+    def _with_pictures(self, entry: Entry) -> Entry:
+        """Complete an entry whose pictures were written just before its process ended, and whose outcome was not."""
+        if entry.state is not EntryState.INTENDED or not entry.blocking:
+            return entry
+        images = stored_images(sorted(self.picture_path("").glob(f"{entry.key}-*")))
+        if not images:
+            return entry
+        outcome = StoredOutcome(images=images)
+        return msgspec.structs.replace(entry, state=EntryState.SUCCEEDED, outcome=outcome)
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        """Remove what is over for long enough, and its files."""
+        for key in _schema.prune(connection, time.time() - self._retention):
+            self._request_path(key).unlink(missing_ok=True)
+            for path in self.picture_path("").glob(f"{key}-*"):
+                path.unlink(missing_ok=True)
+
+    def _request_path(self, key: str) -> Path:
+        return self.directory / "requests" / f"{key}.msgpack"
+
+
+def _check_sqlite() -> None:
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        oldest = ".".join(map(str, _OLDEST_SQLITE))
+        msg = f"a journal needs SQLite {oldest} or newer; this Python has {sqlite3.sqlite_version}"
+        raise JournalError(msg)
+
+
+def _check_file_system(folder: Path) -> None:
+    try:
+        table = Path(MOUNTS).read_text("utf-8", "surrogateescape")
+    except OSError:
+        _logger.warning(
+            "make sure that %s is on a local disk: this system does not tell, and a journal needs one", folder
+        )
+        return
+    kind = network_file_system(folder.resolve(), table)
+    if kind is not None:
+        msg = f"a journal needs a local disk; {str(folder)!r} is on a network file system ({kind})"
+        raise JournalError(msg)
+
+
+def journal_entries(directory: str | os.PathLike[str]) -> list[Entry]:
+    """Return all entries in a journal's folder, the oldest first, without disturbing the processes that write there.
+
+    Raises:
+        JournalError: there is no journal, or a file of it cannot be read.
+    """
+    folder = Path(directory).absolute()
+    paths = databases(folder)
+    if not paths:
+        msg = f"there is no journal in {str(folder)!r}"
+        raise JournalError(msg)
+    found: dict[str, tuple[int, Entry]] = {}
+    for path in paths:
+        try:
+            with contextlib.closing(_schema.connect_for_reading(path)) as connection:
+                for revision, entry in _schema.select_with_revisions(connection):
+                    if entry.key not in found or found[entry.key][0] < revision:
+                        found[entry.key] = revision, entry
+        except sqlite3.Error as error:
+            msg = f"{path} cannot be read: {error}"
+            raise JournalError(msg) from error
+    return sorted((entry for _, entry in found.values()), key=lambda entry: (entry.intended_at, entry.key))

@@ -1,0 +1,45 @@
+"""Which file system a folder is on. SQLite's log needs memory that all its readers share, so no network can hold it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["MOUNTS", "network_file_system"]
+
+MOUNTS: Final = "/proc/self/mountinfo"
+"""Linux's table of what is mounted where; see proc(5)."""
+
+_NETWORKED: Final = re.compile(
+    r"9p|afs|beegfs|ceph|cifs|coda|davfs|fuse\.(gcsfuse|glusterfs|rclone|s3fs|sshfs)|glusterfs|gpfs|lustre|ncpfs|nfs4?|"
+    r"ocfs2|orangefs|smb[23]|smbfs|vboxsf"
+)
+
+
+def network_file_system(folder: Path, table: str) -> str | None:
+    """Return the type of the network file system a folder is on, or None where it is on none.
+
+    Args:
+        folder: absolute, with symbolic links followed.
+        table: the text of `MOUNTS`.
+    """
+    found, longest = None, -1
+    place = str(folder)
+    for line in table.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kinds = before.split(" "), after.split(" ")
+        if len(fields) < 5 or not kinds[0]:  # noqa: PLR2004 - the fifth field is the mount point
+            continue
+        mount = _unescaped(fields[4])
+        inside = place == mount or place.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= longest:  # of two mounts at one place the later one hides the earlier
+            found, longest = kinds[0], len(mount)
+    return found if found and _NETWORKED.fullmatch(found) else None
+
+
+def _unescaped(field: str) -> str:
+    """Undo the octal escapes of blanks and backslashes."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

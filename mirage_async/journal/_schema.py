@@ -1,0 +1,225 @@
+"""The database file: its tables, its versions, and every statement that is run on it."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from mirage_async.exceptions import JournalError
+from mirage_async.journal._entry import Entry, EntryState
+from mirage_async.journal._outcomes import decode_outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = [
+    "ACCEPTED",
+    "HANDED_OVER",
+    "INTENDED",
+    "NOTE",
+    "RESOLVED",
+    "SETTLED",
+    "WITHDRAWN",
+    "Durability",
+    "connect",
+    "connect_for_reading",
+    "merge",
+    "prune",
+    "select",
+    "select_with_revisions",
+    "take",
+]
+
+Durability: TypeAlias = Literal["power", "process"]
+
+APPLICATION_ID: Final = 0x4D697267  # "Mirg": what `file` shows, and what keeps us out of other people's databases
+VERSION: Final = 1
+
+_TABLES: Final = """
+CREATE TABLE jobs (
+    key TEXT PRIMARY KEY NOT NULL,
+    provider TEXT NOT NULL,
+    account TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    blocking INTEGER NOT NULL,
+    announced INTEGER NOT NULL,
+    model TEXT,
+    requested INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    label TEXT,
+    id TEXT,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    doubtful INTEGER NOT NULL,
+    intended_at REAL NOT NULL,
+    deadline REAL NOT NULL,
+    updated_at REAL NOT NULL,
+    outcome TEXT,
+    handed_over INTEGER NOT NULL,
+    run TEXT NOT NULL,
+    revision INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE notes (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL, updated_at REAL NOT NULL) WITHOUT ROWID;
+"""
+
+# From version N to N + 1, at N - 1. A file of a newer version is refused: this one could not know what it leaves out.
+_MIGRATIONS: Final[tuple[str, ...]] = ()
+
+_COLUMNS: Final = (
+    "key, provider, account, kind, blocking, announced, model, requested, digest, label, id, state, attempts, "
+    "doubtful, intended_at, deadline, updated_at, outcome, handed_over"
+)
+_ALL: Final = f"{_COLUMNS}, run, revision"
+
+# A purchase that is sent again is the same purchase: it keeps its row, and the row counts what may have been bought.
+INTENDED: Final = """
+INSERT INTO jobs
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, 'intended', 1, 0, ?11, ?12, ?11, NULL, 0, ?13, 1)
+ON CONFLICT (key) DO UPDATE SET
+    doubtful = doubtful + (state IN ('intended', 'uncertain')), attempts = attempts + 1, state = 'intended',
+    account = excluded.account, announced = excluded.announced, digest = excluded.digest, id = NULL, outcome = NULL,
+    intended_at = excluded.intended_at, deadline = excluded.deadline, updated_at = excluded.updated_at,
+    handed_over = 0, run = excluded.run, revision = revision + 1
+"""
+WITHDRAWN: Final = """
+UPDATE jobs SET state = CASE WHEN doubtful THEN 'uncertain' ELSE 'unpaid' END, updated_at = ?2, revision = revision + 1
+WHERE key = ?1 AND state = 'intended'
+"""
+ACCEPTED: Final = """
+UPDATE jobs SET id = ?2, state = 'accepted', updated_at = ?3, handed_over = 0, revision = revision + 1 WHERE key = ?1
+"""
+SETTLED: Final = """
+UPDATE jobs SET state = CASE WHEN doubtful AND ?2 = 'unpaid' THEN 'uncertain' ELSE ?2 END, outcome = ?3,
+    updated_at = ?4, revision = revision + 1 WHERE key = ?1
+"""
+HANDED_OVER: Final = """
+UPDATE jobs SET handed_over = 1, updated_at = ?2, revision = revision + 1 WHERE key = ?1
+"""
+RESOLVED: Final = """
+UPDATE jobs SET state = ?2, id = coalesce(?3, id), updated_at = ?4, handed_over = 0, run = '', revision = revision + 1
+WHERE key = ?1
+"""
+NOTE: Final = """
+INSERT INTO notes VALUES (?1, ?2, ?3)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at
+"""
+
+
+def connect(path: Path, durability: Durability) -> sqlite3.Connection:
+    """Open a file for writing, make it if it is new, and bring it up to this version.
+
+    Raises:
+        JournalError: it is of a newer version, or no journal.
+        sqlite3.Error: it cannot be opened, or is damaged.
+    """
+    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection, path, durability)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    # FULL flushes the log at each commit. NORMAL keeps what was committed over the death of the process, and may lose
+    # it with the machine's power.
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
+    connection.execute("PRAGMA fullfsync = 1")  # only macOS knows a flush that does not reach the disk
+    owner, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    if owner not in {0, APPLICATION_ID} or (owner == 0 and connection.execute("PRAGMA schema_version").fetchone()[0]):
+        msg = f"{path} is a database, but no journal"
+        raise JournalError(msg)
+    if version > VERSION:
+        msg = f"{path} was written by a newer version of this library (format {version}; this one knows {VERSION})"
+        raise JournalError(msg)
+    if version < VERSION:
+        steps = _TABLES if version == 0 else "".join(_MIGRATIONS[version - 1 :])
+        stamp = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+        connection.executescript(f"BEGIN IMMEDIATE; {steps} {stamp} COMMIT;")
+
+
+def connect_for_reading(path: Path) -> sqlite3.Connection:
+    """Open a file for reading only, also while its process writes.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or is damaged.
+    """
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0, isolation_level=None)
+
+
+def select(connection: sqlite3.Connection, where: str = "", parameters: Iterable[Any] = ()) -> list[Entry]:
+    """Return entries, the oldest first."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM jobs {where} ORDER BY intended_at, key", tuple(parameters))  # noqa: S608 - ours alone
+    return list(map(_entry, rows))
+
+
+def take(connection: sqlite3.Connection, wanted: Iterable[tuple[str, str]]) -> None:
+    """Make entries, by pairs of run and key, ones of that run."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany("UPDATE jobs SET run = ?1, revision = revision + 1 WHERE key = ?2", wanted)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def select_with_revisions(connection: sqlite3.Connection) -> list[tuple[int, Entry]]:
+    """Return all entries, each with the number of times it was written."""
+    return [(row[-1], _entry(row[:-1])) for row in connection.execute(f"SELECT {_COLUMNS}, revision FROM jobs")]  # noqa: S608 - ours alone
+
+
+def prune(connection: sqlite3.Connection, before: float) -> list[str]:
+    """Remove the entries that are over and were written last before a moment; return their keys."""
+    over = "state IN ('unpaid', 'abandoned') OR (handed_over AND state NOT IN ('intended', 'accepted', 'uncertain'))"
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        rows = connection.execute(f"SELECT key FROM jobs WHERE ({over}) AND updated_at < ?", (before,))  # noqa: S608 - ours alone
+        keys = [str(key) for (key,) in rows.fetchall()]
+        connection.executemany("DELETE FROM jobs WHERE key = ?", [(key,) for key in keys])
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return keys
+
+
+def merge(connection: sqlite3.Connection, path: Path) -> None:
+    """Copy what another file holds into this one; of two versions of an entry the later one stays.
+
+    Doing it twice, because a process died before it could remove the other file, changes nothing.
+    """
+    updates = ", ".join(f"{name} = excluded.{name}" for name in _ALL.split(", ") if name != "key")
+    connection.execute("ATTACH DATABASE ? AS other", (str(path),))
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(
+            f"INSERT INTO main.jobs ({_ALL}) SELECT {_ALL} FROM other.jobs WHERE true "  # noqa: S608 - ours alone
+            f"ON CONFLICT (key) DO UPDATE SET {updates} WHERE excluded.revision > revision"
+        )
+        connection.execute(
+            "INSERT INTO main.notes SELECT * FROM other.notes WHERE true ON CONFLICT (name) DO UPDATE "
+            "SET value = excluded.value, updated_at = excluded.updated_at WHERE excluded.updated_at > updated_at"
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    finally:
+        connection.execute("DETACH DATABASE other")
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    values = dict(zip(Entry.__struct_fields__, row, strict=True))
+    values.update(
+        blocking=bool(values["blocking"]),
+        announced=bool(values["announced"]),
+        handed_over=bool(values["handed_over"]),
+        state=EntryState(values["state"]),
+        outcome=decode_outcome(values["outcome"]),
+    )
+    return Entry(**values)
