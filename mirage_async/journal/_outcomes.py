@@ -167,13 +167,12 @@ def _error(error: MirageError) -> StoredError:
     return StoredError(kind=type(error).__name__, message=str(error), attributes=attributes)
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: Any) -> bool:
     """Whether JSON can hold a value and give it back."""
-    if isinstance(value, dict):
-        return all(isinstance(name, str) and _is_plain(each) for name, each in value.items())
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | bool | int | float)
+    try:
+        return bool(msgspec.json.decode(msgspec.json.encode(value)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def decode_outcome(text: str | None) -> StoredOutcome | None:

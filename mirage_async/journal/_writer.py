@@ -279,7 +279,7 @@ def _described(writes: Iterable[Write]) -> str:
 
 def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
     """Write each file whole or not at all, for its owner alone."""
-    folders = set()
+    folders: set[Path] = set()
     for path, data in files:
         draft = path.with_name(f".{path.name}.part")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
