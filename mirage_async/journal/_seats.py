@@ -81,14 +81,15 @@ class Seat:
             # worth nothing.
             if os.fstat(descriptor).st_ino != os.stat(_lock_path(path)).st_ino:  # noqa: PTH116 - as for a descriptor
                 raise BlockingIOError  # noqa: TRY301 - the one way out
+            with contextlib.suppress(OSError):  # for people only, and the disk may be full
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
         except (BlockingIOError, FileNotFoundError, PermissionError):
             os.close(descriptor)
             return None
         except BaseException:
             os.close(descriptor)
             raise
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
         return cls(path, descriptor)
 
     def remove(self) -> None:
@@ -136,7 +137,9 @@ def free_seats(folder: Path) -> Iterator[Seat]:
     """Take one after the other the files nobody holds; whoever iterates removes or releases each."""
     for path in databases(folder):
         seat = Seat.take(path)
-        if seat is not None:
+        if seat is not None and not path.exists():  # somebody else has just dealt with it
+            seat.remove()
+        elif seat is not None:
             yield seat
 
 

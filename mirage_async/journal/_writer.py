@@ -45,6 +45,7 @@ FIRST_RETRY: Final = 1.0  # seconds until facts that could not be written are tr
 LONGEST_RETRY: Final = 30.0  # seconds
 CLOSE_GRACE: Final = 10.0  # seconds the thread gets to write what is left
 _MOST_IN_GROUP: Final = 10_000
+_CLOSED: Final = "the journal is closed"
 
 
 class Write(msgspec.Struct, gc=False):
@@ -95,6 +96,7 @@ class Writer:
         self._backlog: deque[Write] = deque()
         self._retry = FIRST_RETRY
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # nothing is queued behind the end
         self._process = os.getpid()
         self._closed = False
         self.commits = self.rows = self.failures = 0
@@ -104,14 +106,18 @@ class Writer:
         """Facts that could not be written so far."""
         return len(self._backlog)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be written."""
+        return self._closed
+
     def put(self, write: Write) -> None:
         """Queue a row.
 
         Raises:
             JournalError: the writer is closed, or belongs to another process.
         """
-        self._check()
-        self._queue.put(write)
+        self._add(write)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have the thread do something with the connection, after everything queued so far.
@@ -120,79 +126,87 @@ class Writer:
             JournalError: as `put`.
             Exception: what `work` raises.
         """
-        self._check()
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Work(work, waiter, loop))
+        self._add(_Work(work, waiter, loop))
         return await waiter
 
     def soon(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Have the thread do something with the connection, with nobody waiting; raises as `put` does."""
-        self._check()
-        self._queue.put(_Work(work))
+        self._add(_Work(work))
 
     def close(self) -> None:
         """Have the thread end once everything queued so far is written, and wait for that, up to ten seconds."""
         if self._process != os.getpid():
             return
-        if not self._closed:
-            self._closed = True
-            if self._thread is None:
-                self._end()
-            else:
+        with self._lock:
+            first, self._closed = not self._closed, True
+            if first and self._thread is not None:
                 self._queue.put(None)
         if self._thread is not None:
             self._thread.join(CLOSE_GRACE)
+        elif first:
+            self._end()
 
-    def _check(self) -> None:
-        if self._closed:
-            msg = "the journal is closed"
-            raise JournalError(msg)
+    def _add(self, item: Write | _Work) -> None:
         if self._process != os.getpid():
             msg = f"the journal belongs to process {self._process}, not to its child {os.getpid()}: open another one"
             raise JournalError(msg)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="mirage-async-journal", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if self._closed:
+                raise JournalError(_CLOSED)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="mirage-async-journal", daemon=True)
+                self._thread.start()
+            self._queue.put(item)
 
     # --- what follows runs in the thread ---
 
     def _run(self) -> None:
+        items: list[Write | _Work | None] = []
         try:
-            while self._turn():
-                pass
+            more = True
+            while more:
+                items = self._taken()
+                more = self._deal_with(items)
+        except BaseException:  # a log handler that raises, for one; whoever waits must not wait for ever
+            _logger.critical("the journal's thread has ended; nothing more is written", exc_info=True)
+            _turn_away(items)
         finally:
             self._end()
 
     def _end(self) -> None:
+        with self._lock:
+            self._closed = True
+        _turn_away(self._taken() if not self._queue.empty() else [])
+        if self._backlog:
+            _logger.critical("the journal is closed with %d facts that are not on disk", len(self._backlog))
         self._connection.close()
         self._on_end()
 
-    def _turn(self) -> bool:
-        """Take what there is and do it; False once nothing more will come."""
-        try:
-            item = self._queue.get(timeout=self._retry if self._backlog else None)
-        except queue.Empty:
-            self._commit([])
-            return True
+    def _taken(self) -> list[Write | _Work | None]:
+        """Wait for something to do and return all that has queued up; nothing where it is time to try again."""
+        items: list[Write | _Work | None] = []
+        with contextlib.suppress(queue.Empty):
+            items.append(self._queue.get(timeout=self._retry if self._backlog else None))
+            while len(items) < _MOST_IN_GROUP:
+                items.append(self._queue.get_nowait())
+        return items
+
+    def _deal_with(self, items: Sequence[Write | _Work | None]) -> bool:
+        """Do what there is, in its order; False once nothing more will come."""
         group: list[Write] = []
-        while True:
+        for item in items:
             if isinstance(item, Write):
                 group.append(item)
-            else:
-                if group or (item is None and self._backlog):
-                    self._commit(group)
-                    group = []
-                if item is None:
-                    return False
-                self._work(item)
-            if len(group) >= _MOST_IN_GROUP:
-                break
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-        if group:
+                continue
+            if group or (item is None and self._backlog):
+                self._commit(group)
+                group = []
+            if item is None:
+                return False
+            self._work(item)
+        if group or not items:
             self._commit(group)
         return True
 
@@ -214,17 +228,17 @@ class Writer:
         try:
             ready = [*self._ready(facts), *self._ready(sorted(group, key=_statement_of))]
             self._write(ready)
-        except (OSError, sqlite3.OperationalError) as error:  # the disk, not the rows
-            self._failed(group, error)
-        except Exception as error:  # a row that cannot be written must not keep the others from it
-            self._backlog.clear()
+        except Exception as error:
+            if _is_of_the_disk(error):
+                self._failed(group, error)
+                return
+            self._backlog.clear()  # a row that cannot be written must not keep the others from it
             if len(facts) + len(group) > 1:
                 for each in (*facts, *group):
                     self._commit([each])
                 return
-            _logger.critical(
-                "a row of the journal can never be written: %s", _described((*facts, *group)), exc_info=True
-            )
+            for write in (*facts, *group):
+                _logger.critical("a row of the journal can never be written: %s", _described(write), exc_info=True)
             _tell_all(group, error)
         else:
             self.commits += 1
@@ -273,8 +287,15 @@ def _statement_of(write: Write) -> str:
     return write.statement
 
 
-def _described(writes: Iterable[Write]) -> str:
-    return "; ".join(f"{write.statement.split(maxsplit=1)[0]} {write.parameters!r:.200}" for write in writes)
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether no row could have been written, as opposed to one of them."""
+    return isinstance(error, OSError | sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
+def _described(write: Write) -> str:
+    """Say which row it is, and nothing of what came with it."""
+    whose = f"of {write.parameters[0]!r:.80}" if isinstance(write.parameters, tuple) else "that was not even made"
+    return f"{' '.join(write.statement.split()[:4])} ... {whose}"
 
 
 def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
@@ -297,6 +318,13 @@ def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def _turn_away(items: Iterable[Write | _Work | None]) -> None:
+    """Tell those who wait that nothing will come."""
+    for item in items:
+        if item is not None and item.loop is not None:
+            _tell(item.loop, _end_with_error, [(item.waiter, JournalError(_CLOSED))])
 
 
 def _tell_all(group: list[Write], error: Exception | None) -> None:
