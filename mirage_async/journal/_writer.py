@@ -178,7 +178,8 @@ class Writer:
     def _end(self) -> None:
         with self._lock:
             self._closed = True
-        _turn_away(self._taken() if not self._queue.empty() else [])
+        while not self._queue.empty():
+            _turn_away(self._taken())
         if self._backlog:
             _logger.critical("the journal is closed with %d facts that are not on disk", len(self._backlog))
         self._connection.close()
