@@ -73,7 +73,9 @@ def job(recorder: Any, *, provider: str = "mirako", kind: str = "image", **facts
 def intent(prompt: str = PROMPT, **facts: Any) -> Intent:
     """Return what is about to be sent."""
     known: dict[str, Any] = {"account": "0123456789ab", "blocking": False, "announced": False, "deadline": 1e9}
-    return Intent(call=mirako.submit_call(prompt, aspect_ratio="16:9", seed=None, images=(), webhook=None), **{**known, **facts})
+    return Intent(
+        call=mirako.submit_call(prompt, aspect_ratio="16:9", seed=None, images=(), webhook=None), **{**known, **facts}
+    )
 
 
 def generation(owner: Job[Any], *data: bytes) -> Generation:
