@@ -190,20 +190,27 @@ class Journal:
 
     async def settled(self, job: Job[Any], outcome: object) -> None:
         """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
-        key, state, spooled, moment = job.key, state_of(outcome).value, job.id is None, time.time()
+        key, state, spooled, moment = job.key, state_of(outcome), job.id is None, time.time()
 
         def row() -> Prepared:
             stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts)
             text = msgspec.json.encode(stored).decode()
-            return (key, state, text, moment), [(self.picture_path(name), data) for name, data in files]
+            return (key, state.value, text, moment), [(self.picture_path(name), data) for name, data in files]
 
-        await self._note_fact(job, _schema.SETTLED, row)
+        if state is not EntryState.UNPAID:
+            await self._note_fact(job, _schema.SETTLED, row)
+            return
+        # Nothing is owed of a purchase that was refused, least of all by a disk that would not take its intent.
+        with contextlib.suppress(sqlite3.Error, OSError):
+            await self._written(_schema.SETTLED, row, is_fact=False)
 
     def handed_over(self, job: Job[Any]) -> None:
         """Note that somebody has been given the outcome; it is written with the next group.
 
         Nobody writes it down once the journal is closed, so that the outcome will come a second time.
         """
+        if not job.may_be_billed:
+            return
         if self._writer.closed:
             _logger.info("that the outcome of %r was handed over is not recorded: the journal is closed", job)
             return

@@ -67,7 +67,9 @@ def job(recorder: Any, *, provider: str = "mirako", kind: str = "image", **facts
         ended=lambda _: None,
         account=None,
     )
-    return Job(made, **facts)
+    owner: Job[Any] = Job(made, **facts)
+    owner.may_be_billed = True
+    return owner
 
 
 def intent(prompt: str = PROMPT, **facts: Any) -> Intent:
