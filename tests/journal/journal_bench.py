@@ -13,31 +13,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pytest
 from PIL import Image
 
 from mirage_async import Mirage
 from mirage_async._clock import SystemClock
 from mirage_async.jobs import Intent, Job, JobKind
-from mirage_async.journal import Journal
+from mirage_async.journal import EntryState, Journal, journal_entries
 from mirage_async.models import GeneratedImage, Generation, Pace
+from mirage_async.sandbox.exchange import Exchange
 from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.wire import mirako
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from mirage_async.sandbox import Sandbox
+
 __all__ = [
     "KEY",
     "PROMPT",
     "ROOT",
     "crashed",
+    "files",
+    "finished",
     "generation",
     "hub",
     "intent",
+    "interrupted",
     "job",
     "journaling",
+    "left_after",
     "picture",
     "program",
+    "soon",
     "until",
 ]
 
@@ -149,3 +158,31 @@ async def until(condition: Callable[[], object]) -> None:
 def files(folder: Path) -> Iterator[Path]:
     """Return every file below a folder."""
     return (path for path in folder.rglob("*") if path.is_file())
+
+
+async def left_after(sandbox: Sandbox, tmp_path: Path, use: Callable[[Mirage], Awaitable[Any]]) -> Path:
+    """Use a hub, and return its folder as a kill at that moment would leave it."""
+    async with hub(sandbox, tmp_path / "journal") as mirage:
+        await soon(use(mirage))
+        return crashed(tmp_path / "journal", tmp_path / "left")
+
+
+async def interrupted(
+    sandbox: Sandbox, tmp_path: Path, buy: Callable[[Mirage], Awaitable[Any]], **options: Any
+) -> Path:
+    """Return a folder as a kill in the middle of a POST leaves it; the provider has taken the job."""
+    left: list[Path] = []
+    serve = Exchange.serve
+
+    async def killed(self: Exchange, request: Any, route: Any) -> Any:
+        if request.method == "POST" and not left:
+            left.append(crashed(tmp_path / "journal", tmp_path / "left"))
+        return await serve(self, request, route)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Exchange, "serve", killed)
+        async with hub(sandbox, tmp_path / "journal", options=options) as mirage:
+            await soon(buy(mirage))
+    (entry,) = journal_entries(left[0])
+    assert (entry.state, entry.id) == (EntryState.INTENDED, None)
+    return left[0]

@@ -1,5 +1,7 @@
 """The folder: one file a process, what is taken over from those that are gone, and what a disk can do to it."""
 
+# ruff: noqa: ASYNC240 - a test may look into its own folder
+
 from __future__ import annotations
 
 import logging
@@ -15,9 +17,8 @@ import pytest
 from journal_bench import crashed, files, finished, generation, intent, job, journaling, picture, program, soon
 
 from mirage_async.exceptions import JournalError
-from mirage_async.journal import EntryState, Journal, journal_entries
+from mirage_async.journal import EntryState, Journal, _schema, _seats, journal_entries
 from mirage_async.journal import _journal as journal_module
-from mirage_async.journal import _schema, _seats
 from mirage_async.journal._network import network_file_system
 from mirage_async.journal._seats import Seat
 

@@ -1,7 +1,5 @@
 """The order of writes: at every moment the disk knows enough for the next process."""
 
-# ruff: noqa: ASYNC240 - a test may look into its own folder
-
 from __future__ import annotations
 
 import asyncio

@@ -1,6 +1,4 @@
-"""What the next process gets back: jobs that were accepted, outcomes nobody has had, and nothing twice for no reason."""
-
-# ruff: noqa: ASYNC240 - a test may look into its own folder
+"""What the next process gets back: jobs that were accepted, outcomes nobody has had, and nothing without a reason."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from journal_bench import KEY, PROMPT, crashed, files, hub, intent, job, picture, soon, until
+from journal_bench import KEY, PROMPT, files, hub, intent, interrupted, job, left_after, picture, soon, until
 
 from mirage_async import Job, JobStatus, Mirage
 from mirage_async.exceptions import (
@@ -27,7 +25,6 @@ from mirage_async.exceptions import (
 from mirage_async.journal import EntryState, Journal, StoredError, journal_entries
 from mirage_async.journal._outcomes import store
 from mirage_async.sandbox import Fault, Sandbox
-from mirage_async.sandbox.exchange import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,13 +36,6 @@ pytestmark = pytest.mark.anyio
 async def states(mirage: Mirage) -> list[JobStatus]:
     """Return the states of what is recovered."""
     return [each.status for each in await mirage.recover()]
-
-
-async def left_after(sandbox: Sandbox, tmp_path: Path, use: Callable[[Mirage], Awaitable[Any]]) -> Path:
-    """Use a hub, and return its folder as a kill at that moment would leave it."""
-    async with hub(sandbox, tmp_path / "journal") as mirage:
-        await soon(use(mirage))
-        return crashed(tmp_path / "journal", tmp_path / "left")
 
 
 # -- accepted --------------------------------------------------------------------------------------------------------
@@ -457,27 +447,6 @@ async def test_a_closed_hub_recovers_nothing(tmp_path: Path) -> None:
 
 
 # -- uncertain: nothing can heal it, and the caller decides ------------------------------------------------------------
-
-
-async def interrupted(
-    sandbox: Sandbox, tmp_path: Path, buy: Callable[[Mirage], Awaitable[Any]], **options: Any
-) -> Path:
-    """Return a folder as a kill in the middle of a POST leaves it; the provider has taken the job."""
-    left: list[Path] = []
-    serve = Exchange.serve
-
-    async def killed(self: Exchange, request: Any, route: Any) -> Any:
-        if request.method == "POST" and not left:
-            left.append(crashed(tmp_path / "journal", tmp_path / "left"))
-        return await serve(self, request, route)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Exchange, "serve", killed)
-        async with hub(sandbox, tmp_path / "journal", options=options) as mirage:
-            await soon(buy(mirage))
-    (entry,) = journal_entries(left[0])
-    assert (entry.state, entry.id) == (EntryState.INTENDED, None)
-    return left[0]
 
 
 async def test_an_intent_without_an_answer_is_reported_and_never_sent_again(tmp_path: Path) -> None:
