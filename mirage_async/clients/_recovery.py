@@ -148,9 +148,8 @@ class Recovery:
 
     @staticmethod
     def _give_up(job: Job[Any], entry: Entry) -> None:
-        """Tell the waiters, where not even the journal can be told."""
-        job.claim()
-        if not job.done:
+        """Tell the waiters, and nobody else."""
+        if job.claim():
             job.resolve(JobStatus.UNCERTAIN, None, uncertain_error(entry))
 
     async def _decide(self, job: Job[Any], entry: Entry, client: ProviderClient, on_uncertain: OnUncertain) -> None:

@@ -345,11 +345,8 @@ class Journal:
 
     async def request(self, key: str) -> Call | None:
         """Return the request of a purchase as it was sent; None where prompts are not stored."""
-        path = self._request_path(key)
-        try:
-            return unpacked(await to_thread.run_sync(path.read_bytes))
-        except FileNotFoundError:
-            return None
+        data = await to_thread.run_sync(_bytes_of, self._request_path(key))
+        return None if data is None else unpacked(data)
 
     def statistics(self) -> JournalStatistics:
         """Return the counts of this moment."""
@@ -427,6 +424,13 @@ class Journal:
 
     def _request_path(self, key: str) -> Path:
         return self.directory / "requests" / f"{key}.msgpack"
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _check_sqlite() -> None:

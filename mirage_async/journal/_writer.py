@@ -253,7 +253,7 @@ class Writer:
     def _ready(self, writes: Sequence[Write]) -> Sequence[Write]:
         """Make the parameters that are not made yet, and write the files that go before their rows."""
         for write in writes:
-            if not isinstance(write.parameters, tuple):
+            if callable(write.parameters):
                 parameters, files = write.parameters()
                 _write_files(files, flush=self._flush)
                 write.parameters = parameters
@@ -295,7 +295,7 @@ def _is_of_the_disk(error: Exception) -> bool:
 
 def _described(write: Write) -> str:
     """Say which row it is, and nothing of what came with it."""
-    whose = f"of {write.parameters[0]!r:.80}" if isinstance(write.parameters, tuple) else "that was not even made"
+    whose = "that was not even made" if callable(write.parameters) else f"of {write.parameters[0]!r:.80}"
     return f"{' '.join(write.statement.split()[:4])} ... {whose}"
 
 

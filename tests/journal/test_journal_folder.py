@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import sqlite3
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,7 @@ def test_a_file_system_without_locks_is_no_place(tmp_path: Path, monkeypatch: py
 def test_a_new_file_never_takes_a_name_that_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unlikely as it is."""
     names = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])
-    monkeypatch.setattr(_seats.secrets, "token_hex", lambda _: next(names))
+    monkeypatch.setattr(secrets, "token_hex", lambda _: next(names))
     one, other = Seat.new(tmp_path), Seat.new(tmp_path)
     assert (one.path.name, other.path.name) == ("jobs-aaaaaaaa.sqlite", "jobs-bbbbbbbb.sqlite")
     one.release()
@@ -184,10 +186,11 @@ async def test_a_merge_that_fails_leaves_the_file_where_it_is(tmp_path: Path, mo
     (file,) = (tmp_path / "old").glob("*.sqlite")
     async with journaling(tmp_path / "journal") as journal:
         shutil.copyfile(file, tmp_path / "journal" / "jobs-00000001.sqlite")
-        await journal._writer.do(lambda connection: connection.execute("PRAGMA query_only = 1"))
-        with pytest.raises(JournalError, match="cannot be read or written"):
+        trigger = "CREATE TEMP TRIGGER no BEFORE INSERT ON jobs BEGIN SELECT RAISE(ABORT, 'not now'); END"
+        await journal._writer.do(lambda connection: connection.execute(trigger))
+        with pytest.raises(JournalError, match="cannot be read or written: not now"):
             await journal.owed()
-        await journal._writer.do(lambda connection: connection.execute("PRAGMA query_only = 0"))
+        await journal._writer.do(lambda connection: connection.execute("DROP TRIGGER no"))
         assert len(await journal.owed()) == 3
 
 
@@ -207,6 +210,31 @@ async def test_a_log_cut_short_loses_nothing_before_the_cut(tmp_path: Path, cut:
         lost = 2 + 2 * cut // 4096  # a purchase has two commits, and a commit here one or two pages
         assert set(keys[: len(keys) - lost]) <= found.keys() <= set(keys)
         await journal.intended(job(journal), intent())
+
+
+def test_a_lock_on_a_file_that_was_replaced_is_worth_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is somebody else's lock by now."""
+    real = _seats._try_lock
+
+    def slow(descriptor: int) -> None:
+        (tmp_path / "jobs-1.lock").rename(tmp_path / "old")
+        (tmp_path / "jobs-1.lock").touch()
+        real(descriptor)
+
+    monkeypatch.setattr(_seats, "_try_lock", slow)
+    assert Seat.take(tmp_path / "jobs-1.sqlite") is None
+
+
+async def test_taking_jobs_that_cannot_be_written_takes_none(tmp_path: Path) -> None:
+    """They stay owed."""
+    (key,) = await filled(tmp_path)
+    async with journaling(tmp_path) as journal:
+        trigger = "CREATE TEMP TRIGGER no BEFORE UPDATE ON jobs BEGIN SELECT RAISE(ABORT, 'not now'); END"
+        await journal._writer.do(lambda connection: connection.execute(trigger))
+        with pytest.raises(JournalError, match="not now"):
+            await journal.take([key])
+        await journal._writer.do(lambda connection: connection.execute("DROP TRIGGER no"))
+        assert len(await journal.owed()) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -566,7 +594,7 @@ def test_a_full_disk_at_the_start_leaves_no_lock_behind(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_seats.os, "write", full)
+        patch.setattr(os, "write", full)
         seat = Seat.new(tmp_path)
     assert Seat.take(seat.path) is None
     seat.release()
@@ -666,7 +694,7 @@ class WallClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_750_000_000.0
-        monkeypatch.setattr(journal_module.time, "time", lambda: self.now)
+        monkeypatch.setattr(time, "time", lambda: self.now)
 
 
 @pytest.mark.parametrize("step", [-3600.0, 3600.0])

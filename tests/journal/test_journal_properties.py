@@ -111,7 +111,8 @@ class World:
             self.purchases[slot] = replace(was, told=True)
 
     async def _do_resolve(self, slot: int, was: Purchase, end: str) -> None:
-        chosen: dict[str, Any] = {"succeeded": {"id": "task-9"}, "refused": {"unpaid": True}}.get(end, {})
+        choices: dict[str, dict[str, Any]] = {"succeeded": {"id": "task-9"}, "refused": {"unpaid": True}}
+        chosen = choices.get(end, {})
         try:
             await self.journal.resolve(f"{slot:032x}", **chosen)
         except InputError:

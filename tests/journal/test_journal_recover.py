@@ -10,11 +10,13 @@ import pytest
 from journal_bench import KEY, PROMPT, files, hub, intent, interrupted, job, left_after, picture, soon, until
 
 from mirage_async import Job, JobStatus, Mirage
+from mirage_async.clients._recovery import Recovery
 from mirage_async.exceptions import (
     ConfigurationError,
     DownloadError,
     InputError,
     JobCancelledError,
+    JobError,
     JobExpiredError,
     JobFailedError,
     JournalError,
@@ -301,18 +303,16 @@ async def test_an_avatar_that_is_ready_is_restored(tmp_path: Path) -> None:
         (JobExpiredError, JobStatus.EXPIRED),
     ],
 )
-async def test_an_error_is_restored_with_all_it_says(
-    kind: type[MirageError], status: JobStatus, tmp_path: Path
-) -> None:
+async def test_an_error_is_restored_with_all_it_says(kind: type[JobError], status: JobStatus, tmp_path: Path) -> None:
     """Class, words, id, token and what is known about money."""
-    end: Any = {JobFailedError: "failed", JobCancelledError: "cancelled", JobExpiredError: "timed_out"}[kind]
+    ends: dict[type[JobError], Any] = {JobCancelledError: "cancelled", JobExpiredError: "timed_out"}
     async with Sandbox(progress="manual") as sandbox:
         before: list[Any] = []
 
         async def fail(mirage: Mirage) -> None:
             submitted = await mirage.mirako.submit(PROMPT)
             assert submitted.id is not None
-            sandbox.fail_job(submitted.id, end=end)
+            sandbox.fail_job(submitted.id, end=ends.get(kind, "failed"))
             await until(lambda: submitted.done)
             before.append(submitted._outcome[1])  # type: ignore[index]
 
@@ -527,7 +527,11 @@ async def test_a_request_that_cannot_be_read_is_reported(
     async with Sandbox(durations=0.05) as sandbox:
         left = await interrupted(sandbox, tmp_path, lambda mirage: mirage.miragic.submit(PROMPT), store_prompts=True)
         (file,) = files(left / "requests")
-        file.write_bytes(b"\xc1") if damage == "bytes" else (file.unlink(), file.mkdir())
+        file.unlink()
+        if damage == "folder":
+            file.mkdir()
+        else:
+            file.write_bytes(b"\xc1")
         async with hub(sandbox, left) as mirage:
             (found,) = await mirage.recover(on_uncertain="resubmit")
             with pytest.raises(SubmissionUncertainError):
@@ -561,6 +565,18 @@ async def test_one_that_is_given_up_is_never_returned_again(tmp_path: Path) -> N
         async with hub(sandbox, left) as mirage:
             assert await mirage.recover() == []
         assert journal_entries(left)[0].state is EntryState.ABANDONED
+
+
+async def test_what_has_ended_already_is_not_given_up(tmp_path: Path) -> None:
+    """Whoever has claimed the job tells its waiters."""
+    async with Sandbox(durations=0.05) as sandbox:
+        left = await interrupted(sandbox, tmp_path, lambda mirage: mirage.miragic.submit(PROMPT))
+        async with hub(sandbox, left) as mirage:
+            (found,) = await mirage.recover()
+            await until(lambda: found.done)
+            outcome = found._outcome
+            Recovery._give_up(found, journal_entries(left)[0])
+            assert found._outcome is outcome
 
 
 async def test_one_that_cannot_be_given_up_ends_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

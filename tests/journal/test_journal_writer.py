@@ -18,7 +18,7 @@ from mirage_async.exceptions import InputError, JobCancelledError, JournalError
 from mirage_async.journal import EntryState, Journal, journal_entries
 from mirage_async.journal import _journal as journal_module
 from mirage_async.journal import _writer as writer_module
-from mirage_async.journal._writer import Write, Writer
+from mirage_async.journal._writer import Writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -403,15 +403,28 @@ async def test_work_nobody_waits_for_is_logged_where_it_fails(tmp_path: Path, ca
 
 def _use_in_child(journal: Journal, answers: Any) -> None:
     said = []
-    for use in (lambda: journal._writer.put(Write("", (), is_fact=True)), lambda: asyncio.run(journal.entry("0" * 32))):
+    for use in (journal.entry("0" * 32), journal.intended(job(journal), intent())):
         try:
-            use()
+            asyncio.run(use)  # type: ignore[arg-type]  # coroutines, whatever their result
         except JournalError as error:
             said.append(str(error))
     asyncio.run(journal.aclose())
     journal.__dict__.clear()
     gc.collect()
     answers.put((said, os.getpid()))
+
+
+async def test_another_process_than_the_one_that_opened_it_is_refused(tmp_path: Path) -> None:
+    """As a forked child is, whose number is another; there nothing is closed either."""
+    journal = Journal(tmp_path)
+    journal._writer._process = -1
+    for use in (journal.entry("0" * 32), journal.intended(job(journal), intent())):
+        with pytest.raises(JournalError, match="the journal belongs to process -1"):
+            await use
+    await journal.aclose()
+    assert not journal._writer.closed
+    journal._writer._process = os.getpid()
+    await journal.aclose()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
