@@ -82,7 +82,8 @@ def _openai(base_url: str, options: dict[str, float], *, blocking: bool) -> Call
     openai = importlib.import_module("openai")
     kind = openai.OpenAI if blocking else openai.AsyncOpenAI
     client = kind(api_key=KEY, base_url=f"{base_url}/v1", **options)
-    return client, lambda: client.images.generate(model="gpt-image-1", prompt=PROMPT)
+    images = client.images  # loaded on first use, which is no matter for many threads at once
+    return client, lambda: images.generate(model="gpt-image-1", prompt=PROMPT)
 
 
 def _fal(base_url: str, options: dict[str, float], *, blocking: bool) -> Called:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from benchmarks._double_billing.faults import Act
 
-__all__ = ["misbehaving_server"]
+__all__ = ["KEYED", "misbehaving_server"]
 
+KEYED = "keyed"
 _BACKLOG = 1024
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 _RESET = struct.pack("ii", 1, 0)  # linger for no time at all
@@ -34,7 +35,8 @@ def misbehaving_server(acts: Mapping[str, Sequence[Act]]) -> Generator[tuple[str
         acts: by the first segment of the path, what follows each POST; the last one follows all further ones.
 
     Yields:
-        Its address, and what tells how many POSTs have come by the first segment of their paths.
+        Its address, and what tells how many POSTs have come by the first segment of their paths; under `KEYED`, how
+        many of all had an idempotency key.
     """
     with serving_in_child(_serve, acts) as (origin, connection):
 
@@ -86,6 +88,7 @@ async def _converse(
                     writer.write(_NOT_FOUND)
                     continue
                 posts[script] += 1
+                posts[KEYED] += b"\r\nidempotency-key:" in head.lower()
                 act = acts[script][min(posts[script], len(acts[script])) - 1]
                 writer.write(act.write or b"")
                 if act.then == "silent":
