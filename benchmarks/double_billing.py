@@ -2,7 +2,7 @@
 
     python benchmarks/double_billing.py                                    everybody, a minute
     python benchmarks/double_billing.py --only mirage_async openai --quick
-    python benchmarks/double_billing.py --blocking                         the others' blocking clients, half a minute more
+    python benchmarks/double_billing.py --blocking                         the others' blocking clients, a bit longer
 
 One server reads each POST to its end, as a provider does who then sells the picture, counts it, and only then
 misbehaves. Every client buys one picture, with its own re-sends and pauses as they come. The exit code is 1 if a POST
