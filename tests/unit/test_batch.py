@@ -8,7 +8,6 @@ import logging
 import math
 import pickle
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +33,8 @@ from mirage_async.exceptions import (
 from mirage_async.models import Tried
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+
     from mirage_async.jobs import Job
 
 pytestmark = pytest.mark.anyio
@@ -786,7 +787,7 @@ async def test_an_uncertain_outcome_nobody_takes_is_logged(caplog: pytest.LogCap
     """There is no job to keep, so this line is the only trace; an error that cost nothing leaves none."""
 
     class Blocking(FakeShop):
-        async def buy(self, request: ImageRequest, accepted: Any) -> Any:
+        async def buy(self, request: ImageRequest, accepted: Any) -> Any:  # noqa: ARG002 - there is no job
             await asyncio.sleep(0)
             if request.prompt == "a":
                 raise SubmissionUncertainError("who knows (key 0f)", key="0f")
