@@ -31,7 +31,8 @@ class Batch:
     **Bounds.** At most `limit` items are under way at any time: pulled, and their outcome not yet taken (of a split
     one, each part counts). So at most `limit` are in flight, and the input is never read more than `limit` items
     ahead of you: who stops taking stops the buying. With `ordered` a slow item holds up the pulling once `limit` items
-    are under way behind it. A synchronous input is read in the event loop and must not block.
+    are under way behind it. A synchronous input is read in the event loop and must not block. With a `limit` above
+    what `Limits.jobs` allows, items wait for a place there within their own `max_wait`.
 
     **Providers.** Once an account is refused with `AuthenticationError` or `InsufficientCreditsError`, nothing more is
     bought from that provider: later items for it have the same error without anything being sent, and those that name
@@ -111,7 +112,8 @@ class Batch:
     def stop(self) -> None:
         """Buy nothing more; the outcomes of what is in flight can be taken, then the iteration ends.
 
-        An item that was pulled and not bought yet has `ClosedError` as its outcome.
+        An item that was pulled and not bought yet has `ClosedError` as its outcome. A wait for the next item of an
+        asynchronous input is cancelled.
         """
         self._engine.stop()
 

@@ -34,8 +34,10 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
     `credits` are reckoned by the highest price a picture of that provider and model has had so far. Before there is
     one, and without `price`, a purchase is made alone. So the sum is exceeded at most by the first purchase of each
-    provider and model (up to three of them where those before failed without telling the price), and by what
-    a provider takes above the price known by then. A provider that does not say what it takes needs a `price`.
+    provider and model (up to three of them where those before failed without telling the price), by what a provider
+    takes above the price known by then, and, where requests have several `providers`, by what those in flight buy from
+    one whose price is not known. A provider that does not say what it takes needs a `price`: without, the budget
+    counts as spent once something was bought there.
 
     Args:
         purchases: requests that may be bought.
@@ -160,13 +162,13 @@ class Till:
     def _unknown(self, prices: Sequence[Price]) -> frozenset[Price]:
         if self._budget is None or self._budget.credits is None:
             return frozenset()
-        unknown = frozenset(price for price in prices if self._price(price) is None)
+        unknown = [price for price in prices if self._price(price) is None]
         for provider, model in unknown:
             if self._probes[provider, model] >= MOST_PROBES:
                 what = f"{provider} ({model})" if model else provider
                 msg = f"{what} does not say what it takes, so credits cannot be reckoned: give Budget(price=...)"
                 raise BudgetExceededError(msg, provider=provider)
-        return unknown
+        return frozenset(prices[:1]).intersection(unknown)  # of who is asked first; the others may never be
 
     def _missing(self, budget: Budget, share: Share) -> str | None:
         """Say which bound `share` would exceed."""

@@ -160,11 +160,12 @@ class Engine:
         self._under_way.discard(entry)
         self._room.set()
         self._news.set()  # for another taker, who may now be at the end
-        for job in entry.jobs:
-            if job.done:  # so this does not wait; it says that the result, or a failure, has reached somebody
-                with contextlib.suppress(MirageError):
-                    await job
         generation = entry.generation
+        for job in entry.jobs:
+            # Tell the job that its end has reached somebody: not of one that succeeded after the wait for it was over.
+            if job.ending is not None and (generation is not None or job.ending[1] is not None):
+                with contextlib.suppress(MirageError):
+                    await job  # which is done, so this does not wait
         if generation is not None and entry.tried:
             generation = msgspec.structs.replace(generation, tried=entry.tried)
         return Outcome(
@@ -181,6 +182,9 @@ class Engine:
     async def _pump(self) -> None:
         try:
             await self._pull_all()
+        except asyncio.CancelledError:  # the end of pulling, for `stop` as for whatever closes the batch
+            if self._closed:
+                raise
         except Exception as error:  # noqa: BLE001 - whatever the input raises is raised to the taker, after the outcomes
             self._failure = error
         finally:
@@ -198,8 +202,8 @@ class Engine:
             except StopAsyncIteration:
                 return
             except asyncio.CancelledError:
-                if self._stopping and not self._closed:  # `stop` ends the wait for an item, not the batch
-                    return
+                if not self._stopping:  # the input has raised it: nobody here has cancelled anything
+                    self._failure = MirageError("the input of the batch was cancelled, so there may be more in it")
                 raise
             finally:
                 self._pulling = False
@@ -327,7 +331,7 @@ class Engine:
     def _keep(self, entry: _Entry) -> None:
         if entry.jobs:
             self._shop.keep(entry.jobs[-1])
-        elif entry.error is not None and entry.error.billed != "no":
+        if entry.error is not None and entry.error.billed != "no":
             _logger.warning("nobody takes the outcome of item %d of a batch: %s", entry.index, entry.error)
 
     def abandon_from_anywhere(self) -> None:

@@ -29,6 +29,7 @@ from mirage_async.exceptions import (
     MirageError,
     ServerError,
     SubmissionUncertainError,
+    WaitTimeoutError,
 )
 from mirage_async.models import Tried
 
@@ -49,6 +50,12 @@ class FakeJob:
         self.provider = provider
         self.done = False
         self.taken = False
+        self.error: MirageError | None = None
+
+    @property
+    def ending(self) -> tuple[object, MirageError | None] | None:
+        """How it ended, if it did."""
+        return (None, self.error) if self.done else None
 
     def __await__(self) -> Generator[Any, None, None]:
         """Take the result, which must be there."""
@@ -98,6 +105,7 @@ class FakeShop:
                 ending = await self.open[name]
                 job.done = True
                 if isinstance(ending, BaseException):
+                    job.error = None if isinstance(ending, WaitTimeoutError) else cast("MirageError", ending)
                     raise ending
                 if isinstance(ending, Generation):
                     return ending, ()
@@ -600,6 +608,21 @@ async def test_failures_that_tell_no_price_are_tried_three_times_alone() -> None
     assert [type(outcome.error) for outcome in outcomes] == [SubmissionUncertainError] * 3 + [BudgetExceededError]
 
 
+async def test_a_second_choice_whose_price_is_unknown_holds_nobody_up() -> None:
+    """It may never be asked; once it was, and did not say what it took, the budget cannot be kept."""
+    shop = FakeShop()
+    options = {"provider": None, "providers": ("miragic", "mira"), "limit": 2}
+    made = batch(Source(), shop, budget=Budget(credits=10), **options)
+    takers = asyncio.ensure_future(rest(made))
+    await turns()
+    assert sorted(shop.open) == ["0"]
+    await shop.finish("0", paid(1, "miragic"))
+    assert sorted(shop.open) == ["1", "2"]
+    await shop.finish("1", paid(None, "mira"))
+    await shop.finish("2", paid(1, "miragic"))
+    assert any("mira does not say what it takes" in str(each.error) for each in await takers)
+
+
 async def test_a_job_that_failed_over_counts_as_well() -> None:
     """It may have been charged, and so was the next one."""
     shop = FakeShop()
@@ -750,6 +773,51 @@ async def test_stop_gives_an_item_that_waits_for_the_budget_an_outcome() -> None
     assert (outcome.part, outcome.parts) == (2, 2)
     await shop.finish("a")
     assert [each.part for each in await rest(made)] == [1]
+
+
+async def test_closing_ends_a_wait_for_the_input() -> None:
+    """As `stop` does."""
+
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.Event().wait()
+
+    tasks = asyncio.all_tasks()
+    async with batch(items(), FakeShop(at_once=True)) as made:
+        assert (await take(made)).index == 0
+        await turns()
+    assert await rest(made) == []
+    assert asyncio.all_tasks() <= tasks
+
+
+async def test_an_input_that_was_cancelled_is_no_input_that_has_ended() -> None:
+    """Somebody cancelled what feeds it, and not the batch: what was pulled is handed over, and then that is said."""
+
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        raise asyncio.CancelledError
+
+    made = batch(items(), FakeShop(at_once=True))
+    assert (await take(made)).index == 0
+    with pytest.raises(MirageError, match="the input of the batch was cancelled, so there may be more in it"):
+        await take(made)
+    assert await rest(made) == []
+
+
+async def test_a_job_that_ends_after_its_wait_was_over_is_not_taken() -> None:
+    """The outcome tells of the wait, so whoever attaches to the job is the first to have its pictures."""
+    shop = FakeShop()
+    made = batch(["a", "b"], shop)
+    first = asyncio.ensure_future(anext(made))
+    await turns()
+    await shop.finish("a", WaitTimeoutError("later", token="t"))
+    assert isinstance((await first).error, WaitTimeoutError)
+    assert not shop.jobs["a"].taken
+    second = asyncio.ensure_future(anext(made))
+    await turns()
+    await shop.finish("b", JobFailedError("no"))
+    assert isinstance((await second).error, JobFailedError)
+    assert shop.jobs["b"].taken
 
 
 async def test_a_closed_hub_ends_the_batch() -> None:
