@@ -28,7 +28,8 @@ _ROUNDING = 1e-9  # sums of prices such as 0.1 are not exact
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """Where a batch stops buying; None sets no bound.
 
-    What counts is every purchase not proven unpaid (`billed` other than "no"), uncertain ones included. What is in
+    What counts is every purchase not proven unpaid (`billed` other than "no"): uncertain ones are included, and so is
+    what was bought before under the same `ImageRequest.key`. What is in
     flight is reckoned as bought until it is known to be unpaid, so `purchases` and `pictures` are never exceeded, with
     one exception: a request with several `providers` whose job failed is bought again elsewhere, and both count.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -75,5 +76,13 @@ def parts_of(request: ImageRequest, most: int) -> tuple[int, Iterator[ImageReque
         msg = f"seed must be left out of a request that is split, or its parts would be the same; got n={n} with a seed"
         raise InputError(msg)
     whole, rest = divmod(n, most)
-    sizes = (most if number < whole else rest for number in range(whole + (rest > 0)))
-    return whole + (rest > 0), (msgspec.structs.replace(request, n=size) for size in sizes)
+    parts = whole + (rest > 0)
+    return parts, (_part(request, number, most if number <= whole else rest) for number in range(1, parts + 1))
+
+
+def _part(request: ImageRequest, number: int, n: int) -> ImageRequest:
+    """Return one part; under a caller's own key, one that is made of it, since a key stands for one purchase."""
+    key = request.key
+    if isinstance(key, str):
+        key = hashlib.blake2b(f"{key} part {number}".encode(), digest_size=16).hexdigest()
+    return msgspec.structs.replace(request, n=n, key=key)

@@ -23,11 +23,14 @@ from mirage_async.exceptions import (
     SubmissionUncertainError,
     WaitTimeoutError,
 )
+from mirage_async.journal import Journal
 from mirage_async.sandbox import Fault, Sandbox
+from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.testing import sandboxed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from aiohttp import web
 
@@ -154,6 +157,45 @@ async def test_a_choice_of_providers_is_split_by_the_least_of_them(pair: tuple[M
     item = ImageRequest(prompt="a fox", providers=("mira", "miragic"), n=2)
     outcomes = [each async for each in mirage.batch([item], split=True, limit=1)]
     assert [each.generation.provider for each in outcomes if each.generation is not None] == ["miragic", "mira"]
+
+
+def _origin(generation: Generation | None) -> tuple[str | None, str | None]:
+    return (None, None) if generation is None else (generation.provider, generation.job_id)
+
+
+async def test_a_batch_with_keys_that_is_run_again_buys_nothing_again(tmp_path: Path) -> None:
+    """Split requests and requests with a choice included; each gets what was bought for it."""
+    items = [
+        ImageRequest(prompt="one", provider="miragic", key=f"{1:032x}"),
+        ImageRequest(prompt="three", provider="mirako", n=3, key=f"{2:032x}"),
+        ImageRequest(prompt="a choice", providers=("mira", "miragic", "mirako"), key=f"{3:032x}"),
+        ImageRequest(prompt="a bad key", provider="mira", key="3"),
+        ImageRequest(prompt="a bad key that is split", provider="mirako", n=2, key="4"),
+    ]
+    seen: list[list[tuple[int, int, str | None, str | None]]] = []
+    async with Sandbox(durations=0.02) as sandbox:
+        sandbox.fail("mira.generate", Fault(status=400))
+        sandbox.fail("miragic.create", Fault(status=400))
+        for _ in range(3):
+            journal = Journal(tmp_path / "journal")
+            scheduler = Scheduler(policy=FixedInterval(0.02))
+            async with Mirage(base_urls=sandbox.base_urls, journal=journal, scheduler=scheduler) as mirage:
+                with anyio.fail_after(20):
+                    outcomes = [each async for each in mirage.batch(items, split=True, ordered=True, limit=1)]
+            seen.append([(each.index, each.part, *_origin(each.generation)) for each in outcomes])
+        purchases = sandbox.statistics().purchases
+    assert seen[1][1:] == seen[2][1:]
+    assert [line[:3] for line in seen[0]] == [
+        (0, 1, None),
+        *((1, part, "mirako") for part in (1, 2, 3)),
+        (2, 1, "miragic"),
+        (3, 1, None),
+        (4, 1, None),
+    ]
+    assert seen[1][0][2] == "miragic"  # which was refused before, and so was free to be bought
+    assert seen[0][1:] == seen[1][1:]
+    assert len({line[3] for line in seen[2] if line[3] is not None}) == 5
+    assert purchases == {"mirako": 3, "miragic": 2}
 
 
 async def test_a_revoked_key_is_sent_no_more_than_the_limit_often(pair: tuple[Mirage, Sandbox]) -> None:

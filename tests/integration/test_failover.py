@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,13 @@ from mirage_async.exceptions import (
     SubmissionUncertainError,
     WaitTimeoutError,
 )
+from mirage_async.journal import Journal
 from mirage_async.sandbox import Fault, Sandbox
 from mirage_async.testing import sandboxed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from mirage_async.models import Tried
 
@@ -262,6 +265,25 @@ async def test_a_wait_for_a_place_that_ran_out_ends_the_search() -> None:
             await mirage.generate("second", providers=BOTH, max_wait=0.05)
         assert (caught.value.billed, told(caught.value.tried)) == ("no", [("miragic", WaitTimeoutError)])
         assert sandbox.statistics().requests["miragic.create"] == 1
+
+
+async def test_those_who_ask_with_one_key_at_the_same_time_buy_once(tmp_path: Path) -> None:
+    """Whichever provider it is that sells; a key that is none is refused."""
+    request = ImageRequest(prompt="a fox", providers=("mirako", "miragic"), key="0f" * 16)
+    async with Sandbox(durations=0.1) as sandbox:
+        sandbox.fail("mirako.create", Fault(status=400))
+        async with Mirage(base_urls=sandbox.base_urls, journal=Journal(tmp_path / "journal")) as mirage:
+            with anyio.fail_after(20):
+                jobs = await asyncio.gather(*(mirage.submit(request) for _ in range(5)))
+                generations = await asyncio.gather(*jobs)
+            assert len({generation.job_id for generation in generations}) == 1
+            with pytest.raises(InputError, match="key must be 32 lowercase hexadecimal digits"):
+                await mirage.submit(ImageRequest(prompt="a fox", providers=BOTH, key="0F" * 16))
+        assert sandbox.statistics().purchases == {"miragic": 1}
+        assert sandbox.statistics().requests["mirako.create"] == 1
+        async with Mirage(base_urls=sandbox.base_urls) as mirage:
+            with pytest.raises(InputError, match="key needs a journal"):
+                await mirage.submit(request)
 
 
 @pytest.mark.parametrize(
