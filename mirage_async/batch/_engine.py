@@ -159,7 +159,6 @@ class Engine:
     async def _hand_over(self, entry: _Entry) -> Outcome:
         self._under_way.discard(entry)
         self._room.set()
-        self._news.set()  # for another taker, who may now be at the end
         generation = entry.generation
         for job in entry.jobs:
             # Tell the job that its end has reached somebody: not of one that succeeded after the wait for it was over.

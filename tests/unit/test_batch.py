@@ -540,6 +540,18 @@ async def test_a_purchase_proven_unpaid_gives_its_share_back() -> None:
     assert (counts.purchases, counts.uncertain, counts.succeeded, counts.failed) == (2, 1, 1, 2)
 
 
+async def test_a_share_that_is_given_back_is_used_before_anybody_takes_the_outcome() -> None:
+    """As behind a slow item, in order."""
+    shop = FakeShop()
+    async with batch(Source(), shop, limit=4, budget=Budget(purchases=2), ordered=True) as made:
+        waiting = asyncio.ensure_future(anext(made))
+        await turns()
+        await shop.finish("1", refusal())
+        assert sorted(shop.open) == ["0", "2"]
+        await shop.finish("0")
+        assert (await waiting).index == 0
+
+
 def paid(credits_told: float | None, provider: str = "mira") -> Generation:
     """Return what a purchase brought, with what it cost."""
     return Generation(images=(), provider=provider, credits=credits_told)
