@@ -166,7 +166,6 @@ class Desk:
         *,
         model: str | None = None,
         key: str | None = None,
-        label: str | None = None,
         max_wait: float,
         resend_uncertain: bool | None,
     ) -> Job[T]:
@@ -179,7 +178,7 @@ class Desk:
 
         async def bought() -> Job[T]:
             job = self._job(kind, key, model=model)
-            offer = self._offer(job, call, read, announced=key is not None, label=label)
+            offer = self._offer(job, call, read, announced=key is not None)
             await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
             return job
 
@@ -211,6 +210,10 @@ class Desk:
 
     async def generate_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Generation:
         """Buy from a provider that answers with the pictures, and wait for them."""
+        return await (await self.buy_blocking(order, resend_uncertain=resend_uncertain))
+
+    async def buy_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Job[Generation]:
+        """Buy from a provider that answers with the pictures, and return the job once they are here, not yet taken."""
         resend = _flag(resend_uncertain)
         self.check_open()
 
@@ -219,7 +222,7 @@ class Desk:
             await self._buyer.buy(job, offer, max_wait=PLACE_WAIT, resend_uncertain=resend)
             return job
 
-        return await (await (bought() if self.key is None else self._once(self.answers, order.call, bought)))
+        return await (bought() if self.key is None else self._once(self.answers, order.call, bought))
 
     async def submit_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Job[Generation]:
         """Buy in the background from a provider that answers with the pictures; return the job at once."""
@@ -273,7 +276,6 @@ class Desk:
         *,
         blocking: bool = False,
         announced: bool,
-        label: str | None = None,
     ) -> Offer[T]:
         timeout = self.terms.answer_timeout if blocking else QUICK_TIMEOUT
         return Offer(
@@ -286,7 +288,6 @@ class Desk:
             account=self.alias,
             blocking=blocking,
             announced=announced,
-            label=label,
         )
 
     async def redeem(self, job: Job[Generation], report: Report) -> Generation:

@@ -165,14 +165,14 @@ class Journal:
             raise JournalError(msg, provider=job.provider)
         moment = time.time()
         deadline = moment + intent.deadline - job.kind.clock.monotonic()
-        call, label, key = intent.call, intent.label, job.key
+        call, key = intent.call, job.key
         who = (key, job.provider, intent.account, job.kind.name, intent.blocking, intent.announced)
         what = (job.model, job.requested)
 
         def row() -> Prepared:
             files = [(self._request_path(key), packed(call))] if self._store_prompts else []
-            name = None if label is None else label_digest(label)
-            return (*who, *what, digest_of(call), name, moment, deadline, self._run), files
+            label = None if call.label is None else label_digest(call.label)
+            return (*who, *what, digest_of(call), label, moment, deadline, self._run), files
 
         try:
             await self._written(_schema.INTENDED, row, is_fact=False)
@@ -231,9 +231,8 @@ class Journal:
                 )
 
     def _written(self, statement: str, parameters: Parameters, *, is_fact: bool) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._writer.put(Write(statement, parameters, is_fact=is_fact, waiter=waiter, loop=loop))
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writer.put(Write(statement, parameters, is_fact=is_fact, waiter=waiter))
         return waiter
 
     # --- what the hub and the command line ask for ---
@@ -357,7 +356,8 @@ class Journal:
 
     async def aclose(self) -> None:
         """Write what is left and let go of the file; may be called twice. Using it later raises `JournalError`."""
-        await to_thread.run_sync(self._writer.close)
+        self._writer.close()
+        await to_thread.run_sync(self._writer.join)
 
     def __repr__(self) -> str:
         return f"<Journal {str(self.directory)!r} {self._seat.path.name}>"

@@ -24,6 +24,7 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     picture_fields: tuple[str, ...]
     private: tuple[str, ...]
     callback: tuple[str, ...]
+    label: str | None
 
 
 def digest_of(call: Call) -> str:
@@ -69,6 +70,7 @@ def packed(call: Call) -> bytes:
             call.picture_fields,
             call.private,
             call.callback,
+            call.label,
         )
     )
 
@@ -89,4 +91,5 @@ def unpacked(data: bytes) -> Call:
         picture_fields=it.picture_fields,
         private=it.private,
         callback=it.callback,
+        label=it.label,
     )

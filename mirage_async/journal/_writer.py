@@ -1,7 +1,8 @@
 """The one thread that writes: it takes whatever has queued up while it was busy and commits that as one group.
 
-There is no timer: a lone write is committed at once, and under load the time a flush takes fills the next group. Who
-waits for a write waits on a future of its event loop; a group wakes all its waiters with one call.
+There is no timer: what one turn of the event loop brings is handed over together at its end, and under load the time a
+flush takes fills the next group. Who waits for a write waits on a future of its event loop; a group wakes all its
+waiters with one call.
 
 A write that fails is one of two kinds. An *intent* fails for whoever asked, who then buys nothing. Everything else is a
 *fact*, about something that is paid for: it stays here and is written again, before anything newer, until it succeeds.
@@ -19,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import methodcaller
 from pathlib import Path  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
@@ -44,6 +46,7 @@ Parameters: TypeAlias = "tuple[Any, ...] | Callable[[], Prepared]"
 FIRST_RETRY: Final = 1.0  # seconds until facts that could not be written are tried again; doubled each time
 LONGEST_RETRY: Final = 30.0  # seconds
 CLOSE_GRACE: Final = 10.0  # seconds the thread gets to write what is left
+_loop_of = methodcaller("get_loop")
 _MOST_IN_GROUP: Final = 10_000
 _CLOSED: Final = "the journal is closed"
 
@@ -55,15 +58,13 @@ class Write(msgspec.Struct, gc=False):
         statement: the SQL.
         parameters: for it.
         is_fact: whether it has to be written sooner or later, whatever happens.
-        waiter: a future of `loop` that ends when the row is durable, or None where nobody waits.
-        loop: of the waiter.
+        waiter: a future that ends when the row is durable, or None where nobody waits.
     """
 
     statement: str
     parameters: Parameters
     is_fact: bool
     waiter: asyncio.Future[None] | None = None
-    loop: asyncio.AbstractEventLoop | None = None
 
 
 class _Work(msgspec.Struct, gc=False):
@@ -71,7 +72,9 @@ class _Work(msgspec.Struct, gc=False):
 
     do: Callable[[sqlite3.Connection], Any]
     waiter: asyncio.Future[Any] | None = None
-    loop: asyncio.AbstractEventLoop | None = None
+
+
+_Item: TypeAlias = "list[Write] | _Work | None"  # None ends it
 
 
 class Writer:
@@ -92,11 +95,14 @@ class Writer:
         self._connection = connection
         self._flush = flush
         self._on_end = on_end
-        self._queue: queue.SimpleQueue[Write | _Work | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._gathered: list[Write] = []
+        self._gathered_in: asyncio.AbstractEventLoop | None = None  # in this turn of which
+        self._ended = False  # the thread takes nothing more
         self._backlog: deque[Write] = deque()
         self._retry = FIRST_RETRY
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()  # nothing is queued behind the end
+        self._lock = threading.Lock()  # so that nothing is queued behind the end
         self._process = os.getpid()
         self._closed = False
         self.commits = self.rows = self.failures = 0
@@ -112,12 +118,17 @@ class Writer:
         return self._closed
 
     def put(self, write: Write) -> None:
-        """Queue a row.
+        """Queue a row, from the event loop that everybody who writes is in.
 
         Raises:
             JournalError: the writer is closed, or belongs to another process.
         """
-        self._add(write)
+        self._check()
+        self._gathered.append(write)
+        loop = asyncio.get_running_loop()
+        if self._gathered_in is not loop:  # the first of this turn, or a loop has ended in the middle of one
+            self._gathered_in = loop
+            loop.call_soon(self._hand_over)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have the thread do something with the connection, after everything queued so far.
@@ -126,44 +137,60 @@ class Writer:
             JournalError: as `put`.
             Exception: what `work` raises.
         """
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[T] = loop.create_future()
-        self._add(_Work(work, waiter, loop))
+        self._check()
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._hand_over()
+        self._add(_Work(work, waiter))
         return await waiter
 
     def soon(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Have the thread do something with the connection, with nobody waiting; raises as `put` does."""
+        self._check()
+        self._hand_over()
         self._add(_Work(work))
 
     def close(self) -> None:
-        """Have the thread end once everything queued so far is written, and wait for that, up to ten seconds."""
-        if self._process != os.getpid():
-            return
-        with self._lock:
-            first, self._closed = not self._closed, True
-            if first and self._thread is not None:
-                self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join(CLOSE_GRACE)
-        elif first:
+        """Have the thread end once everything queued so far is written; `join` waits for that."""
+        if self._process == os.getpid() and not self._closed:
+            self._closed = True
+            self._hand_over()
+            with self._lock:
+                if self._thread is not None:
+                    self._queue.put(None)
+                    return
             self._end()
 
-    def _add(self, item: Write | _Work) -> None:
+    def join(self) -> None:
+        """Wait for the end of the thread, up to ten seconds."""
+        if self._process == os.getpid() and self._thread is not None:
+            self._thread.join(CLOSE_GRACE)
+
+    def _check(self) -> None:
         if self._process != os.getpid():
             msg = f"the journal belongs to process {self._process}, not to its child {os.getpid()}: open another one"
             raise JournalError(msg)
+        if self._closed:
+            raise JournalError(_CLOSED)
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered, self._gathered_in = self._gathered, [], None
+        if gathered:
+            self._add(gathered)
+
+    def _add(self, item: list[Write] | _Work) -> None:
         with self._lock:
-            if self._closed:
-                raise JournalError(_CLOSED)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="mirage-async-journal", daemon=True)
-                self._thread.start()
-            self._queue.put(item)
+            if not self._ended:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="mirage-async-journal", daemon=True)
+                    self._thread.start()
+                self._queue.put(item)
+                return
+        _turn_away([item])
 
     # --- what follows runs in the thread ---
 
     def _run(self) -> None:
-        items: list[Write | _Work | None] = []
+        items: list[_Item] = []
         try:
             more = True
             while more:
@@ -177,29 +204,31 @@ class Writer:
 
     def _end(self) -> None:
         with self._lock:
-            self._closed = True
+            self._closed = self._ended = True
         while not self._queue.empty():
-            _turn_away(self._taken())
+            _turn_away([self._queue.get()])
         if self._backlog:
             _logger.critical("the journal is closed with %d facts that are not on disk", len(self._backlog))
         self._connection.close()
         self._on_end()
 
-    def _taken(self) -> list[Write | _Work | None]:
+    def _taken(self) -> list[_Item]:
         """Wait for something to do and return all that has queued up; nothing where it is time to try again."""
-        items: list[Write | _Work | None] = []
+        items: list[_Item] = []
+        rows = 0
         with contextlib.suppress(queue.Empty):
             items.append(self._queue.get(timeout=self._retry if self._backlog else None))
-            while len(items) < _MOST_IN_GROUP:
+            while rows < _MOST_IN_GROUP:
+                rows += len(items[-1]) if isinstance(items[-1], list) else 1
                 items.append(self._queue.get_nowait())
         return items
 
-    def _deal_with(self, items: Sequence[Write | _Work | None]) -> bool:
+    def _deal_with(self, items: Sequence[_Item]) -> bool:
         """Do what there is, in its order; False once nothing more will come."""
         group: list[Write] = []
         for item in items:
-            if isinstance(item, Write):
-                group.append(item)
+            if isinstance(item, list):
+                group += item
                 continue
             if group or (item is None and self._backlog):
                 self._commit(group)
@@ -213,15 +242,15 @@ class Writer:
 
     def _work(self, item: _Work) -> None:
         try:
-            result, error = item.do(self._connection), None
-        except Exception as raised:
-            result, error = None, raised
-            if item.loop is None:
+            result = item.do(self._connection)
+        except Exception as error:
+            if item.waiter is None:
                 _logger.warning("the journal could not be tidied", exc_info=True)
-        if item.loop is not None and error is not None:
-            _tell(item.loop, _end_with_error, [(item.waiter, error)])
-        elif item.loop is not None:
-            _tell(item.loop, _end_with_result, [(item.waiter, result)])
+            else:
+                _tell([item.waiter], _end_with_error, error)
+        else:
+            if item.waiter is not None:
+                _tell([item.waiter], _end_with_result, result)
 
     def _commit(self, group: list[Write]) -> None:
         """Write the facts that are still to be written, then the group, all or nothing."""
@@ -321,35 +350,36 @@ def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
                 os.close(descriptor)
 
 
-def _turn_away(items: Iterable[Write | _Work | None]) -> None:
+def _turn_away(items: Iterable[_Item]) -> None:
     """Tell those who wait that nothing will come."""
     for item in items:
-        if item is not None and item.loop is not None:
-            _tell(item.loop, _end_with_error, [(item.waiter, JournalError(_CLOSED))])
+        if isinstance(item, list):
+            _tell_all(item, JournalError(_CLOSED))
+        elif item is not None and item.waiter is not None:
+            _tell([item.waiter], _end_with_error, JournalError(_CLOSED))
 
 
 def _tell_all(group: list[Write], error: Exception | None) -> None:
     """Wake the waiters of a group, with one call an event loop."""
-    waiting = [write for write in group if write.waiter is not None]
-    for loop, writes in groupby(waiting, key=lambda write: write.loop):
-        assert loop is not None  # noqa: S101 - a waiter has one
-        _tell(loop, _end_with_error if error else _end_with_result, [(write.waiter, error) for write in writes])
-    for write in waiting:
-        write.waiter = write.loop = None
+    waiters = [write.waiter for write in group if write.waiter is not None]
+    for write in group:
+        write.waiter = None
+    for _, those in groupby(waiters, key=_loop_of):
+        _tell(list(those), _end_with_result if error is None else _end_with_error, error)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, end: Callable[[Any], None], outcomes: list[tuple[Any, Any]]) -> None:
+def _tell(waiters: list[asyncio.Future[Any]], end: Callable[[Any, Any], None], outcome: object) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed, and whoever waited is gone
-        loop.call_soon_threadsafe(end, outcomes)
+        waiters[0].get_loop().call_soon_threadsafe(end, waiters, outcome)
 
 
-def _end_with_result(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for waiter, result in outcomes:
+def _end_with_result(waiters: list[asyncio.Future[Any]], result: object) -> None:
+    for waiter in waiters:
         if not waiter.done():
             waiter.set_result(result)
 
 
-def _end_with_error(outcomes: list[tuple[asyncio.Future[Any], BaseException]]) -> None:
-    for waiter, error in outcomes:
+def _end_with_error(waiters: list[asyncio.Future[Any]], error: BaseException) -> None:
+    for waiter in waiters:
         if not waiter.done():
             waiter.set_exception(error)

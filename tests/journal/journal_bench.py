@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 import pytest
 from PIL import Image
 
@@ -81,12 +82,11 @@ def job(recorder: Any, *, provider: str = "mirako", kind: str = "image", **facts
     return owner
 
 
-def intent(prompt: str = PROMPT, **facts: Any) -> Intent:
+def intent(prompt: str = PROMPT, *, label: str | None = None, **facts: Any) -> Intent:
     """Return what is about to be sent."""
     known: dict[str, Any] = {"account": "0123456789ab", "blocking": False, "announced": False, "deadline": 1e9}
-    return Intent(
-        call=mirako.submit_call(prompt, aspect_ratio="16:9", seed=None, images=(), webhook=None), **{**known, **facts}
-    )
+    call = mirako.submit_call(prompt, aspect_ratio="16:9", seed=None, images=(), webhook=None)
+    return Intent(call=msgspec.structs.replace(call, label=label), **{**known, **facts})
 
 
 def generation(owner: Job[Any], *data: bytes) -> Generation:

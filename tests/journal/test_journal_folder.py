@@ -782,7 +782,9 @@ async def test_notes_are_kept_and_the_later_one_stays(tmp_path: Path, monkeypatc
 
 def test_a_folder_can_be_listed_and_read_by_people(tmp_path: Path) -> None:
     """`file` shows what it is, by the number that SQLite keeps for that."""
-    Journal(tmp_path)._writer.close()
+    writer = Journal(tmp_path)._writer
+    writer.close()
+    writer.join()
     (file,) = tmp_path.glob("jobs-*.sqlite")
     assert file.read_bytes()[68:72] == b"Mirg"
 

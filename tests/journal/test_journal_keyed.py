@@ -151,6 +151,7 @@ async def test_a_caller_who_left_before_anything_was_sent_leaves_the_key_free(tm
 async def test_a_caller_who_left_during_the_post_finds_the_job_again(tmp_path: Path) -> None:
     """It is bought once, whoever asked."""
     async with Sandbox(durations=0.05) as sandbox, hub(sandbox, tmp_path) as mirage:
+        sandbox.fail("mirako.create", Fault(dribble=0.3))
         waiting = asyncio.ensure_future(mirage.submit(request("mirako")))
         await until(lambda: sandbox.requests)
         waiting.cancel()

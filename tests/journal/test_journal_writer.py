@@ -99,8 +99,11 @@ async def test_a_group_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(writer_module, "_MOST_IN_GROUP", 10)
     async with journaling(tmp_path) as journal:
         gate = Gate(journal)
-        waiting = [asyncio.ensure_future(journal.intended(job(journal), intent())) for _ in range(25)]
-        await asyncio.sleep(0)
+        waiting = []
+        for _ in range(30):  # one a turn
+            waiting.append(asyncio.ensure_future(journal.intended(job(journal), intent())))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         gate.open()
         await soon(asyncio.gather(*waiting))
         assert journal.statistics().commits == 3
@@ -307,20 +310,34 @@ def test_an_event_loop_that_ends_while_it_waits_harms_nobody(tmp_path: Path) -> 
     assert len(journal_entries(tmp_path)) == 1
 
 
-async def test_waiters_of_several_loops_are_each_told_in_their_own(tmp_path: Path) -> None:
-    """A group may hold rows of more than one."""
-    async with journaling(tmp_path) as journal:
-        gate = Gate(journal)
-        threads = [threading.Thread(target=lambda: asyncio.run(journal.intended(job(journal), intent()))) for _ in "ab"]
-        for thread in threads:
-            thread.start()
-        mine = asyncio.ensure_future(journal.intended(job(journal), intent()))
-        await asyncio.sleep(0.05)
-        gate.open()
-        await soon(mine)
-        for thread in threads:
-            await asyncio.to_thread(thread.join, 10)
-        assert journal.statistics().rows == 3
+def test_what_a_loop_had_gathered_when_it_ended_goes_with_the_next(tmp_path: Path) -> None:
+    """Nobody of the next loop waits for one that is gone."""
+    journal = Journal(tmp_path)
+    owner = job(journal)
+
+    async def leave() -> None:
+        journal.handed_over(owner)
+        waiter = asyncio.ensure_future(journal.intended(owner, intent()))
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.stop)
+        await waiter
+
+    loop = asyncio.new_event_loop()
+    journal._writer._gathered_in = loop  # as if its turn had been cut short
+    task = loop.create_task(leave())
+    with pytest.raises(RuntimeError, match="stopped before"):
+        loop.run_until_complete(task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+
+    async def later() -> None:
+        await soon(journal.intended(job(journal), intent()))
+        await journal.aclose()
+
+    asyncio.run(later())
+    assert len(journal_entries(tmp_path)) == 2
 
 
 async def test_closing_writes_what_is_queued_and_ends_the_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -405,7 +422,7 @@ def _use_in_child(journal: Journal, answers: Any) -> None:
     said = []
     for use in (journal.entry("0" * 32), journal.intended(job(journal), intent())):
         try:
-            asyncio.run(use)  # type: ignore[arg-type]  # coroutines, whatever their result
+            asyncio.run(use)
         except JournalError as error:
             said.append(str(error))
     asyncio.run(journal.aclose())
