@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 import msgspec
 
 from mirage_async.exceptions import JournalError
+from mirage_async.journal._seats import flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -341,13 +342,9 @@ def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
                 os.fsync(descriptor)
         draft.replace(path)
         folders.add(path.parent)
-    if flush and os.name == "posix":
-        for folder in folders:  # a file is durable once the folder that names it is
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    if flush:
+        for folder in folders:
+            flush_folder(folder)
 
 
 def _turn_away(items: Iterable[_Item]) -> None:

@@ -498,6 +498,16 @@ async def test_a_folder_without_the_right_to_write_can_be_read(tmp_path: Path, l
 
 
 @posix
+def test_new_folders_are_durable_before_anything_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is known to the folder above it; of one that was there already nothing has to be said."""
+    flushed: list[str] = []
+    monkeypatch.setattr(_seats, "flush_folder", lambda folder: flushed.append(str(folder.relative_to(tmp_path))))
+    for _ in range(2):
+        _seats.make_folder(tmp_path / "a" / "journal")
+    assert flushed == ["a", "."]
+
+
+@posix
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 async def test_everything_is_for_its_owner_alone(tmp_path: Path, mask: int) -> None:
     """Whatever the process's mask is, and also while the files of SQLite's log are there."""
