@@ -15,7 +15,7 @@ from mirage_async.journal._entry import Entry, EntryState
 from mirage_async.journal._outcomes import decode_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
 __all__ = [
     "ACCEPTED",
@@ -34,6 +34,7 @@ __all__ = [
     "select",
     "select_readable",
     "take",
+    "transaction",
 ]
 
 _logger = logging.getLogger("mirage_async.journal")
@@ -232,12 +233,20 @@ def take(connection: sqlite3.Connection, wanted: Iterable[tuple[str, str]]) -> N
 
 
 def _many(connection: sqlite3.Connection, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    with transaction(connection):
+        connection.executemany(statement, rows)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
+    """Do what is done inside as a whole or not at all."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.executemany(statement, rows)
+        yield
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+            connection.execute("ROLLBACK")
         raise
 
 
@@ -261,20 +270,15 @@ def merge(connection: sqlite3.Connection, path: Path) -> None:
     updates = ", ".join(f"{name} = excluded.{name}" for name in _ALL.split(", ") if name != "key")
     connection.execute("ATTACH DATABASE ? AS other", (str(path),))
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(
-            f"INSERT INTO main.jobs ({_ALL}) SELECT {_ALL} FROM other.jobs WHERE true "  # noqa: S608 - ours alone
-            f"ON CONFLICT (key) DO UPDATE SET {updates} WHERE excluded.revision > revision"
-        )
-        connection.execute(
-            "INSERT INTO main.notes SELECT * FROM other.notes WHERE true ON CONFLICT (name) DO UPDATE "
-            "SET value = excluded.value, updated_at = excluded.updated_at WHERE excluded.updated_at > updated_at"
-        )
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+        with transaction(connection):
+            connection.execute(
+                f"INSERT INTO main.jobs ({_ALL}) SELECT {_ALL} FROM other.jobs WHERE true "  # noqa: S608 - ours alone
+                f"ON CONFLICT (key) DO UPDATE SET {updates} WHERE excluded.revision > revision"
+            )
+            connection.execute(
+                "INSERT INTO main.notes SELECT * FROM other.notes WHERE true ON CONFLICT (name) DO UPDATE "
+                "SET value = excluded.value, updated_at = excluded.updated_at WHERE excluded.updated_at > updated_at"
+            )
     finally:
         connection.execute("DETACH DATABASE other")
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 import msgspec
 
 from mirage_async.exceptions import JournalError
+from mirage_async.journal._schema import transaction
 from mirage_async.journal._seats import flush_folder
 
 if TYPE_CHECKING:
@@ -291,15 +292,9 @@ class Writer:
 
     def _write(self, writes: Iterable[Write]) -> None:
         connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             for statement, rows in groupby(writes, key=_statement_of):
                 connection.executemany(statement, [cast("tuple[Any, ...]", write.parameters) for write in rows])
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-                connection.execute("ROLLBACK")
-            raise
 
     def _failed(self, group: list[Write], error: Exception) -> None:
         self.failures += 1

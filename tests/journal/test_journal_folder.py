@@ -169,6 +169,16 @@ def test_a_file_system_without_locks_is_no_place(tmp_path: Path, monkeypatch: py
         Journal(tmp_path)
 
 
+def test_a_forked_child_lets_go_of_what_its_parent_holds(tmp_path: Path) -> None:
+    """So that its parent's end, and not its own, frees the file."""
+    seat = Seat.new(tmp_path)
+    assert Seat.take(seat.path) is None
+    _seats._let_go_of_all()
+    again = Seat.take(seat.path)
+    assert again is not None
+    again.release()
+
+
 def test_a_new_file_never_takes_a_name_that_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unlikely as it is."""
     names = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])

@@ -403,11 +403,28 @@ async def test_what_is_queued_when_the_thread_ends_is_turned_away(
     journal = Journal(tmp_path)
     gate = Gate(journal)
     monkeypatch.setattr(Writer, "_deal_with", lambda *_: 1 / 0)
-    waiting = [asyncio.ensure_future(journal.intended(job(journal), intent())) for _ in "abc"]
-    await asyncio.sleep(0)
+    waiting: list[asyncio.Future[Any]] = []
+    for _ in "abc":
+        waiting += [
+            asyncio.ensure_future(journal.intended(job(journal), intent())),
+            asyncio.ensure_future(journal.owed()),
+        ]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
     gate.open()
     for ended in await soon(asyncio.gather(*waiting, return_exceptions=True)):
         assert isinstance(ended, JournalError)
+    await journal.aclose()
+
+
+async def test_what_is_handed_over_after_the_thread_has_ended_is_turned_away(tmp_path: Path) -> None:
+    """It may end between the putting of a row and the end of that turn of the loop."""
+    journal = Journal(tmp_path)
+    waiting = asyncio.ensure_future(journal.intended(job(journal), intent()))
+    asyncio.get_running_loop().call_soon(setattr, journal._writer, "_ended", True)  # noqa: FBT003 - setattr's own
+    with pytest.raises(JournalError, match="the journal is closed"):
+        await soon(waiting)
+    journal._writer._ended = False
     await journal.aclose()
 
 
@@ -574,6 +591,7 @@ async def test_durability_decides_what_is_flushed(
         ask = journal._writer.do
         assert await ask(lambda connection: connection.execute("PRAGMA synchronous").fetchone()[0]) == level
         assert await ask(lambda connection: connection.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
+        flushed.clear()  # of the new folder, which is always flushed
         await journal.intended(owner := job(journal), intent(blocking=True))
         await journal.settled(owner, generation(owner, picture()))
         assert bool(flushed) is (durability == "power")
