@@ -231,14 +231,21 @@ class Recovery:
             return
         client = self._client_for(entry, any_account=False)
         found = None if client is None else await self._confirmed(_kind(client, entry), hint)
-        if found is not None:
+        if found is None:
+            return
+        try:
             await self._journal.resolve(entry.key, id=found)
-            _logger.warning(
-                "the uncertain purchase %s was bought after all: it is the %s job %s, and recover() returns it",
-                entry.key,
-                entry.provider,
-                found,
-            )
+        except InputError as error:  # its own process is alive
+            what_next = str(error)
+        else:
+            what_next = "recover() returns it"
+        _logger.warning(
+            "the uncertain purchase %s was bought after all: it is the %s job %s; %s",
+            entry.key,
+            entry.provider,
+            found,
+            what_next,
+        )
 
 
 def _may_pass(error: Exception) -> bool:

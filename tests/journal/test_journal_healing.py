@@ -362,6 +362,25 @@ async def test_a_webhook_about_another_accounts_purchase_heals_nothing(
         assert journal_entries(tmp_path)[0].state is EntryState.UNCERTAIN
 
 
+async def test_a_webhook_about_a_purchase_of_another_living_process_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As behind a load balancer: nobody writes into the other's file, and the log has the id."""
+    hooks = receiver()
+    async with (
+        Sandbox(durations=0.05) as sandbox,
+        hub(sandbox, tmp_path, webhooks=receiver()) as one,
+        hub(sandbox, tmp_path, webhooks=hooks),
+    ):
+        sandbox.fail("mirako.create", Fault(reset=True, when="after"))
+        with pytest.raises(SubmissionUncertainError) as caught:
+            await one.mirako.submit(PROMPT)
+        deliver(hooks, str(caught.value.key), _id(sandbox))
+        await until(lambda: "was bought after all" in caplog.text)
+        assert f"it is the mirako job {_id(sandbox)}; the process that made the purchase" in caplog.text
+        assert journal_entries(tmp_path)[0].state is EntryState.UNCERTAIN
+
+
 async def test_a_webhook_the_journal_cannot_note_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
