@@ -35,8 +35,10 @@ __all__ = [
     "KEY",
     "PROMPT",
     "ROOT",
+    "WRITING",
     "crashed",
     "files",
+    "filled",
     "finished",
     "generation",
     "hub",
@@ -44,6 +46,7 @@ __all__ = [
     "interrupted",
     "job",
     "journaling",
+    "killed_after",
     "left_after",
     "picture",
     "program",
@@ -186,3 +189,48 @@ async def interrupted(
     (entry,) = journal_entries(left[0])
     assert (entry.state, entry.id) == (EntryState.INTENDED, None)
     return left[0]
+
+
+# A process that acknowledges each purchase once it is durable, and goes on until it is killed.
+WRITING = """
+import asyncio, sys
+from journal_bench import intent, job
+from mirage_async.journal import Journal
+
+async def main():
+    journal = Journal(sys.argv[1])
+    print(journal._seat.path, flush=True)
+    for number in range(int(sys.argv[2])):
+        each = job(journal)
+        await journal.intended(each, intent())
+        each.id = f"task-{number}"
+        await journal.accepted(each)
+        print(each.key, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def killed_after(folder: Path, rows: int) -> tuple[Path, list[str]]:
+    """Have a process write so many purchases, kill it, and return its file and the keys it has acknowledged."""
+    process = program(WRITING, folder, rows)
+    assert process.stdout is not None
+    path = Path(process.stdout.readline().strip())
+    keys = [process.stdout.readline().strip() for _ in range(rows)]
+    process.kill()
+    process.communicate()
+    return path, keys
+
+
+async def filled(folder: Path, *, rows: int = 1) -> list[str]:
+    """Write so many accepted purchases and close."""
+    async with journaling(folder) as journal:
+        keys = []
+        for number in range(rows):
+            owner = job(journal)
+            await journal.intended(owner, intent())
+            owner.id = f"task-{number}"
+            await journal.accepted(owner)
+            keys.append(owner.key)
+    return keys
