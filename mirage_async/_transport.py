@@ -375,6 +375,7 @@ async def _read_capped(response: aiohttp.ClientResponse, limit: int, take: Calla
             response.close()
             raise _TooLargeError
         take(chunk)
+        del chunk  # not held while the next one is read: three copies of it are
 
 
 def _payload(call: Call) -> Any:
