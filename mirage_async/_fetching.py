@@ -182,16 +182,19 @@ class Fetcher:
 
     async def _fetch(self, url: str, sink: Sink, *, allow_private: bool) -> tuple[media.Facts, int]:
         await sink.restart()
-        head, tail, length = bytearray(), b"", 0
+        heads: list[bytes] = []
+        tail, length = b"", 0
         # The sink works outside the generator: a full disk must not be taken for trouble with the connection.
         async with contextlib.aclosing(self._stream(url, allow_private=allow_private)) as chunks:
             async for chunk, coming in chunks:
-                head += chunk[: _HEAD - len(head)]
+                if length < _HEAD:
+                    heads.append(chunk)
                 tail = (tail + chunk[-_TAIL:])[-_TAIL:]
                 length += len(chunk)
                 await sink.take(chunk, coming)
-        start = bytes(head)
-        facts, reason = media.inspect(start), media.incomplete(start, tail, length)
+        head = heads[0] if len(heads) == 1 else b"".join(heads)
+        facts = media.inspect(head)
+        reason = media.incomplete(head, tail, length, facts=facts)
         if facts is None or reason is not None:
             raise AgainError(f"the answer is {reason}" if facts is None else f"{reason}")
         await sink.finish()
@@ -211,7 +214,7 @@ class Fetcher:
                     if target is None:
                         self._check(response)
                         length, announced = 0, response.content_length or 0
-                        async for chunk in response.content.iter_any():  # aiohttp watches over a declared length
+                        while chunk := await response.content.readany():  # aiohttp watches over a declared length
                             length += len(chunk)
                             self._check_size(length, response)
                             yield chunk, max(announced - length, 0)

@@ -369,7 +369,7 @@ async def _read_body(response: aiohttp.ClientResponse, call: Call) -> tuple[byte
 async def _read_capped(response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], object]) -> None:
     """Read the decoded body, counting as it streams: a declared length says nothing about a compressed body."""
     total = 0
-    async for chunk in response.content.iter_any():
+    while chunk := await response.content.readany():
         total += len(chunk)
         if total > limit:
             response.close()

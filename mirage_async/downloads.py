@@ -62,6 +62,7 @@ class Downloader:
         self._clock = clock
         self._fetcher = Fetcher(clock=clock, proxy=proxy, limit=limit, max_bytes=max_bytes)
         self._reading: set[asyncio.Task[bytes]] = set()
+        self._disk = _Disk(clock)
 
     def image(
         self, piece: Piece, *, name: str, provider: str, allow_private: bool, renew: Renew | None = None
@@ -130,6 +131,7 @@ class Downloader:
             self._fetcher,
             self._reading,
             self._clock,
+            self._disk,
             provider=provider,
             allow_private=allow_private,
             renew=renew,
@@ -146,6 +148,7 @@ class _Source:
     __slots__ = (
         "_allow_private",
         "_clock",
+        "_disk",
         "_fetcher",
         "_file_size",
         "_provider",
@@ -160,6 +163,7 @@ class _Source:
         fetcher: Fetcher,
         reading: set[asyncio.Task[bytes]],
         clock: Clock,
+        disk: _Disk,
         *,
         provider: str | None,
         allow_private: bool,
@@ -169,6 +173,7 @@ class _Source:
         self._fetcher = fetcher
         self._reading = reading
         self._clock = clock
+        self._disk = disk
         self._provider = provider
         self._allow_private = allow_private
         self._renew = renew
@@ -206,7 +211,7 @@ class _Source:
             if image.data is not None or self._task is not None:
                 facts = await _copy(await self.read(image), draft)
             else:
-                facts = await self._download(image, _FileSink(draft, self._clock))
+                facts = await self._download(image, _FileSink(draft, self._disk))
                 image.note(facts)
             suffix = "" if facts is None else facts.suffix  # inline bytes may be of a type unknown here
             return await to_thread.run_sync(lambda: draft.publish(suffix, overwrite=overwrite))
@@ -298,32 +303,50 @@ class _MemorySink:
         """Nothing to do: the bytes are here."""
 
 
+class _Disk:
+    """Writes, and knows whether the last write made us wait; of all downloads together."""
+
+    __slots__ = ("_clock", "slow")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.slow = False
+
+    def write(self, draft: Draft, chunk: bytes) -> bool:
+        """Write, in whatever thread, and return whether that took long."""
+        began = self._clock.monotonic()
+        draft.write(chunk)
+        self.slow = slow = self._clock.monotonic() - began > SLOW_WRITE
+        return slow
+
+
 class _FileSink:
     """Writes the bytes chunk by chunk, holding none.
 
     On the event loop, against the custom: what a network chunk has is a copy of at most 256 KiB into the page cache,
     less than a tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does
     make us wait (a network share, a disk that cannot keep up) shows it at once, by its first slow write; from then on
-    threads write this file.
+    threads write this file, and begin the next ones until a write was quick again.
     """
 
-    __slots__ = ("_clock", "_draft", "_slow")
+    __slots__ = ("_begun", "_disk", "_draft", "_slow")
 
-    def __init__(self, draft: Draft, clock: Clock) -> None:
+    def __init__(self, draft: Draft, disk: _Disk) -> None:
         self._draft = draft
-        self._clock = clock
-        self._slow = False
+        self._disk = disk
+        self._slow = disk.slow
+        self._begun = False
 
     async def restart(self) -> None:
-        await to_thread.run_sync(self._draft.rewind)
+        if self._begun:
+            await to_thread.run_sync(self._draft.rewind)
 
     async def take(self, chunk: bytes, coming: int) -> None:  # noqa: ARG002 - a file grows by itself
+        self._begun = True
         if self._slow:
-            await to_thread.run_sync(self._draft.write, chunk)
-            return
-        began = self._clock.monotonic()
-        self._draft.write(chunk)
-        self._slow = self._clock.monotonic() - began > SLOW_WRITE
+            await to_thread.run_sync(self._disk.write, self._draft, chunk)
+        else:
+            self._slow = self._disk.write(self._draft, chunk)
 
     async def finish(self) -> None:
         """Nothing to do: the bytes are in the file."""
