@@ -42,6 +42,7 @@ TRIES = 8  # the delays below add up to 36 s, 44 s at most with their random sha
 BUDGET = 60.0  # seconds in which attempts may begin
 _BATCH = 1 << 20  # bytes of a picture in memory that a thread writes before a cancellation is looked at
 SLOW_WRITE = 0.002  # seconds; a disk that needs longer for one network chunk is left to threads
+QUICK_AGAIN = 8  # quick writes in a row, until it is trusted again
 _logger = logging.getLogger("mirage_async")
 
 
@@ -304,37 +305,42 @@ class _MemorySink:
 
 
 class _Disk:
-    """Writes, and knows whether the last write made us wait; of all downloads together."""
+    """Writes the chunks of all downloads, and knows whether that makes us wait.
 
-    __slots__ = ("_clock", "slow")
+    On the event loop, against the custom: what a network chunk has is a copy of at most 256 KiB into the page cache,
+    a tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does make us
+    wait (a network share, a disk that cannot keep up) shows it by a slow write, and then threads write. They do not
+    for good: on a busy machine a write may also be slow because another program got the processor.
+    """
+
+    __slots__ = ("_clock", "_distrust")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.slow = False
+        self._distrust = 0  # quick writes that threads still have to see
 
-    def write(self, draft: Draft, chunk: bytes) -> bool:
-        """Write, in whatever thread, and return whether that took long."""
+    async def write(self, draft: Draft, chunk: bytes) -> None:
+        """Append a chunk."""
+        if self._distrust:
+            await to_thread.run_sync(self._write, draft, chunk)
+        else:
+            self._write(draft, chunk)
+
+    def _write(self, draft: Draft, chunk: bytes) -> None:
         began = self._clock.monotonic()
         draft.write(chunk)
-        self.slow = slow = self._clock.monotonic() - began > SLOW_WRITE
-        return slow
+        slow = self._clock.monotonic() - began > SLOW_WRITE
+        self._distrust = QUICK_AGAIN if slow else max(self._distrust - 1, 0)
 
 
 class _FileSink:
-    """Writes the bytes chunk by chunk, holding none.
+    """Writes the bytes chunk by chunk, holding none."""
 
-    On the event loop, against the custom: what a network chunk has is a copy of at most 256 KiB into the page cache,
-    less than a tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does
-    make us wait (a network share, a disk that cannot keep up) shows it at once, by its first slow write; from then on
-    threads write this file, and begin the next ones until a write was quick again.
-    """
-
-    __slots__ = ("_begun", "_disk", "_draft", "_slow")
+    __slots__ = ("_begun", "_disk", "_draft")
 
     def __init__(self, draft: Draft, disk: _Disk) -> None:
         self._draft = draft
         self._disk = disk
-        self._slow = disk.slow
         self._begun = False
 
     async def restart(self) -> None:
@@ -343,10 +349,7 @@ class _FileSink:
 
     async def take(self, chunk: bytes, coming: int) -> None:  # noqa: ARG002 - a file grows by itself
         self._begun = True
-        if self._slow:
-            await to_thread.run_sync(self._disk.write, self._draft, chunk)
-        else:
-            self._slow = self._disk.write(self._draft, chunk)
+        await self._disk.write(self._draft, chunk)
 
     async def finish(self) -> None:
         """Nothing to do: the bytes are in the file."""
