@@ -229,24 +229,29 @@ class Fetcher:
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         """Raise unless the answer is a picture's, as far as its head can tell."""
-        status, shown = response.status, without_query(str(response.url))
+        status = response.status
         if status in _EXPIRED:
             raise GoneError(status)
         if status in _BUSY or status >= 500:  # noqa: PLR2004 - server errors
             reply = Reply(status=status, headers=response.headers, received_at=self._clock.time())
             raise AgainError(f"the server answers {status}", from_header(reply))
         if status != 200:  # noqa: PLR2004 - a part (206) or nothing (204, 304) is no picture
-            raise DownloadError(f"the server answers {status}: {shown}", url=shown)
+            raise _refusal(f"the server answers {status}", response)
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding.strip().lower() not in {"", "identity"}:
-            raise DownloadError(f"the server sends {encoding[:20]!r} though it was asked not to: {shown}", url=shown)
+            raise _refusal(f"the server sends {encoding[:20]!r} though it was asked not to", response)
         self._check_size(response.content_length or 0, response)
 
     def _check_size(self, length: int, response: aiohttp.ClientResponse) -> None:
         if length > self._max_bytes:
             response.close()  # not given back to the pool: the rest is still on its way
-            shown = without_query(str(response.url))
-            raise DownloadError(f"larger than {self._max_bytes} bytes: {shown}", url=shown)
+            raise _refusal(f"larger than {self._max_bytes} bytes", response)
+
+
+def _refusal(reason: str, response: aiohttp.ClientResponse) -> DownloadError:
+    """Return the error for an answer that will never be a picture."""
+    shown = without_query(str(response.url))
+    return DownloadError(f"{reason}: {shown}", url=shown)
 
 
 def _next_hop(response: aiohttp.ClientResponse, *, allow_private: bool) -> URL | None:
