@@ -107,8 +107,9 @@ def one(way: str, origin: str, size: int, folder: str) -> Figures:
     return Figures(**json.loads(ended.stdout))
 
 
-def rows_of(ways: Sequence[str], base: str, origin: str, sizes: Iterable[int], repeats: int) -> Iterable[Row]:
+def rows_of(ways: Sequence[str], base: str, origin: str, sizes: Iterable[int], *, quick: bool) -> Iterable[Row]:
     """Measure the ways in turn and compare each with `base`, if that is one of them, of the same round."""
+    repeats = 1 if quick else REPEATS
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             rounds = [{way: one(way, origin, size, folder) for way in ways} for _ in range(repeats)]
@@ -145,13 +146,14 @@ def marks_of(rows: Mapping[tuple[str, int], Row]) -> Iterable[Mark]:
 
 def measure(options: argparse.Namespace) -> Report:
     """Run everything."""
-    repeats = 1 if options.quick else REPEATS
     answers = [way for way in ANSWERS if way in options.only]
     downloads = [way for way in DOWNLOADS if way in options.only]
+    answer_sizes = [size for size in ANSWER_SIZES if size in options.sizes]
+    download_sizes = [size for size in DOWNLOAD_SIZES if size in options.sizes]
     with serving(options.seed) as origin:
         rows = (
-            *rows_of(answers, "openai", origin, [size for size in ANSWER_SIZES if size in options.sizes], repeats),
-            *rows_of(downloads, "socket", origin, [size for size in DOWNLOAD_SIZES if size in options.sizes], repeats),
+            *rows_of(answers, "openai", origin, answer_sizes, quick=options.quick),
+            *rows_of(downloads, "socket", origin, download_sizes, quick=options.quick),
         )
     return Report(rows=rows, marks=tuple(marks_of({(row.way, row.size): row for row in rows})))
 
