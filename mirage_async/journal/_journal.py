@@ -254,7 +254,7 @@ class Journal:
             if not found:
                 self._take_over(connection)
                 found = _schema.select(connection, "WHERE key = ?", (key,))
-            return found
+            return [self._with_pictures(connection, each) for each in found]
 
         found = await self._asked(find)
         return found[0] if found else None
@@ -363,7 +363,7 @@ class Journal:
         self._take_over(connection)
         self._prune(connection)
         found = _schema.select(connection, "WHERE run != ? AND NOT handed_over", (self._run,))
-        return [self._with_pictures(entry) for entry in found if entry.owed]
+        return [self._with_pictures(connection, entry) for entry in found if entry.owed]
 
     def _take_over(self, connection: sqlite3.Connection) -> None:
         """Copy the files of processes that are gone into our own, and remove them."""
@@ -378,15 +378,20 @@ class Journal:
                     raise
                 seat.remove()
 
-    def _with_pictures(self, entry: Entry) -> Entry:
-        """Complete an entry whose pictures were written just before its process ended, and whose outcome was not."""
+    def _with_pictures(self, connection: sqlite3.Connection, entry: Entry) -> Entry:
+        """Complete, also on record, an entry whose pictures were written just before its process ended.
+
+        Its outcome was not. Were it left out of the record, the hand-over would be noted for a purchase of unknown end.
+        """
         if entry.state is not EntryState.INTENDED or not entry.blocking:
             return entry
         images = stored_images(sorted(self.picture_path("").glob(f"{entry.key}-*")))
         if not images:
             return entry
-        outcome = StoredOutcome(images=images)
-        return msgspec.structs.replace(entry, state=EntryState.SUCCEEDED, outcome=outcome)
+        outcome, state = StoredOutcome(images=images), EntryState.SUCCEEDED
+        text = msgspec.json.encode(outcome).decode()
+        connection.execute(_schema.SETTLED, (entry.key, state.value, text, time.time()))
+        return msgspec.structs.replace(entry, state=state, outcome=outcome)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Remove what is over for long enough, and its files."""

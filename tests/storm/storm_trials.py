@@ -1,0 +1,265 @@
+"""One trial: programs that buy and are killed, programs that recover, and a judge who believes the server alone.
+
+Everything about a trial follows from its number, but for what the machine's load makes of the moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from PIL import Image
+from storm_diary import read_diary
+from storm_judge import Verdict, judge
+from storm_worker import KINDS, Plan, kind_of
+
+from mirage_async.journal import journal_entries
+from mirage_async.sandbox import Fault, Sandbox
+
+__all__ = ["MOMENTS", "Trial", "run"]
+
+KILLED = -9
+PATIENCE = 60.0  # seconds that any process may take
+BUSY = 0.7  # seconds of buying, at most, before a random end
+START = 0.5  # seconds in which a process starts, roughly
+
+IN_THE_PROGRAM = (
+    "before the intent",
+    "after the intent",
+    "after the reply",
+    "after the id",
+    "before the outcome",
+    "after the files",
+    "after the outcome",
+    "before the hand-over",
+    "after the hand-over",
+)
+PASSES = {"after the files": (1, 5)}  # only pictures that came inside the answer are written
+"""How manieth pass through a point is the last, at least and at most."""
+
+AT_THE_SERVER: dict[str, tuple[Fault, dict[str, str]]] = {
+    "mid-POST, not taken": (Fault(stall=math.inf), {kind: kind for kind in KINDS}),
+    "mid-POST, taken": (Fault(stall=math.inf, when="after"), {kind: kind for kind in KINDS}),
+    "polling": (
+        Fault(stall=math.inf),
+        {
+            "mirako.create": "mirako.status",
+            "miragic.create": "miragic.status",
+            "mirako.avatar_create": "mirako.avatar_status",
+        },
+    ),
+    "during an early download": (Fault(dribble=3600.0), {"miragic.create": "miragic.download"}),
+    "during a late download": (
+        Fault(dribble=3600.0),
+        {"mira.generate": "mira.download", "milady.generate": "milady.download"},
+    ),
+}
+"""What holds the server up, and where, by what is bought."""
+
+RANDOM = "at random"
+MOMENTS = (*IN_THE_PROGRAM, *AT_THE_SERVER, *[RANDOM] * 6)
+AGAIN = ("after the merge", "after the taking", "before the outcome", "after the outcome", "before the hand-over", RANDOM)
+
+# Where Python is told to write no bytecode every process would compile all it loads, most of its time.
+_BYTECODE = tempfile.TemporaryDirectory(prefix="mirage-bytecode-") if sys.dont_write_bytecode else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What happens in one trial.
+
+    Attributes:
+        number: which one it is.
+        moment: when the first program is killed.
+        again: when the one that recovers is killed; None for never.
+        keyed: the programs use keys of their own, and the last one asks for everything again.
+        programs: how many buy at the same time, in the same journal.
+        prompts: the journal stores the prompts.
+        noisy: the server is in the usual trouble.
+    """
+
+    number: int
+    moment: str
+    again: str | None
+    keyed: bool
+    programs: int
+    prompts: bool
+    noisy: bool
+
+    @classmethod
+    def of(cls, number: int) -> Trial:
+        """Return the trial of that number."""
+        rng = random.Random(f"storm {number}")
+        return cls(
+            number=number,
+            moment=MOMENTS[number % len(MOMENTS)],
+            again=rng.choice(AGAIN) if rng.random() < 0.4 else None,
+            keyed=rng.random() < 0.5,
+            programs=2 if rng.random() < 0.3 else 1,
+            prompts=rng.random() < 0.3,
+            noisy=rng.random() < 0.5,
+        )
+
+
+@dataclass
+class _Stage:
+    """What one trial works with."""
+
+    trial: Trial
+    folder: Path
+    sandbox: Sandbox
+    rng: random.Random
+    names: list[str] = field(default_factory=list[str])  # of the diaries
+    sabotage: str = ""
+
+    async def start(self, name: str, **what: Any) -> asyncio.subprocess.Process:
+        """Start a program."""
+        self.names.append(name)
+        plan = Plan(
+            url=self.sandbox.url,
+            folder=str(self.folder),
+            name=name,
+            trial=self.trial.number,
+            keyed=self.trial.keyed,
+            prompts=self.trial.prompts,
+            sabotage=self.sabotage,
+            **what,
+        )
+        program = Path(__file__).with_name("storm_worker.py")
+        with (self.folder / f"{name}.stderr").open("wb") as stderr:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, str(program), msgspec.json.encode(plan).decode(), stderr=stderr, env=_environment()
+            )
+
+    def numbers(self) -> tuple[int, ...]:
+        """Return the numbers of all purchases that were begun so far."""
+        lines = (line for name in self.names for line in self.diary(name))
+        return tuple(sorted({line["number"] for line in lines if line["point"] == "before the intent"}))
+
+    def diary(self, name: str) -> list[dict[str, Any]]:
+        """Return what a program has written."""
+        return read_diary(self.folder / f"{name}.diary")
+
+    def last_words(self, name: str) -> str:
+        """Return what a program has said on standard error."""
+        return (self.folder / f"{name}.stderr").read_text("utf-8", "replace")[-4000:]
+
+
+async def run(trial: Trial, folder: Path, *, sabotage: str = "") -> Verdict:
+    """Run a trial and judge it."""
+    (folder / "results").mkdir()
+    (folder / "portrait.png").write_bytes(_portrait())
+    durations = {"mirako": (0.02, 0.25), "miragic": (0.02, 0.25), "mira": (0.02, 0.25), "milady": (0.02, 0.25)}
+    async with Sandbox(seed=7, durations=durations) as sandbox:
+        stage = _Stage(trial, folder, sandbox, random.Random(f"moments {trial.number}"), sabotage=sabotage)
+        await _buy_and_die(stage)
+        if trial.again is not None:
+            await _recover_and_die(stage, trial.again)
+        process = await stage.start("last", recovers=True, again=stage.numbers() if trial.keyed else ())
+        async with asyncio.timeout(PATIENCE):
+            code = await process.wait()
+        assert code == 0, stage.last_words("last")
+        await _until(process, lambda: not sandbox.statistics().open_jobs, alive=False)
+        return await judge(sandbox, folder, [stage.diary(name) for name in stage.names], keyed=trial.keyed)
+
+
+async def _buy_and_die(stage: _Stage) -> None:
+    trial, rng = stage.trial, stage.rng
+    held = _hold(stage) if trial.moment in AT_THE_SERVER else None
+    if trial.noisy:
+        _make_noise(stage.sandbox)
+    fatal = (trial.moment, rng.randint(*PASSES.get(trial.moment, (5, 30)))) if trial.moment in IN_THE_PROGRAM else None
+    others = [await stage.start(f"other-{n}", first=1000 * n) for n in range(1, trial.programs)]
+    process = await stage.start("first", fatal=fatal)
+    try:
+        if held is not None:
+            assert await _until(process, lambda: _is_held(stage.sandbox, held)), stage.last_words("first")
+        elif fatal is None and rng.random() < 0.15:
+            await asyncio.sleep(rng.uniform(0, START))
+        elif fatal is None:
+            await _until(process, lambda: stage.sandbox.requests)
+            await asyncio.sleep(rng.uniform(0, BUSY))
+        else:
+            async with asyncio.timeout(PATIENCE):
+                await process.wait()
+    finally:
+        for each in (process, *others):
+            if each.returncode is None:
+                each.kill()
+            assert await each.wait() == KILLED, stage.last_words("first")
+    if any("ready" in map(_point, stage.diary(name)) for name in stage.names):
+        journal_entries(stage.folder / "journal")  # can be read as it lies there
+
+
+async def _recover_and_die(stage: _Stage, again: str) -> None:
+    """Kill the program that recovers, unless it is done before it comes to that point."""
+    fatal = None if again == RANDOM else (again, stage.rng.randint(1, 3))
+    process = await stage.start(
+        "again", recovers=True, fatal=fatal, again=stage.numbers() if stage.trial.keyed else ()
+    )
+    if fatal is None:
+        await asyncio.sleep(stage.rng.uniform(START / 2, 2 * START))
+        if process.returncode is None:
+            process.kill()
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() in {0, KILLED}, stage.last_words("again")
+
+
+def _hold(stage: _Stage) -> str:
+    """Have the server hold one request of the kind, and return how the fault is told in its log."""
+    fault, places = AT_THE_SERVER[stage.trial.moment]
+    number = stage.rng.choice([number for number in range(6, 30) if kind_of(number) in places])
+    stage.sandbox.fail(places[kind_of(number)], fault, prompt=f"#{number}.")
+    return str(fault)
+
+
+def _is_held(sandbox: Sandbox, fault: str) -> bool:
+    return any(request.fault == fault for request in sandbox.requests)
+
+
+def _make_noise(sandbox: Sandbox) -> None:
+    for name in ("mirako.status", "miragic.status", "mirako.avatar_status"):
+        sandbox.fail(name, Fault(status=503), times=None, probability=0.1)
+    for name in ("mirako.create", "miragic.create", "mirako.avatar_create"):
+        sandbox.fail(name, Fault(flaw="failed"), times=None, probability=0.1)
+    for name in ("mirako.create", "mira.generate"):
+        sandbox.fail(name, Fault(status=429, retry_after=0), times=None, probability=0.03)
+
+
+async def _until(process: asyncio.subprocess.Process, condition: Callable[[], object], *, alive: bool = True) -> bool:
+    """Wait for something at the server, as long as the program lives; return whether it has come."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            if alive and process.returncode is not None:
+                return False
+            await asyncio.sleep(0.002)
+    return True
+
+
+def _point(line: dict[str, Any]) -> str:
+    return str(line["point"])
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which the program finds the package, starts fast, and is not measured."""
+    ours = ("MIRAKO_", "MIRAGIC_", "MIRA_", "MILADY_", "MIRAGE_", "COVERAGE_", "COV_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    if _BYTECODE is not None:
+        clean |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": _BYTECODE.name}
+    return {**clean, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _portrait() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (512, 512), "teal").save(buffer, "PNG")
+    return buffer.getvalue()
