@@ -15,7 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mirage_async.clients import _buyer
-from mirage_async.journal import Journal, _journal, _writer
+from mirage_async.journal import Journal, _schema, _writer
 from mirage_async.purchase import Fate
 from mirage_async.wire import Form
 
@@ -44,7 +44,10 @@ class Diary:
 
     def note(self, point: str, key: str = "", **facts: Any) -> None:
         """Write a line; does not return from the fatal one."""
-        os.write(self._descriptor, json.dumps({"at": round(time.time(), 3), "point": point, "key": key, **facts}).encode() + b"\n")
+        os.write(
+            self._descriptor,
+            json.dumps({"at": round(time.time(), 3), "point": point, "key": key, **facts}).encode() + b"\n",
+        )
         self._passes[point] += 1
         if self._fatal == (point, self._passes[point]):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -104,18 +107,19 @@ def _watch_fact(diary: Diary, name: str, before: str | None, after: str) -> None
 
 
 def _watch_posts(diary: Diary) -> None:
-    attempt = _buyer.attempt
+    module: Any = _buyer  # which shares what it has imported with nobody but us
+    attempt = module.attempt
 
     async def send(transport: Any, endpoint: Any, offer: Any) -> Any:
         outcome = await attempt(transport, endpoint, offer)
         diary.note("after the reply" if outcome.fate is Fate.ACCEPTED else "after a bad reply", offer.key)
         return outcome
 
-    _buyer.attempt = send  # type: ignore[assignment]
+    module.attempt = send
 
 
 def _watch_disk(diary: Diary) -> None:
-    write_files, merge, take = _writer._write_files, _journal._schema.merge, Journal.take
+    write_files, merge, take = _writer._write_files, _schema.merge, Journal.take
 
     def write(files: Any, *, flush: bool) -> None:
         write_files(files, flush=flush)
@@ -131,7 +135,7 @@ def _watch_disk(diary: Diary) -> None:
         diary.note("after the taking")
 
     _writer._write_files = write
-    _journal._schema.merge = adopt
+    _schema.merge = adopt
     Journal.take = answer_for  # type: ignore[method-assign]
 
 

@@ -31,7 +31,7 @@ class Verdict:
     Attributes:
         paid: purchases the server charged for.
         kept: of these, results that lie whole in a file, by whichever program.
-        recovered: of these, results that a program that recovers was the first to keep.
+        recovered: of these, results that were not there yet when the programs that buy were killed.
         failed: of these, jobs that the provider let fail, which was told.
         in_hand: of these, results that a program had been given, and was killed before it had written them.
         uncertain: purchases that were reported as uncertain.
@@ -54,7 +54,7 @@ class Verdict:
 class _Evidence:
     """What the programs have said, and what the journal says."""
 
-    def __init__(self, folder: Path, diaries: list[Lines]) -> None:
+    def __init__(self, folder: Path, diaries: list[Lines], kept_at_first: frozenset[str]) -> None:
         everything = [line for lines in diaries for line in lines]
         self.folder = folder / "results"
         self.keys: defaultdict[int, set[str]] = defaultdict(set)
@@ -64,7 +64,7 @@ class _Evidence:
         self.numbers = {key: number for number, keys in self.keys.items() for key in keys}
         self.given = _keys(everything, "before the hand-over", "succeeded")
         self.given_last = _keys(diaries[-1], "before the hand-over", "succeeded")
-        self.kept_at_first = _keys([line for lines in diaries[:-1] for line in lines], "kept")
+        self.kept_at_first = kept_at_first
         self.failed = _keys(everything, "before the hand-over", "failed")
         self.uncertain = _keys(everything, "before the hand-over", "uncertain") | _keys(everything, "uncertain")
         self.in_flight = set[str]().union(*(_in_flight(lines) for lines in diaries[:-1]))
@@ -94,16 +94,19 @@ def _entries(folder: Path) -> list[Entry]:
         return []
 
 
-async def judge(sandbox: Sandbox, folder: Path, diaries: list[Lines], *, keyed: bool) -> Verdict:
+async def judge(
+    sandbox: Sandbox, folder: Path, diaries: list[Lines], *, kept_at_first: frozenset[str], keyed: bool
+) -> Verdict:
     """Look at the end of a trial: the last program has recovered everything and has ended.
 
     Args:
         sandbox: the server, where all is done.
         folder: of the trial.
         diaries: of the programs, in the order in which they were started; the last one has not been killed.
+        kept_at_first: names of the files that were there when the programs that buy were killed.
         keyed: the last program has asked for everything again, so nothing may be in nobody's hands.
     """
-    evidence = _Evidence(folder, diaries)
+    evidence = _Evidence(folder, diaries, kept_at_first)
     verdict = Verdict(uncertain=len(evidence.uncertain), in_flight=len(evidence.in_flight))
     payments: defaultdict[int, list[str]] = defaultdict(list)
     for job_id, view in sandbox.jobs.items():
@@ -136,10 +139,10 @@ async def _account_for(
     """Find out where a payment ended up."""
     entry, number = evidence.entries.get(key), evidence.numbers[key]
     state = None if entry is None else entry.state
-    kept = await _is_kept(verdict, sandbox, evidence, key, job_id)
-    if kept:
+    names = await _kept(verdict, sandbox, evidence, key, job_id)
+    if names:
         verdict.kept += 1
-        verdict.recovered += key not in evidence.kept_at_first
+        verdict.recovered += not names <= evidence.kept_at_first
     elif key in evidence.failed and state is EntryState.FAILED:
         verdict.failed += 1
     elif key in evidence.uncertain and state is EntryState.UNCERTAIN:
@@ -152,20 +155,20 @@ async def _account_for(
         verdict.flaws.append(f"{number} ({key}, {job_id}) was paid for and is lost; the journal says {state}")
 
 
-async def _is_kept(verdict: Verdict, sandbox: Sandbox, evidence: _Evidence, key: str, job_id: str) -> bool:
-    """Whether the result lies in files, all of it; these have to be what the server drew for this very purchase."""
+async def _kept(verdict: Verdict, sandbox: Sandbox, evidence: _Evidence, key: str, job_id: str) -> set[str]:
+    """Return the files that hold a result, if all of it is there; they have to be what the server made for it."""
     job = sandbox._world.jobs.get_job(job_id)
     assert job is not None
     if job.kind == "avatar":
         path = evidence.folder / f"{job_id}.json"
         if path.exists() and json.loads(path.read_bytes())["name"] != job.prompt:
             verdict.flaws.append(f"the avatar in {path.name} is another one")
-        return path.exists()
+        return {path.name} if path.exists() else set()
     found = [sorted(evidence.folder.glob(f"{key}-{index}.*")) for index in range(1, len(job.pictures) + 1)]
     for picture, paths in zip(job.pictures, found, strict=True):
         if paths and [path.read_bytes() for path in paths] != [await sandbox._world.gallery.render(picture)]:
             verdict.flaws.append(f"{[path.name for path in paths]} are not the picture that was drawn")
-    return all(found)
+    return {path.name for paths in found for path in paths} if all(found) else set()
 
 
 def _can_be_had(entry: Entry | None) -> bool:
@@ -191,9 +194,10 @@ def _check_journal(verdict: Verdict, evidence: _Evidence) -> None:
 
 
 def _check_nothing_invented(verdict: Verdict, evidence: _Evidence, payments: dict[int, list[str]]) -> None:
-    paid_ids = {job_id for job_ids in payments.values() for job_id in job_ids}
-    paid_keys = {key for number in payments for key in evidence.keys[number]}
-    for path in evidence.folder.iterdir():
-        if path.suffix != ".part" and not path.name.startswith(".") and path.stem not in paid_ids:
-            if path.name.partition("-")[0] not in paid_keys:
-                verdict.flaws.append(f"{path.name} was kept and never paid for")
+    """Whatever was kept was paid for; a file that is not whole yet has a name of its own."""
+    paid = {job_id for job_ids in payments.values() for job_id in job_ids}
+    paid.update(key for number in payments for key in evidence.keys[number])
+    for name in sorted(path.name for path in evidence.folder.iterdir()):
+        is_whole = not name.startswith(".") and not name.endswith(".part")
+        if is_whole and paid.isdisjoint({name.rpartition(".")[0], name.partition("-")[0]}):
+            verdict.flaws.append(f"{name} was kept and never paid for")

@@ -12,10 +12,9 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from PIL import Image
@@ -25,6 +24,9 @@ from storm_worker import KINDS, Plan, kind_of
 
 from mirage_async.journal import journal_entries
 from mirage_async.sandbox import Fault, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["MOMENTS", "Trial", "run"]
 
@@ -68,7 +70,16 @@ AT_THE_SERVER: dict[str, tuple[Fault, dict[str, str]]] = {
 
 RANDOM = "at random"
 MOMENTS = (*IN_THE_PROGRAM, *AT_THE_SERVER, *[RANDOM] * 6)
-AGAIN = ("after the merge", "after the taking", "before the outcome", "after the outcome", "before the hand-over", RANDOM)
+AGAIN = (
+    "after the merge",
+    "after the taking",
+    "after the id",
+    "before the outcome",
+    "after the outcome",
+    "before the hand-over",
+    RANDOM,
+)
+TIMES_AGAIN = (0, 0, 0, 1, 1, 2)  # how often a program that recovers is killed as well, with equal chances
 
 # Where Python is told to write no bytecode every process would compile all it loads, most of its time.
 _BYTECODE = tempfile.TemporaryDirectory(prefix="mirage-bytecode-") if sys.dont_write_bytecode else None
@@ -81,7 +92,7 @@ class Trial:
     Attributes:
         number: which one it is.
         moment: when the first program is killed.
-        again: when the one that recovers is killed; None for never.
+        again: when each of the programs that recover is killed, but for the last one.
         keyed: the programs use keys of their own, and the last one asks for everything again.
         programs: how many buy at the same time, in the same journal.
         prompts: the journal stores the prompts.
@@ -90,7 +101,7 @@ class Trial:
 
     number: int
     moment: str
-    again: str | None
+    again: tuple[str, ...]
     keyed: bool
     programs: int
     prompts: bool
@@ -103,7 +114,7 @@ class Trial:
         return cls(
             number=number,
             moment=MOMENTS[number % len(MOMENTS)],
-            again=rng.choice(AGAIN) if rng.random() < 0.4 else None,
+            again=tuple(rng.choices(AGAIN, k=rng.choice(TIMES_AGAIN))),
             keyed=rng.random() < 0.5,
             programs=2 if rng.random() < 0.3 else 1,
             prompts=rng.random() < 0.3,
@@ -141,8 +152,10 @@ class _Stage:
                 sys.executable, str(program), msgspec.json.encode(plan).decode(), stderr=stderr, env=_environment()
             )
 
-    def numbers(self) -> tuple[int, ...]:
-        """Return the numbers of all purchases that were begun so far."""
+    def again(self) -> tuple[int, ...]:
+        """Return the numbers of all purchases that were begun so far, if they can be asked for again."""
+        if not self.trial.keyed:
+            return ()
         lines = (line for name in self.names for line in self.diary(name))
         return tuple(sorted({line["number"] for line in lines if line["point"] == "before the intent"}))
 
@@ -163,14 +176,16 @@ async def run(trial: Trial, folder: Path, *, sabotage: str = "") -> Verdict:
     async with Sandbox(seed=7, durations=durations) as sandbox:
         stage = _Stage(trial, folder, sandbox, random.Random(f"moments {trial.number}"), sabotage=sabotage)
         await _buy_and_die(stage)
-        if trial.again is not None:
-            await _recover_and_die(stage, trial.again)
-        process = await stage.start("last", recovers=True, again=stage.numbers() if trial.keyed else ())
+        kept = frozenset(path.name for path in (folder / "results").iterdir())
+        for time, moment in enumerate(trial.again, 1):
+            await _recover_and_die(stage, f"again-{time}", moment)
+        process = await stage.start("last", recovers=True, again=stage.again())
         async with asyncio.timeout(PATIENCE):
             code = await process.wait()
         assert code == 0, stage.last_words("last")
         await _until(process, lambda: not sandbox.statistics().open_jobs, alive=False)
-        return await judge(sandbox, folder, [stage.diary(name) for name in stage.names], keyed=trial.keyed)
+        diaries = [stage.diary(name) for name in stage.names]
+        return await judge(sandbox, folder, diaries, kept_at_first=kept, keyed=trial.keyed)
 
 
 async def _buy_and_die(stage: _Stage) -> None:
@@ -201,18 +216,16 @@ async def _buy_and_die(stage: _Stage) -> None:
         journal_entries(stage.folder / "journal")  # can be read as it lies there
 
 
-async def _recover_and_die(stage: _Stage, again: str) -> None:
-    """Kill the program that recovers, unless it is done before it comes to that point."""
-    fatal = None if again == RANDOM else (again, stage.rng.randint(1, 3))
-    process = await stage.start(
-        "again", recovers=True, fatal=fatal, again=stage.numbers() if stage.trial.keyed else ()
-    )
+async def _recover_and_die(stage: _Stage, name: str, moment: str) -> None:
+    """Kill a program that recovers, unless it is done before it comes to that point."""
+    fatal = None if moment == RANDOM else (moment, stage.rng.randint(1, 3))
+    process = await stage.start(name, recovers=True, fatal=fatal, again=stage.again())
     if fatal is None:
         await asyncio.sleep(stage.rng.uniform(START / 2, 2 * START))
         if process.returncode is None:
             process.kill()
     async with asyncio.timeout(PATIENCE):
-        assert await process.wait() in {0, KILLED}, stage.last_words("again")
+        assert await process.wait() in {0, KILLED}, stage.last_words(name)
 
 
 def _hold(stage: _Stage) -> str:

@@ -11,7 +11,7 @@ import logging
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from storm_diary import Diary, watch
@@ -28,7 +28,15 @@ __all__ = ["KINDS", "Plan", "key_of", "kind_of"]
 
 AT_ONCE = 12
 MOST = 2_000
-KINDS = ("mirako.create", "miragic.create", "mira.generate", "mirako.avatar_create", "milady.generate", "mirako.generate")
+KINDS = (
+    "mirako.create",
+    "miragic.create",
+    "mira.generate",
+    "mirako.avatar_create",
+    "milady.generate",
+    "mirako.generate",
+)
+FORGOTTEN = {"forgets intents": "intended", "forgets ids": "accepted", "forgets outcomes": "settled"}
 _FURTHER: dict[str, dict[str, Any]] = {
     "mirako.create": {"provider": "mirako", "aspect_ratio": "1:1"},
     "miragic.create": {"provider": "miragic", "size": "256x256"},
@@ -51,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         fatal: where to die, and at which pass; None where somebody else sees to that.
         recovers: recover instead of buying.
         again: numbers to ask for again after that, with the keys they were bought under.
+        sabotage: what is broken on purpose, to see whether the judge finds it; "" for nothing.
     """
 
     url: str
@@ -104,7 +113,8 @@ class Worker:
 
     async def recover(self) -> None:
         """Take what is owed, and ask for everything again where that buys nothing twice."""
-        jobs = await self._mirage.recover(max_wait=60)
+        on_uncertain: Literal["resubmit", "report"] = "resubmit" if self._plan.sabotage == "sends again" else "report"
+        jobs = await self._mirage.recover(on_uncertain=on_uncertain, max_wait=60)
         self._diary.note("recovered", jobs=[job.key for job in jobs])
         await asyncio.gather(*(self._receive(job) for job in jobs))
         for batch in (self._plan.again[start : start + AT_ONCE] for start in range(0, len(self._plan.again), AT_ONCE)):
@@ -148,8 +158,19 @@ def _write_whole(path: Path, data: bytes) -> None:
     draft.replace(path)
 
 
+async def _forget(*_: object) -> None:
+    """Stand in for a method of the journal that is to write nothing."""
+
+
+def break_something(sabotage: str) -> None:
+    """Break the product in this process."""
+    if sabotage in FORGOTTEN:
+        setattr(Journal, FORGOTTEN[sabotage], _forget)
+
+
 async def run(plan: Plan) -> None:
     """Do what the plan says."""
+    break_something(plan.sabotage)
     folder = Path(plan.folder)
     diary = Diary(folder / f"{plan.name}.diary", plan.fatal)
     watch(diary)

@@ -1,7 +1,7 @@
 """Killed at any moment, a program loses nothing it has paid for, and its successors buy nothing twice.
 
-Twenty trials run each time, and cover every point once; 200 others in long mode, as many as `MIRAGE_STORM` says:
-`python -m pytest -m long --no-cov tests/storm`. A trial alone: `python -m pytest -m "" --no-cov "tests/storm" -k "[137]"`.
+Twenty trials run each time, and cover every point once. Long mode runs 200 others, or as many as `MIRAGE_STORM` says:
+`python -m pytest -m long --no-cov tests/storm`. One alone: `python -m pytest -m "" --no-cov tests/storm -k "[137]"`.
 """
 
 from __future__ import annotations
@@ -42,3 +42,19 @@ async def test_what_was_paid_for_survives_a_kill(number: int, tmp_path: Path, ta
     tally.update({name: count for name, count in asdict(verdict).items() if name != "flaws"})
     assert verdict.flaws == []
     assert verdict.uncertain <= verdict.in_flight
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "moment", "found"),
+    [
+        ("forgets intents", "after the reply", "is lost"),
+        ("forgets ids", "polling", "was not in flight"),
+        ("forgets outcomes", "after the outcome", "was not in flight"),
+        ("sends again", "mid-POST, taken", "was bought 2 times"),
+    ],
+)
+async def test_the_judge_finds_what_is_broken(sabotage: str, moment: str, found: str, tmp_path: Path) -> None:
+    """A trial of a product that forgets, or that buys again unasked, does not pass."""
+    trial = Trial(number=0, moment=moment, again=(), keyed=False, programs=1, prompts=True, noisy=False)
+    verdict = await run(trial, tmp_path, sabotage=sabotage)
+    assert any(found in flaw for flaw in verdict.flaws), verdict
