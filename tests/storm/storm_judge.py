@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mirage_async.sandbox import Sandbox
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Sight", "Verdict", "judge"]
 
 Lines = list[dict[str, Any]]
 
@@ -37,6 +37,8 @@ class Verdict:
         uncertain: purchases that were reported as uncertain.
         uncertain_paid: of these, the ones that the server charged for.
         in_flight: purchases whose intent had been begun and whose answer was not durable when a program was killed.
+        unanswered: of these, the ones that the server had received by then, and not answered.
+        killed: programs that were killed.
         flaws: what must not be.
     """
 
@@ -48,14 +50,30 @@ class Verdict:
     uncertain: int = 0
     uncertain_paid: int = 0
     in_flight: int = 0
+    unanswered: int = 0
+    killed: int = 0
     flaws: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What was to be seen when the programs that buy were killed.
+
+    Attributes:
+        kept: names of the files that they had kept.
+        unanswered: numbers of the purchases that the server had received and not answered.
+    """
+
+    kept: frozenset[str]
+    unanswered: frozenset[int]
 
 
 class _Evidence:
     """What the programs have said, and what the journal says."""
 
-    def __init__(self, folder: Path, diaries: list[Lines], kept_at_first: frozenset[str]) -> None:
+    def __init__(self, folder: Path, diaries: list[Lines], sight: Sight) -> None:
         everything = [line for lines in diaries for line in lines]
+        self.sight = sight
         self.folder = folder / "results"
         self.keys: defaultdict[int, set[str]] = defaultdict(set)
         for line in everything:
@@ -64,7 +82,6 @@ class _Evidence:
         self.numbers = {key: number for number, keys in self.keys.items() for key in keys}
         self.given = _keys(everything, "before the hand-over", "succeeded")
         self.given_last = _keys(diaries[-1], "before the hand-over", "succeeded")
-        self.kept_at_first = kept_at_first
         self.failed = _keys(everything, "before the hand-over", "failed")
         self.uncertain = _keys(everything, "before the hand-over", "uncertain") | _keys(everything, "uncertain")
         self.in_flight = set[str]().union(*(_in_flight(lines) for lines in diaries[:-1]))
@@ -94,20 +111,20 @@ def _entries(folder: Path) -> list[Entry]:
         return []
 
 
-async def judge(
-    sandbox: Sandbox, folder: Path, diaries: list[Lines], *, kept_at_first: frozenset[str], keyed: bool
-) -> Verdict:
+async def judge(sandbox: Sandbox, folder: Path, diaries: list[Lines], *, sight: Sight, keyed: bool) -> Verdict:
     """Look at the end of a trial: the last program has recovered everything and has ended.
 
     Args:
         sandbox: the server, where all is done.
         folder: of the trial.
         diaries: of the programs, in the order in which they were started; the last one has not been killed.
-        kept_at_first: names of the files that were there when the programs that buy were killed.
+        sight: taken when the programs that buy were killed.
         keyed: the last program has asked for everything again, so nothing may be in nobody's hands.
     """
-    evidence = _Evidence(folder, diaries, kept_at_first)
-    verdict = Verdict(uncertain=len(evidence.uncertain), in_flight=len(evidence.in_flight))
+    evidence = _Evidence(folder, diaries, sight)
+    verdict = Verdict(
+        uncertain=len(evidence.uncertain), in_flight=len(evidence.in_flight), unanswered=len(sight.unanswered)
+    )
     payments: defaultdict[int, list[str]] = defaultdict(list)
     for job_id, view in sandbox.jobs.items():
         payments[number_in(view.prompt)].append(job_id)
@@ -142,7 +159,7 @@ async def _account_for(
     names = await _kept(verdict, sandbox, evidence, key, job_id)
     if names:
         verdict.kept += 1
-        verdict.recovered += not names <= evidence.kept_at_first
+        verdict.recovered += not names <= evidence.sight.kept
     elif key in evidence.failed and state is EntryState.FAILED:
         verdict.failed += 1
     elif key in evidence.uncertain and state is EntryState.UNCERTAIN:
@@ -177,6 +194,8 @@ def _can_be_had(entry: Entry | None) -> bool:
 
 
 def _check_uncertain(verdict: Verdict, evidence: _Evidence) -> None:
+    for number in evidence.sight.unanswered - {evidence.numbers[key] for key in evidence.in_flight}:
+        verdict.flaws.append(f"{number} had reached the server, and no program was about to send it")
     for key in evidence.uncertain - evidence.in_flight:
         verdict.flaws.append(f"{evidence.numbers.get(key)} ({key}) is uncertain and was not in flight")
     on_record = {key for key, entry in evidence.entries.items() if entry.state is EntryState.UNCERTAIN}

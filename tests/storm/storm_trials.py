@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from PIL import Image
-from storm_diary import read_diary
-from storm_judge import Verdict, judge
+from storm_diary import number_in, read_diary
+from storm_judge import Sight, Verdict, judge
 from storm_worker import KINDS, Plan, kind_of
 
 from mirage_async.journal import journal_entries
@@ -176,7 +176,7 @@ async def run(trial: Trial, folder: Path, *, sabotage: str = "") -> Verdict:
     async with Sandbox(seed=7, durations=durations) as sandbox:
         stage = _Stage(trial, folder, sandbox, random.Random(f"moments {trial.number}"), sabotage=sabotage)
         await _buy_and_die(stage)
-        kept = frozenset(path.name for path in (folder / "results").iterdir())
+        sight = Sight(kept=frozenset(_names_in(folder / "results")), unanswered=_unanswered(sandbox))
         for time, moment in enumerate(trial.again, 1):
             await _recover_and_die(stage, f"again-{time}", moment)
         process = await stage.start("last", recovers=True, again=stage.again())
@@ -185,7 +185,9 @@ async def run(trial: Trial, folder: Path, *, sabotage: str = "") -> Verdict:
         assert code == 0, stage.last_words("last")
         await _until(process, lambda: not sandbox.statistics().open_jobs, alive=False)
         diaries = [stage.diary(name) for name in stage.names]
-        return await judge(sandbox, folder, diaries, kept_at_first=kept, keyed=trial.keyed)
+        verdict = await judge(sandbox, folder, diaries, sight=sight, keyed=trial.keyed)
+        verdict.killed = sum("closed" not in map(_point, lines) for lines in diaries)
+        return verdict
 
 
 async def _buy_and_die(stage: _Stage) -> None:
@@ -240,6 +242,15 @@ def _is_held(sandbox: Sandbox, fault: str) -> bool:
     return any(request.fault == fault for request in sandbox.requests)
 
 
+def _unanswered(sandbox: Sandbox) -> frozenset[int]:
+    """Return the numbers of the purchases that have arrived whole and are not answered."""
+    return frozenset(
+        number_in(request.body.decode(errors="replace"))
+        for request in sandbox.requests
+        if request.operation in KINDS and request.status is None and request.body
+    )
+
+
 def _make_noise(sandbox: Sandbox) -> None:
     for name in ("mirako.status", "miragic.status", "mirako.avatar_status"):
         sandbox.fail(name, Fault(status=503), times=None, probability=0.1)
@@ -261,6 +272,10 @@ async def _until(process: asyncio.subprocess.Process, condition: Callable[[], ob
 
 def _point(line: dict[str, Any]) -> str:
     return str(line["point"])
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def _environment() -> dict[str, str]:

@@ -7,6 +7,7 @@ Twenty trials run each time, and cover every point once. Long mode runs 200 othe
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="only POSIX has SIGKILL")]
 
 NORMAL = 20
 LONG = int(os.environ.get("MIRAGE_STORM", "200"))
 TRIALS = [*range(NORMAL), *(pytest.param(n, marks=pytest.mark.long) for n in range(NORMAL, NORMAL + LONG))]
+SUMMARY = """
+storm: {trials} trials, {killed} programs killed, {paid} purchases charged for:
+{kept} kept ({recovered} of them recovered), {failed} told as failed by the provider, {uncertain_paid} told as uncertain,
+{in_hand} handed over but not saved by then, {flaws} lost, bought twice or otherwise wrong;
+{in_flight} in flight when killed ({unanswered} of them at the server, unanswered), {uncertain} told as uncertain"""
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +36,8 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
     """Add up what the trials have shown, and print it in the end."""
     counts: Counter[str] = Counter()
     yield counts
-    line = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
-    request.config.get_terminal_writer().line(f"\nstorm: {line}")
+    if counts["trials"] > NORMAL:
+        request.config.get_terminal_writer().line(SUMMARY.format_map(counts))
 
 
 @pytest.mark.parametrize("number", TRIALS)
@@ -39,7 +45,7 @@ async def test_what_was_paid_for_survives_a_kill(number: int, tmp_path: Path, ta
     """Each payment at the server is kept, recovered or reported as uncertain, and there is one for each purchase."""
     verdict = await run(Trial.of(number), tmp_path)
     tally["trials"] += 1
-    tally.update({name: count for name, count in asdict(verdict).items() if name != "flaws"})
+    tally.update(asdict(verdict) | {"flaws": len(verdict.flaws)})
     assert verdict.flaws == []
     assert verdict.uncertain <= verdict.in_flight
 
