@@ -31,9 +31,11 @@ class Verdict:
     Attributes:
         paid: purchases the server charged for.
         kept: of these, results that lie whole in a file, by whichever program.
-        recovered: of these, results that were not there yet when the programs that buy were killed.
+        recovered: of these, results that were not there yet when the programs that buy were killed, and that
+            `recover()` returned.
+        asked_again: of these, results that were not there then, either, since the program that had been given them died
+            before it had written them. They were had once more by asking again under the same key.
         failed: of these, jobs that the provider let fail, which was told.
-        in_hand: of these, results that a program had been given, and was killed before it had written them.
         uncertain: purchases that were reported as uncertain.
         uncertain_paid: of these, the ones that the server charged for.
         in_flight: purchases whose intent had been begun and whose answer was not durable when a program was killed.
@@ -45,8 +47,8 @@ class Verdict:
     paid: int = 0
     kept: int = 0
     recovered: int = 0
+    asked_again: int = 0
     failed: int = 0
-    in_hand: int = 0
     uncertain: int = 0
     uncertain_paid: int = 0
     in_flight: int = 0
@@ -80,8 +82,8 @@ class _Evidence:
             if line["point"] == "before the intent":
                 self.keys[line["number"]].add(line["key"])
         self.numbers = {key: number for number, keys in self.keys.items() for key in keys}
-        self.given = _keys(everything, "before the hand-over", "succeeded")
-        self.given_last = _keys(diaries[-1], "before the hand-over", "succeeded")
+        self.given = _keys([line for lines in diaries[:-1] for line in lines], "before the hand-over", "succeeded")
+        self.recovered = {key for line in everything if line["point"] == "recovered" for key in line["jobs"]}
         self.failed = _keys(everything, "before the hand-over", "failed")
         self.uncertain = _keys(everything, "before the hand-over", "uncertain") | _keys(everything, "uncertain")
         self.in_flight = set[str]().union(*(_in_flight(lines) for lines in diaries[:-1]))
@@ -111,7 +113,7 @@ def _entries(folder: Path) -> list[Entry]:
         return []
 
 
-async def judge(sandbox: Sandbox, folder: Path, diaries: list[Lines], *, sight: Sight, keyed: bool) -> Verdict:
+async def judge(sandbox: Sandbox, folder: Path, diaries: list[Lines], *, sight: Sight) -> Verdict:
     """Look at the end of a trial: the last program has recovered everything and has ended.
 
     Args:
@@ -119,7 +121,6 @@ async def judge(sandbox: Sandbox, folder: Path, diaries: list[Lines], *, sight: 
         folder: of the trial.
         diaries: of the programs, in the order in which they were started; the last one has not been killed.
         sight: taken when the programs that buy were killed.
-        keyed: the last program has asked for everything again, so nothing may be in nobody's hands.
     """
     evidence = _Evidence(folder, diaries, sight)
     verdict = Verdict(
@@ -137,7 +138,7 @@ async def judge(sandbox: Sandbox, folder: Path, diaries: list[Lines], *, sight: 
             verdict.flaws.append(f"{number} was paid for and begun {len(evidence.keys[number])} times")
             continue
         (key,) = evidence.keys[number]
-        await _account_for(verdict, sandbox, evidence, key, job_ids[0], keyed=keyed)
+        await _account_for(verdict, sandbox, evidence, key, job_ids[0])
     _check_uncertain(verdict, evidence)
     _check_journal(verdict, evidence)
     _check_nothing_invented(verdict, evidence, payments)
@@ -150,24 +151,22 @@ def _check_bill(verdict: Verdict, sandbox: Sandbox) -> None:
         verdict.flaws.append(f"the server charged for {charged} purchases and knows {verdict.paid}")
 
 
-async def _account_for(
-    verdict: Verdict, sandbox: Sandbox, evidence: _Evidence, key: str, job_id: str, *, keyed: bool
-) -> None:
+async def _account_for(verdict: Verdict, sandbox: Sandbox, evidence: _Evidence, key: str, job_id: str) -> None:
     """Find out where a payment ended up."""
     entry, number = evidence.entries.get(key), evidence.numbers[key]
     state = None if entry is None else entry.state
     names = await _kept(verdict, sandbox, evidence, key, job_id)
-    if names:
+    if names and state is EntryState.SUCCEEDED:
+        is_late = not names <= evidence.sight.kept
         verdict.kept += 1
-        verdict.recovered += not names <= evidence.sight.kept
+        verdict.recovered += is_late and key in evidence.recovered
+        verdict.asked_again += is_late and key in evidence.given - evidence.recovered
     elif key in evidence.failed and state is EntryState.FAILED:
         verdict.failed += 1
     elif key in evidence.uncertain and state is EntryState.UNCERTAIN:
         verdict.uncertain_paid += 1
         if sandbox.jobs[job_id].kind == "avatar":
             verdict.flaws.append(f"{number} is uncertain, and the avatar {job_id} stands in the list")
-    elif not keyed and key in evidence.given - evidence.given_last and _can_be_had(entry):
-        verdict.in_hand += 1
     else:
         verdict.flaws.append(f"{number} ({key}, {job_id}) was paid for and is lost; the journal says {state}")
 
@@ -186,11 +185,6 @@ async def _kept(verdict: Verdict, sandbox: Sandbox, evidence: _Evidence, key: st
         if paths and [path.read_bytes() for path in paths] != [await sandbox._world.gallery.render(picture)]:
             verdict.flaws.append(f"{[path.name for path in paths]} are not the picture that was drawn")
     return {path.name for paths in found for path in paths} if all(found) else set()
-
-
-def _can_be_had(entry: Entry | None) -> bool:
-    """Whether the journal still says all that is needed to have a result again."""
-    return entry is not None and entry.state is EntryState.SUCCEEDED and entry.outcome is not None
 
 
 def _check_uncertain(verdict: Verdict, evidence: _Evidence) -> None:

@@ -93,7 +93,7 @@ class Trial:
         number: which one it is.
         moment: when the first program is killed.
         again: when each of the programs that recover is killed, but for the last one.
-        keyed: the programs use keys of their own, and the last one asks for everything again.
+        keyed: the programs use keys of their own, and ask for everything again.
         programs: how many buy at the same time, in the same journal.
         prompts: the journal stores the prompts.
         noisy: the server is in the usual trouble.
@@ -152,12 +152,21 @@ class _Stage:
                 sys.executable, str(program), msgspec.json.encode(plan).decode(), stderr=stderr, env=_environment()
             )
 
-    def again(self) -> tuple[int, ...]:
-        """Return the numbers of all purchases that were begun so far, if they can be asked for again."""
-        if not self.trial.keyed:
-            return ()
-        lines = (line for name in self.names for line in self.diary(name))
-        return tuple(sorted({line["number"] for line in lines if line["point"] == "before the intent"}))
+    def again(self) -> dict[int, str]:
+        """Return what the next program asks for again, keys by numbers.
+
+        With keys of its own that is everything. Without, it is what a program was given and may not have kept.
+        """
+        begun: dict[int, str] = {}
+        given: set[str] = set()
+        for line in (line for name in self.names for line in self.diary(name)):
+            if line["point"] == "before the intent":
+                begun[line["number"]] = line["key"]
+            elif line["point"] == "before the hand-over":
+                given.add(line["key"])
+            elif line["point"] == "kept":
+                given.discard(line["key"])
+        return {number: key for number, key in begun.items() if self.trial.keyed or key in given}
 
     def diary(self, name: str) -> list[dict[str, Any]]:
         """Return what a program has written."""
@@ -185,7 +194,7 @@ async def run(trial: Trial, folder: Path, *, sabotage: str = "") -> Verdict:
         assert code == 0, stage.last_words("last")
         await _until(process, lambda: not sandbox.statistics().open_jobs, alive=False)
         diaries = [stage.diary(name) for name in stage.names]
-        verdict = await judge(sandbox, folder, diaries, sight=sight, keyed=trial.keyed)
+        verdict = await judge(sandbox, folder, diaries, sight=sight)
         verdict.killed = sum("closed" not in map(_point, lines) for lines in diaries)
         return verdict
 

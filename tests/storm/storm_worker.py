@@ -58,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         prompts: have the journal store the prompts.
         fatal: where to die, and at which pass; None where somebody else sees to that.
         recovers: recover instead of buying.
-        again: numbers to ask for again after that, with the keys they were bought under.
+        again: what to ask for again after that: keys by number.
         sabotage: what is broken on purpose, to see whether the judge finds it; "" for nothing.
     """
 
@@ -71,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     prompts: bool = False
     fatal: tuple[str, int] | None = None
     recovers: bool = False
-    again: tuple[int, ...] = ()
+    again: dict[int, str] = {}
     sabotage: str = ""
 
 
@@ -107,7 +107,8 @@ class Worker:
 
         async def customer() -> None:
             for number in numbers:
-                await self._receive(self._bought(number))
+                key = key_of(self._plan.trial, number) if self._plan.keyed else None
+                await self._receive(self._bought(number, key))
 
         await asyncio.gather(*(customer() for _ in range(AT_ONCE)))
 
@@ -117,12 +118,16 @@ class Worker:
         jobs = await self._mirage.recover(on_uncertain=on_uncertain, max_wait=60)
         self._diary.note("recovered", jobs=[job.key for job in jobs])
         await asyncio.gather(*(self._receive(job) for job in jobs))
-        for batch in (self._plan.again[start : start + AT_ONCE] for start in range(0, len(self._plan.again), AT_ONCE)):
-            await asyncio.gather(*(self._receive(self._bought(number)) for number in batch))
+        asked = iter(self._plan.again.items())
 
-    async def _bought(self, number: int) -> Any:
+        async def customer() -> None:
+            for number, key in asked:
+                await self._receive(self._bought(number, key))
+
+        await asyncio.gather(*(customer() for _ in range(AT_ONCE)))
+
+    async def _bought(self, number: int, key: str | None) -> Any:
         kind, prompt = kind_of(number), f"a lighthouse at dusk, picture #{number}."
-        key = key_of(self._plan.trial, number) if self._plan.keyed else None
         mirako: Any = self._mirage.mirako if key is None else self._mirage.mirako.keyed(key)
         if kind == "mirako.generate":
             return await mirako.generate(prompt, aspect_ratio="1:1")

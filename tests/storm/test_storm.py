@@ -26,8 +26,8 @@ LONG = int(os.environ.get("MIRAGE_STORM", "200"))
 TRIALS = [*range(NORMAL), *(pytest.param(n, marks=pytest.mark.long) for n in range(NORMAL, NORMAL + LONG))]
 SUMMARY = """
 storm: {trials} trials, {killed} programs killed, {paid} purchases charged for:
-{kept} kept ({recovered} of them recovered), {failed} told to have failed at the provider, {uncertain_paid} uncertain,
-{in_hand} handed over but not saved by then, {flaws} lost, bought twice or otherwise wrong;
+{kept} kept ({recovered} of them by recover(), {asked_again} by asking again under their key),
+{failed} told to have failed at the provider, {uncertain_paid} uncertain, {flaws} lost, bought twice or otherwise wrong;
 {in_flight} in flight when killed ({unanswered} of them at the server, unanswered), {uncertain} told as uncertain"""
 
 
