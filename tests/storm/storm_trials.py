@@ -131,6 +131,7 @@ class _Stage:
     sandbox: Sandbox
     rng: random.Random
     names: list[str] = field(default_factory=list[str])  # of the diaries
+    started: list[asyncio.subprocess.Process] = field(default_factory=list[asyncio.subprocess.Process])
     sabotage: str = ""
 
     async def start(self, name: str, **what: Any) -> asyncio.subprocess.Process:
@@ -148,9 +149,18 @@ class _Stage:
         )
         program = Path(__file__).with_name("storm_worker.py")
         with (self.folder / f"{name}.stderr").open("wb") as stderr:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 sys.executable, str(program), msgspec.json.encode(plan).decode(), stderr=stderr, env=_environment()
             )
+        self.started.append(process)
+        return process
+
+    async def end(self) -> None:
+        """Leave no program behind, whatever has gone wrong."""
+        for process in self.started:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     def again(self) -> dict[int, str]:
         """Return what the next program asks for again, keys by numbers.
@@ -184,47 +194,60 @@ async def run(trial: Trial, folder: Path, *, sabotage: str = "") -> Verdict:
     durations = {"mirako": (0.02, 0.25), "miragic": (0.02, 0.25), "mira": (0.02, 0.25), "milady": (0.02, 0.25)}
     async with Sandbox(seed=7, durations=durations) as sandbox:
         stage = _Stage(trial, folder, sandbox, random.Random(f"moments {trial.number}"), sabotage=sabotage)
-        await _buy_and_die(stage)
-        sight = Sight(kept=frozenset(_names_in(folder / "results")), unanswered=_unanswered(sandbox))
-        for time, moment in enumerate(trial.again, 1):
-            await _recover_and_die(stage, f"again-{time}", moment)
-        process = await stage.start("last", recovers=True, again=stage.again())
-        async with asyncio.timeout(PATIENCE):
-            code = await process.wait()
-        assert code == 0, stage.last_words("last")
-        await _until(process, lambda: not sandbox.statistics().open_jobs, alive=False)
-        diaries = [stage.diary(name) for name in stage.names]
-        verdict = await judge(sandbox, folder, diaries, sight=sight)
-        verdict.killed = sum("closed" not in map(_point, lines) for lines in diaries)
-        return verdict
+        try:
+            return await _run(stage)
+        finally:
+            await stage.end()
+
+
+async def _run(stage: _Stage) -> Verdict:
+    await _buy_and_die(stage)
+    sandbox, folder = stage.sandbox, stage.folder
+    sight = Sight(kept=frozenset(_names_in(folder / "results")), unanswered=_unanswered(sandbox))
+    for time, moment in enumerate(stage.trial.again, 1):
+        await _recover_and_die(stage, f"again-{time}", moment)
+    process = await stage.start("last", recovers=True, again=stage.again())
+    async with asyncio.timeout(PATIENCE):
+        code = await process.wait()
+    assert code == 0, stage.last_words("last")
+    await _until(process, lambda: not sandbox.statistics().open_jobs, alive=False)
+    diaries = [stage.diary(name) for name in stage.names]
+    verdict = await judge(sandbox, folder, diaries, sight=sight)
+    verdict.killed = sum("closed" not in map(_point, lines) for lines in diaries)
+    return verdict
 
 
 async def _buy_and_die(stage: _Stage) -> None:
-    trial, rng = stage.trial, stage.rng
+    trial = stage.trial
     held = _hold(stage) if trial.moment in AT_THE_SERVER else None
     if trial.noisy:
         _make_noise(stage.sandbox)
-    fatal = (trial.moment, rng.randint(*PASSES.get(trial.moment, (5, 30)))) if trial.moment in IN_THE_PROGRAM else None
+    passes = stage.rng.randint(*PASSES.get(trial.moment, (5, 30)))
+    fatal = (trial.moment, passes) if trial.moment in IN_THE_PROGRAM else None
     others = [await stage.start(f"other-{n}", first=1000 * n) for n in range(1, trial.programs)]
     process = await stage.start("first", fatal=fatal)
-    try:
-        if held is not None:
-            assert await _until(process, lambda: _is_held(stage.sandbox, held)), stage.last_words("first")
-        elif fatal is None and rng.random() < 0.15:
-            await asyncio.sleep(rng.uniform(0, START))
-        elif fatal is None:
-            await _until(process, lambda: stage.sandbox.requests)
-            await asyncio.sleep(rng.uniform(0, BUSY))
-        else:
-            async with asyncio.timeout(PATIENCE):
-                await process.wait()
-    finally:
-        for each in (process, *others):
-            if each.returncode is None:
-                each.kill()
-            assert await each.wait() == KILLED, stage.last_words("first")
+    if held is not None:
+        assert await _until(process, lambda: _is_held(stage.sandbox, held)), stage.last_words("first")
+    elif fatal is None:
+        await _random_moment(stage, process)
+    else:
+        async with asyncio.timeout(PATIENCE):
+            await process.wait()
+    for each in (process, *others):
+        if each.returncode is None:
+            each.kill()
+        assert await each.wait() == KILLED, stage.last_words("first")
     if any("ready" in map(_point, stage.diary(name)) for name in stage.names):
         journal_entries(stage.folder / "journal")  # can be read as it lies there
+
+
+async def _random_moment(stage: _Stage, process: asyncio.subprocess.Process) -> None:
+    """Wait for some time while a program buys, or seldom while it starts."""
+    if stage.rng.random() < 0.15:
+        await asyncio.sleep(stage.rng.uniform(0, START))
+    else:
+        assert await _until(process, lambda: stage.sandbox.requests), stage.last_words("first")
+        await asyncio.sleep(stage.rng.uniform(0, BUSY))
 
 
 async def _recover_and_die(stage: _Stage, name: str, moment: str) -> None:
