@@ -36,8 +36,11 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
     """Add up what the trials have shown, and print it in the end."""
     counts: Counter[str] = Counter()
     yield counts
-    if counts["trials"] > NORMAL:
-        request.config.get_terminal_writer().line(SUMMARY.format_map(counts))
+    if counts["long"]:
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+        assert capture is not None
+        with capture.global_and_fixture_disabled():
+            request.config.get_terminal_writer().line(SUMMARY.format_map(counts))
 
 
 @pytest.mark.parametrize("number", TRIALS)
@@ -45,6 +48,7 @@ async def test_what_was_paid_for_survives_a_kill(number: int, tmp_path: Path, ta
     """Each payment at the server is kept, recovered or reported as uncertain, and there is one for each purchase."""
     verdict = await run(Trial.of(number), tmp_path)
     tally["trials"] += 1
+    tally["long"] += number >= NORMAL
     tally.update(asdict(verdict) | {"flaws": len(verdict.flaws)})
     assert verdict.flaws == []
     assert verdict.uncertain <= verdict.in_flight
