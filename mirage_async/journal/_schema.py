@@ -169,6 +169,8 @@ def take(connection: sqlite3.Connection, wanted: Iterable[tuple[str, str]]) -> N
 
 def select_with_revisions(connection: sqlite3.Connection) -> list[tuple[int, Entry]]:
     """Return all entries, each with the number of times it was written."""
+    if not connection.execute("PRAGMA user_version").fetchone()[0]:
+        return []  # its process has not come to making the tables, or was killed before
     return [(row[-1], _entry(row[:-1])) for row in connection.execute(f"SELECT {_COLUMNS}, revision FROM jobs")]  # noqa: S608 - ours alone
 
 

@@ -1,4 +1,4 @@
-"""A program that was killed when a picture was on disk, and the row that tells of it was not."""
+"""What a program that is killed halfway leaves behind: a picture without the row that tells of it, a file of no rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _take_row_back(folder: Path) -> None:
         connection.execute("UPDATE jobs SET state = 'intended', outcome = NULL, handed_over = 0")
 
 
-async def test_its_buyer_gets_it_by_asking_again(tmp_path: Path) -> None:
+async def test_the_buyer_of_a_picture_without_a_row_gets_it_by_asking_again(tmp_path: Path) -> None:
     """Who asks with the same key gets the picture, not an error that calls the purchase uncertain."""
     async with Sandbox(durations=0) as sandbox:
         picture = await _bought_without_row(sandbox, tmp_path)
@@ -47,7 +47,7 @@ async def test_its_buyer_gets_it_by_asking_again(tmp_path: Path) -> None:
     assert (entry.state, entry.handed_over) == (EntryState.SUCCEEDED, True)
 
 
-async def test_its_end_is_on_record_once_it_was_recovered(tmp_path: Path) -> None:
+async def test_the_end_of_a_picture_without_a_row_is_on_record_once_it_was_recovered(tmp_path: Path) -> None:
     """A successor that dies, too, just after it was given the picture leaves no purchase of unknown end behind."""
     async with Sandbox(durations=0) as sandbox:
         picture = await _bought_without_row(sandbox, tmp_path)
@@ -60,3 +60,10 @@ async def test_its_end_is_on_record_once_it_was_recovered(tmp_path: Path) -> Non
             assert await mirage.recover() == []
             assert await (await mirage.mirako.keyed(KEY).generate("a lighthouse")).image.read() == picture
         assert sandbox.statistics().purchases == {"mirako": 1}
+
+
+def test_a_file_without_tables_keeps_nobody_from_reading_the_others(tmp_path: Path) -> None:
+    """A process that is about to make its tables, or was killed then, has bought nothing."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs-00000000.sqlite")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        assert journal_entries(tmp_path) == []
