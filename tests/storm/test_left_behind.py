@@ -1,4 +1,4 @@
-"""What a program that is killed halfway leaves behind: a picture without the row that tells of it, a file of no rows."""
+"""What a program killed halfway leaves behind: a picture without the row that tells of it, a file without rows."""
 
 from __future__ import annotations
 
