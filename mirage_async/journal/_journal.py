@@ -375,7 +375,7 @@ class Journal:
         self._take_over(connection)
         self._prune(connection)
         found = _schema.select_readable(connection, "WHERE run != ? AND NOT handed_over", (self._run,))
-        return [self._with_pictures(entry) for entry in found if entry.owed]
+        return [self._with_pictures(connection, entry) for entry in found if entry.owed]
 
     def _find(self, connection: sqlite3.Connection, key: str) -> tuple[Entry | None, bool]:
         """Return an entry, and whether it is in our file, or in one that nobody has."""
@@ -385,7 +385,7 @@ class Journal:
             self._take_over(connection)
             found = _schema.select(connection, *where)
         if found:
-            return found[0], True
+            return self._with_pictures(connection, found[0]), True
         others = _entries(self.directory, *where, but=self._seat.path)
         return (others[0] if others else None), False
 
@@ -402,15 +402,20 @@ class Journal:
                     raise
                 seat.remove()
 
-    def _with_pictures(self, entry: Entry) -> Entry:
-        """Complete an entry whose pictures were written just before its process ended, and whose outcome was not."""
+    def _with_pictures(self, connection: sqlite3.Connection, entry: Entry) -> Entry:
+        """Complete, also on record, an entry whose pictures were written just before its process ended.
+
+        Its outcome was not. Were it left out of the record, the hand-over would be noted for a purchase of unknown end.
+        """
         if entry.state is not EntryState.INTENDED or not entry.blocking:
             return entry
         images = stored_images(sorted(self.picture_path("").glob(f"{entry.key}-*")))
         if not images:
             return entry
-        outcome = StoredOutcome(images=images)
-        return msgspec.structs.replace(entry, state=EntryState.SUCCEEDED, outcome=outcome)
+        outcome, state = StoredOutcome(images=images), EntryState.SUCCEEDED
+        text = msgspec.json.encode(outcome).decode()
+        connection.execute(_schema.SETTLED, (entry.key, state.value, text, time.time()))
+        return msgspec.structs.replace(entry, state=state, outcome=outcome)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Remove what is over for long enough, and its files."""
