@@ -143,6 +143,11 @@ class Job(Generic[T]):
         return self._claimed
 
     @property
+    def ending(self) -> tuple[T | None, MirageError | None] | None:
+        """The result or the error it ended with, looked at without being taken; None while it is not done."""
+        return self._outcome
+
+    @property
     def update(self) -> JobUpdate:
         """The state right now."""
         return JobUpdate(
