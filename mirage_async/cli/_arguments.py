@@ -14,7 +14,7 @@ from mirage_async.cli._exits import CommandError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["options_of", "prompt_of", "reference_of", "seconds", "whole"]
+__all__ = ["options_of", "prompt_of", "reference_of", "seconds", "value_of", "whole"]
 
 
 def whole(text: str | int) -> int:
@@ -71,11 +71,12 @@ def options_of(pairs: Iterable[str]) -> dict[str, Any]:
             raise CommandError(f"--option must look like key=value; got {pair[:60]!r}")
         if name in options:
             raise CommandError(f"--option {name} is given twice; got {options[name]!r} and {text[:60]!r}")
-        options[name] = _value(text)
+        options[name] = value_of(text)
     return options
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """Return what reads like a JSON number, true, false, null or quoted text as that, and everything else as text."""
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:

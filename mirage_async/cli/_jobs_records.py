@@ -85,7 +85,7 @@ def entry_record(entry: Entry) -> dict[str, Any]:
 def advice(folder: Path, entries: Iterable[Entry]) -> list[str]:
     """Say, in lines, what can be done about the entries that are open."""
     place = shlex.quote(str(folder))
-    counts = {state: 0 for state in EntryState}
+    counts = dict.fromkeys(EntryState, 0)
     waiting = 0
     for entry in entries:
         counts[entry.state] += 1
@@ -94,9 +94,7 @@ def advice(folder: Path, entries: Iterable[Entry]) -> list[str]:
     if waiting:
         lines.append(f"{_purchases(waiting)} can be collected: mirage-async jobs wait --journal {place} -o DIR")
     if counts[EntryState.UNCERTAIN]:
-        lines.append(
-            f"nobody knows what became of {_purchases(counts[EntryState.UNCERTAIN])}; {settling(folder)}"
-        )
+        lines.append(f"nobody knows what became of {_purchases(counts[EntryState.UNCERTAIN])}; {settling(folder)}")
     if counts[EntryState.INTENDED]:
         lines.append(
             f"of {_purchases(counts[EntryState.INTENDED])} no answer is on record: they are being sent right now, or "

@@ -10,7 +10,6 @@ from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._jobs_records import entries_in, found
 from mirage_async.cli._lines import tell
 from mirage_async.journal import EntryState, Journal
-
 from mirage_async.wire import passed_id
 
 if TYPE_CHECKING:
@@ -51,5 +50,5 @@ def _check_id(entry: Entry, job_id: str) -> None:
     passed_id("--id", job_id, provider=entry.provider)
     if entry.blocking:
         raise CommandError(
-            f"{entry.provider} answers with the pictures themselves, so they cannot be asked for by an id; got {job_id!r}"
+            f"{entry.provider} answers with the pictures themselves, which cannot be asked for by an id; got {job_id!r}"
         )

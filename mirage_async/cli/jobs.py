@@ -131,7 +131,9 @@ def _resolve(  # pyright: ignore[reportUnusedFunction]
     journal: JournalFolder = None,
     job_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="ID", help="It was bought: the provider's id of the job. `wait` then collects it."),
+        typer.Option(
+            "--id", metavar="ID", help="It was bought; this is the provider's id, by which `wait` collects it."
+        ),
     ] = None,
     not_bought: Annotated[
         bool, typer.Option("--not-bought", help="It was certainly not bought, so it may be bought again.")

@@ -18,7 +18,6 @@ from mirage_async.cli._exits import ExitCode
 from mirage_async.exceptions import SubmissionUncertainError
 from mirage_async.journal import Entry, Journal, journal_entries
 from mirage_async.sandbox import Fault
-from mirage_async.testing import sandboxed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,7 +157,7 @@ async def test_an_uncertain_purchase_is_told_and_settled_with_the_id_that_was_fo
 @pytest.mark.parametrize(("flag", "state"), [("--not-bought", "unpaid"), ("--give-up", "abandoned")])
 async def test_an_uncertain_purchase_is_settled_by_a_word(flag: str, state: str, tmp_path: Path) -> None:
     """Either way it is open no more."""
-    async with sandboxed() as (sandbox, _):
+    async with sandbox_for_commands() as (sandbox, _):
         key = await left_uncertain(sandbox, tmp_path)
     settled = await command(*words_for(f"resolve {key} {flag}", tmp_path), folder=tmp_path)
     listed = await command(*words_for("list", tmp_path), folder=tmp_path)
@@ -174,9 +173,7 @@ async def test_what_a_running_program_works_on_is_left_to_it(tmp_path: Path) -> 
         async def jobs(text: str) -> Ended:
             return await command(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
 
-        listed, waited, settled = await asyncio.gather(
-            jobs("list"), jobs("wait"), jobs(f"resolve {job.key} --give-up")
-        )
+        listed, waited, settled = await asyncio.gather(jobs("list"), jobs("wait"), jobs(f"resolve {job.key} --give-up"))
         assert (await job).images
     assert listed.lines[0].startswith(job.key)
     assert waited.code == ExitCode.FAILURE
@@ -185,8 +182,8 @@ async def test_what_a_running_program_works_on_is_left_to_it(tmp_path: Path) -> 
     assert "belongs to a program that still works with this journal" in settled.stderr
 
 
-async def test_avatars_and_pictures_kept_in_the_journal_are_collected(tmp_path: Path) -> None:
-    """An avatar is an id on stdout; pictures that came inside an answer come from the journal's own files."""
+async def test_avatars_and_finished_pictures_are_collected(tmp_path: Path) -> None:
+    """An avatar is an id on stdout; pictures that were finished and taken by nobody are saved as others are."""
     portrait = io.BytesIO()
     Image.effect_noise((512, 512), 50).convert("RGB").save(portrait, format="PNG")
     async with sandbox_for_commands() as (sandbox, environment):
@@ -198,7 +195,7 @@ async def test_avatars_and_pictures_kept_in_the_journal_are_collected(tmp_path: 
         shown = await command(*words_for(f"show {job.key}", tmp_path), folder=tmp_path)
         ended = await command(*words_for("wait -o out --json", tmp_path), folder=tmp_path, environment=environment)
     assert "succeeded, not collected" in shown.stdout
-    assert shown.stdout.count(str(tmp_path / "journal/pictures")) == 2
+    assert shown.stdout.count("\npicture  ") == 2
     assert ended.code == 0, ended.stderr
     assert any(json.loads(line).get("id") == build.id for line in ended.lines)
     assert len(names_in(tmp_path / "out")) == 2
@@ -222,7 +219,7 @@ async def test_an_interrupted_wait_says_how_to_go_on(tmp_path: Path) -> None:
 
 async def test_without_a_key_nothing_is_collected_and_the_code_says_why(tmp_path: Path) -> None:
     """The journal stays as it was."""
-    async with sandboxed() as (sandbox, _):
+    async with sandbox_for_commands() as (sandbox, _):
         (key,) = await bought(sandbox, tmp_path, "miragic")
     ended = await command(*words_for("wait", tmp_path), folder=tmp_path)
     assert (ended.code, ended.stdout) == (ExitCode.AUTHENTICATION, "")
@@ -252,7 +249,7 @@ async def test_what_cannot_be_done_is_one_line(
     """Exit code 2, and the reason."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MIRAGE_JOURNAL", raising=False)
-    async with sandboxed() as (sandbox, _):
+    async with sandbox_for_commands() as (sandbox, _):
         keys = dict.fromkeys(sandbox.base_urls, "sandbox")
         async with Mirage(keys, base_urls=sandbox.base_urls, journal=Journal(tmp_path / "here")) as hub:
             await hub.generate("fox", provider="mira")
@@ -268,10 +265,11 @@ async def test_the_environment_names_the_journal_and_a_terminal_gets_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Short keys that tell all apart, one row each, headings above, and nothing cut."""
-    async with sandboxed() as (sandbox, _):
+    async with sandbox_for_commands() as (sandbox, _):
         keys = await bought(sandbox, tmp_path, "mirako", "miragic")
     uncertain_looking = [each.id or "" for each in journal_entries(tmp_path / "journal")]
     monkeypatch.setenv("MIRAGE_JOURNAL", str(tmp_path / "journal"))
+    monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert run(["jobs", "list"]) == 0
     heading, *rows = capsys.readouterr().out.splitlines()
