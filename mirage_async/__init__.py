@@ -9,6 +9,7 @@ How the parts depend on each other, each importing only from below::
     cli/                    what a person types
     testing                 for a user's own test suite
     hub                     Mirage: all providers under one roof
+    batch/ | _failover      many requests; several providers for one
     clients/                one typed client a provider          |  sandbox/   the providers' other side
     purchase                one submit, one outcome              |
     scheduler/ | webhooks/  ask about jobs; hear of them         |
@@ -28,6 +29,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mirage_async.batch import Budget
     from mirage_async.clients import MiladyClient, MiraClient, MiragicClient, MirakoClient
     from mirage_async.hub import Mirage
     from mirage_async.jobs import Job
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Avatar",
+    "Budget",
     "GeneratedImage",
     "Generation",
     "ImageRequest",
@@ -66,6 +69,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Avatar": "models",
+    "Budget": "batch",
     "GeneratedImage": "models",
     "Generation": "models",
     "ImageRequest": "models",

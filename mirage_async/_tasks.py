@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 __all__ = ["TaskSet"]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("mirage_async")
 
@@ -30,16 +32,22 @@ class TaskSet:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run `work` in the background; what it raises is logged, since nobody waits for it."""
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work` in the background and return its task; what it raises is logged, since nobody waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.error("background work failed", exc_info=error)
+
+    def cancel(self) -> None:
+        """Have every task cancelled, without waiting for their end."""
+        for task in tuple(self._tasks):
+            task.cancel()
 
     async def aclose(self, *, grace: float) -> None:
         """Give the tasks `grace` seconds to finish, then cancel the rest and wait for their end."""

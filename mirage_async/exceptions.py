@@ -25,6 +25,7 @@
     │   └── WaitTimeoutError (TimeoutError)   our wait is over; the job lives on
     ├── DownloadError                  a finished picture could not be fetched
     │   └── DownloadExpiredError       its link no longer works and there is no fresh one
+    ├── BudgetExceededError            a batch's budget does not allow the purchase; nothing was sent
     ├── WebhookVerificationError       a delivery that nobody trustworthy signed
     └── JournalError                   the journal cannot keep its promise
 
@@ -34,13 +35,17 @@ can be pickled, and none carries a key, a prompt or picture data.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from mirage_async.models import Tried
 
 __all__ = [
     "APIError",
     "AuthenticationError",
     "BadRequestError",
     "Billed",
+    "BudgetExceededError",
     "ClosedError",
     "ConfigurationError",
     "ConnectionFailedError",
@@ -84,9 +89,11 @@ class MirageError(Exception):
         message: one line for people, the same as `str(error)`.
         billed: what is known about money: "no", "yes" or "unknown".
         provider: the provider's name, or None where no provider is involved.
+        tried: where `providers` were named, those that were tried, in order; the last one raised this error.
     """
 
     billed: Billed = "no"
+    tried: tuple[Tried, ...] = ()
 
     def __init__(self, message: str, *, provider: str | None = None, billed: Billed | None = None) -> None:
         super().__init__(message)
@@ -314,6 +321,10 @@ class DownloadError(MirageError):
 
 class DownloadExpiredError(DownloadError):
     """The link no longer works and the provider offers no fresh one."""
+
+
+class BudgetExceededError(MirageError):
+    """The budget of a batch does not allow this purchase, nor any after it; nothing was sent."""
 
 
 class WebhookVerificationError(MirageError):

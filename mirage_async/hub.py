@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from mirage_async._failover import Sellers
+from mirage_async.batch import Batch, Budget
 from mirage_async.clients import ProviderClient, Providers
 from mirage_async.clients._base import SharedOptions, check_options
 from mirage_async.clients._inputs import is_several
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from mirage_async.webhooks import WebhookReceiver
 
 __all__ = ["Mirage", "MirageStatistics"]
-
-_KEY = re.compile(r"[0-9a-f]{32}")
 
 
 class MirageStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +106,7 @@ class Mirage(Providers):
         self._runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy, webhooks=webhooks, journal=journal)
         self._clients: dict[str, ProviderClient] = {}
         self._recovery = None if journal is None else Recovery(self._runtime, journal, self.client)
+        self._sellers = Sellers(self.client, journal)
 
     def _by_provider(self, name: str, mapping: Mapping[str, Any] | None) -> dict[str, Any]:
         if mapping is not None and not isinstance(mapping, Mapping):
@@ -187,6 +187,7 @@ class Mirage(Providers):
         prompt: str,
         *,
         provider: str | None = None,
+        providers: Sequence[str] | None = None,
         aspect_ratio: str | None = None,
         size: str | None = None,
         n: int | None = None,
@@ -204,6 +205,10 @@ class Mirage(Providers):
         Args:
             prompt: what to draw.
             provider: "mirako", "miragic", "mira" or "milady".
+            providers: in place of `provider`, several: the next one is asked only where the one before is proven to
+                have taken no money, or where its job has failed, been cancelled or expired over there; never after an
+                uncertain purchase or a wait that ran out. `Generation.tried`, or the error's `tried`, tells of each.
+                All must be able to honour the request. They are never asked at once, which would buy twice.
             aspect_ratio: such as "16:9".
             size: such as "1024x1536"; give this or `aspect_ratio`.
             n: how many pictures; each provider has its maximum (1 or 4).
@@ -222,6 +227,7 @@ class Mirage(Providers):
         request = self._request(
             prompt,
             provider=provider,
+            providers=providers,
             aspect_ratio=aspect_ratio,
             size=size,
             n=n,
@@ -231,13 +237,14 @@ class Mirage(Providers):
             options=options,
             max_wait=max_wait,
         )
-        return await self._buyer(request).generate_request(request)
+        return await self._sellers.generate(request)
 
     async def submit(
         self,
         prompt: str | ImageRequest,
         *,
         provider: str | None = None,
+        providers: Sequence[str] | None = None,
         aspect_ratio: str | None = None,
         size: str | None = None,
         n: int | None = None,
@@ -252,6 +259,8 @@ class Mirage(Providers):
         Args:
             prompt: what to draw, or a whole `ImageRequest`; what is given beside one takes the place of its field.
             provider: as for `generate`, and so are the rest.
+            providers: as for `generate`, as far as `submit` sees: the next one is asked where one does not accept. What
+                becomes of an accepted job is no longer its business, and Mira and Milady "accept" at once.
             aspect_ratio: as for `generate`.
             size: as for `generate`.
             n: as for `generate`.
@@ -269,6 +278,7 @@ class Mirage(Providers):
         request = self._request(
             prompt,
             provider=provider,
+            providers=providers,
             aspect_ratio=aspect_ratio,
             size=size,
             n=n,
@@ -278,20 +288,7 @@ class Mirage(Providers):
             options=options,
             max_wait=max_wait,
         )
-        return await self._buyer(request).submit_request(request)
-
-    def _buyer(self, request: ImageRequest) -> ProviderClient:
-        """Return the client that buys a request, under the caller's own key if it has one."""
-        client, key = self.client(request.provider), request.key
-        if key is None:
-            return client
-        if self._recovery is None:
-            msg = f"key needs a journal, which remembers what was bought under it: Mirage(journal=...); got {key!r}"
-            raise InputError(msg)
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
-            msg = f"key must be 32 lowercase hexadecimal digits, as uuid.uuid4().hex is; got {key!r:.60}"
-            raise InputError(msg)
-        return client.keyed(key)
+        return await self._sellers.submit(request)
 
     async def recover(
         self, *, on_uncertain: OnUncertain = "report", any_account: bool = False, max_wait: float | None = None
@@ -333,13 +330,60 @@ class Mirage(Providers):
         """Build the request from a prompt, or lay the fields that are given over a whole one."""
         self._check_open()
         fields["references"] = _several(fields["references"])
+        fields["providers"] = _named(fields["provider"], fields["providers"])
         if isinstance(prompt, ImageRequest):
             given = {name: value for name, value in fields.items() if value is not None and value != ()}
+            if "provider" in given or "providers" in given:  # one takes the place of the other as well
+                given = {"provider": None, "providers": (), **given}
             request = msgspec.structs.replace(prompt, **given)
         else:
             request = ImageRequest(prompt=prompt, **fields)
-        self.client(request.provider)
+        self._sellers.of(request)
         return request
+
+    def batch(
+        self,
+        requests: Iterable[ImageRequest | str] | AsyncIterable[ImageRequest | str],
+        *,
+        provider: str | None = None,
+        providers: Sequence[str] | None = None,
+        limit: int = 8,
+        budget: Budget | None = None,
+        ordered: bool = False,
+        split: bool = False,
+    ) -> Batch:
+        """Buy many requests, `limit` at a time: `async for outcome in mirage.batch(requests)`.
+
+        Nothing is pulled or bought before the first outcome is asked for. `Batch` says what is promised.
+
+        Args:
+            requests: the input; a prompt alone stands for a request with nothing else.
+            provider: who draws the items that name nobody.
+            providers: in place of `provider`, as for `generate`.
+            limit: the most items under way: pulled, and their outcome not yet taken.
+            budget: where to stop buying.
+            ordered: give the outcomes in the order of the input, and not as they come.
+            split: buy an `n` above the provider's maximum in several requests, with an outcome each.
+
+        Raises:
+            InputError: an argument out of range; nothing was pulled or bought.
+            ConfigurationError: `provider` or one of `providers` has no key.
+            ClosedError: the hub is closed.
+        """
+        self._check_open()
+        names = _named(provider, providers)
+        if provider is not None or names:
+            self._sellers.of(ImageRequest(prompt="", provider=provider, providers=names))
+        return Batch(
+            requests,
+            self._sellers,
+            provider=provider,
+            providers=names,
+            limit=limit,
+            budget=budget,
+            ordered=ordered,
+            split=split,
+        )
 
     def job(self, token: str, *, max_wait: float | None = None) -> Job[Any]:
         """Attach to a job by its token, whoever submitted it, and ask about it at once.
@@ -387,6 +431,18 @@ def _check_journal(journal: object) -> None:
     if journal is not None and not isinstance(journal, Journal):
         msg = f"journal must be a Journal or None; got a value of type {type(journal).__name__}"
         raise InputError(msg)
+
+
+def _named(provider: str | None, providers: Sequence[str] | None) -> tuple[str, ...]:
+    if providers is None:
+        return ()
+    if provider is not None:
+        msg = f"give provider or providers, not both; got {provider!r} and {providers!r}"
+        raise InputError(msg)
+    if isinstance(providers, str | bytes) or not isinstance(providers, Iterable) or not (names := tuple(providers)):
+        msg = f"providers must be a sequence of names, at least one; got {providers!r}"
+        raise InputError(msg)
+    return names
 
 
 def _several(references: Any) -> tuple[Any, ...]:

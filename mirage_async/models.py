@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image as PILImage
 
+    from mirage_async.exceptions import Billed
+
 __all__ = [
     "Avatar",
     "AvatarStatus",
@@ -34,6 +36,7 @@ __all__ = [
     "Reader",
     "Reference",
     "Timings",
+    "Tried",
 ]
 
 
@@ -104,6 +107,7 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         prompt: what to draw.
         provider: who draws it.
+        providers: who may draw it, the first choice first; in place of `provider`.
         aspect_ratio: such as "16:9".
         size: such as "1024x1536".
         n: how many pictures.
@@ -114,11 +118,13 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
         max_wait: seconds to wait for the result, or None for the provider's default.
         key: your own id of this purchase, 32 lowercase hexadecimal digits, such as `uuid.uuid4().hex`; needs a journal.
             Asking again with the same key, in this process or a later one, gets what was bought under it instead of
-            buying again. None has one made.
+            buying again. None has one made. Where there are several `providers`, or the request is split in a batch,
+            each purchase has a key made of this one.
     """
 
     prompt: str
     provider: str | None = None
+    providers: tuple[str, ...] = ()
     aspect_ratio: str | None = None
     size: str | None = None
     n: int | None = None
@@ -330,6 +336,18 @@ class GeneratedImage:
         return f"<GeneratedImage {self.name} {self.mime_type or 'unknown type'} {size}>"
 
 
+class Tried(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One provider that a request was tried with; see `Generation.tried` and `MirageError.tried`.
+
+    Attributes:
+        provider: its name.
+        error: why nothing came of it, or None for the one that made the pictures.
+    """
+
+    provider: str
+    error: MirageError | None = None
+
+
 class Generation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What one request bought.
 
@@ -344,6 +362,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         timings: how long the parts took.
         polls: status calls this job needed.
         raw: the provider's answer as decoded JSON, without picture data.
+        tried: where `providers` were named, those that were tried, in order; the last one is `provider`.
     """
 
     images: tuple[GeneratedImage, ...]
@@ -356,6 +375,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     timings: Timings = Timings()
     polls: int = 0
     raw: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    tried: tuple[Tried, ...] = ()
 
     @property
     def image(self) -> GeneratedImage:
@@ -400,14 +420,26 @@ class Avatar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One item of a batch: what was asked, and either what it bought or why it did not.
+    """One purchase of a batch: what was asked, and either what it bought or why it did not.
 
     Attributes:
-        request: the request.
+        request: the request as it was bought: with the batch's provider where it named none, and for a part of a
+            split one with the part's `n`. For an item that was no request it is an empty one.
         generation: the result, or None.
         error: the reason, or None.
+        index: position of the item in the batch's input, from 0.
+        part: which part of a split request it is, from 1.
+        parts: into how many requests that one was split; 1 for all others.
     """
 
     request: ImageRequest
     generation: Generation | None = None
     error: MirageError | None = None
+    index: int = 0
+    part: int = 1
+    parts: int = 1
+
+    @property
+    def billed(self) -> Billed:
+        """What is known about money: "yes" for a generation, else the error's word."""
+        return "yes" if self.error is None else self.error.billed

@@ -25,6 +25,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 PACKAGES = sorted(".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES if path.name == "__init__.py")
 PUBLIC = (
     "mirage_async",
+    "mirage_async.batch",
     "mirage_async.exceptions",
     "mirage_async.scheduler",
     "mirage_async.sandbox",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from multiprocessing.connection import Connection
 
-__all__ = ["bare_server", "counts", "new_fast_loop"]
+__all__ = ["bare_server", "counts", "new_fast_loop", "whole_request"]
 
 _BACKLOG = 4096
 _END_OF_HEAD = b"\r\n\r\n"
@@ -38,7 +38,7 @@ class _Exchange(asyncio.Protocol):
         """Answer every request that is there as a whole."""
         self._buffer = self._buffer + data if self._buffer else data
         answers = []
-        while (taken := _taken(self._buffer)) is not None:
+        while (taken := whole_request(self._buffer)) is not None:
             head, self._buffer = taken
             method, _, rest = head.partition(b" ")
             answer = self._answer(method, rest.partition(b" ")[0])
@@ -48,7 +48,7 @@ class _Exchange(asyncio.Protocol):
             self._transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
 
 
-def _taken(buffer: bytes) -> tuple[bytes, bytes] | None:
+def whole_request(buffer: bytes) -> tuple[bytes, bytes] | None:
     """Return the head of the first request and what follows its body; None while it is not whole."""
     end = buffer.find(_END_OF_HEAD)
     if end < 0:

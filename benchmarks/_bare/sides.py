@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     Generate = Callable[[], Awaitable[None]]
     Side = Callable[[str], AbstractAsyncContextManager[Generate]]
 
-__all__ = ["KEY", "OURS", "PROMPT", "check", "raw_side"]
+__all__ = ["KEY", "OURS", "PROMPT", "AtOnce", "buying", "check", "raw_side"]
 
 PROMPT = "a lighthouse in the fog"
 KEY = "bench-key-not-secret"
 _LIMITS = Limits()  # what everybody gets who sets none: at most 32 status calls at once
 
 
-class _AtOnce:
+class AtOnce:
     """Asks again without waiting, so that nothing but work is left."""
 
     def next_interval(self, job: JobView) -> float:  # noqa: ARG002 - looks at nothing
@@ -59,20 +59,25 @@ def raw_side(dialect: str) -> Side:
     return opened
 
 
-def _ours(kind: type[MirakoClient | MiragicClient], policy: Callable[[], _AtOnce | _LearningAtOnce]) -> Side:
+def _ours(kind: type[MirakoClient | MiragicClient], policy: Callable[[], AtOnce | _LearningAtOnce]) -> Side:
     @asynccontextmanager
     async def opened(base_url: str) -> AsyncGenerator[Generate]:
         scheduler = Scheduler(policy=policy())
         async with kind(KEY, base_url=base_url, limits=_LIMITS, scheduler=scheduler) as client:
-
-            async def generate() -> None:
-                job = await client.submit(PROMPT)
-                generation = await job
-                check(await generation.image.read())
-
-            yield generate
+            yield buying(client)
 
     return opened
+
+
+def buying(client: MirakoClient | MiragicClient) -> Generate:
+    """Return what makes one generation with a client of ours."""
+
+    async def generate() -> None:
+        job = await client.submit(PROMPT)
+        generation = await job
+        check(await generation.image.read())
+
+    return generate
 
 
 def check(data: bytes) -> None:
@@ -83,8 +88,8 @@ def check(data: bytes) -> None:
 
 
 OURS: dict[str, tuple[str, Side]] = {
-    "mirage_async": ("mirako", _ours(MirakoClient, _AtOnce)),
+    "mirage_async": ("mirako", _ours(MirakoClient, AtOnce)),
     "mirage_async, learning": ("mirako", _ours(MirakoClient, _LearningAtOnce)),
-    "mirage_async, Miragic": ("miragic", _ours(MiragicClient, _AtOnce)),
+    "mirage_async, Miragic": ("miragic", _ours(MiragicClient, AtOnce)),
 }
 """Our sides by name: the dialect whose exchange they make, and how they are opened."""

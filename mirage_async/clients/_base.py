@@ -105,6 +105,7 @@ class ProviderClient(abc.ABC):
     documents_failure: ClassVar[bool] = False  # whether the provider's document says what a 500 means
     readers: ClassVar[Mapping[tuple[str, bool], Callable[[Reply], Any]]]
     """What reads the answer to a purchase, by kind of job and whether the answer is the pictures themselves."""
+    max_images: ClassVar[int] = 1  # the most pictures one request may ask for
 
     def __init__(
         self,
@@ -348,6 +349,29 @@ class ProviderClient(abc.ABC):
         Raises:
             InputError: the provider cannot honour one of the parameters.
         """
+
+    @abc.abstractmethod
+    async def check_request(self, request: ImageRequest) -> None:
+        """Check a request given in portable terms as buying it would, and send nothing.
+
+        Raises:
+            InputError: the provider cannot honour one of the parameters.
+        """
+
+    async def buy_request(self, request: ImageRequest) -> Job[Generation]:
+        """Buy from a request given in portable terms and return its job, accepted or finished but never still unsent.
+
+        Cancelling before the request has left buys nothing; afterwards what it buys appears in `jobs`. Batches call
+        this. A provider that answers with the picture overrides it, since its `submit` buys in the background.
+
+        Raises:
+            InputError: the provider cannot honour one of the parameters.
+        """
+        return await self.submit_request(request)
+
+    def keep(self, job: Job[Any]) -> None:
+        """Have `jobs` list a job of this client, finished or not, until somebody awaits it; of such the newest 100."""
+        self._desk.ledger.adopt(job)
 
     def __repr__(self) -> str:
         state = "closed" if self._desk.runtime.closed else f"{len(self.jobs)} unfinished jobs"

@@ -211,6 +211,10 @@ class Desk:
 
     async def generate_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Generation:
         """Buy from a provider that answers with the pictures, and wait for them."""
+        return await (await self.buy_blocking(order, resend_uncertain=resend_uncertain))
+
+    async def buy_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Job[Generation]:
+        """Buy from a provider that answers with the pictures, and return the job once they are here, not yet taken."""
         resend = _flag(resend_uncertain)
         self.check_open()
 
@@ -219,7 +223,7 @@ class Desk:
             await self._buyer.buy(job, offer, max_wait=PLACE_WAIT, resend_uncertain=resend)
             return job
 
-        return await (await (bought() if self.key is None else self._once(self.answers, order.call, bought)))
+        return await (bought() if self.key is None else self._once(self.answers, order.call, bought))
 
     async def submit_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Job[Generation]:
         """Buy in the background from a provider that answers with the pictures; return the job at once."""

@@ -31,6 +31,7 @@ class MiladyClient(ProviderClient):
     key_variables = ("MILADY_API_KEY",)
     codec = milady
     readers = MappingProxyType({("image", True): milady.read_generated})
+    max_images = milady.MAX_IMAGES
     documents_failure = True  # "500: generation failed"
     answer_timeout = 210.0  # its server gives itself 180 seconds
 
@@ -141,6 +142,28 @@ class MiladyClient(ProviderClient):
     async def generate_request(self, request: ImageRequest) -> Generation:
         """Generate from a portable request; raises as `generate` does."""
         return await self.generate(request.prompt, **_arguments(request))
+
+    async def buy_request(self, request: ImageRequest) -> Job[Generation]:
+        """Buy from a portable request and return its finished job; raises as `generate` does."""
+        arguments = _arguments(request)
+        return await self._desk.buy_blocking(
+            await self._portable_order(request.prompt, arguments), resend_uncertain=arguments.get("resend_uncertain")
+        )
+
+    async def check_request(self, request: ImageRequest) -> None:
+        """Check a portable request; raises as `generate` does before it sends anything."""
+        await self._portable_order(request.prompt, _arguments(request))
+
+    async def _portable_order(self, prompt: str, arguments: dict[str, Any]) -> BlockingOrder:
+        return await self._order(
+            prompt,
+            model=arguments["model"],
+            aspect_ratio=arguments["aspect_ratio"],
+            num_images=arguments["num_images"],
+            style_preset=arguments.get("style_preset"),
+            source_image=arguments["source_image"],
+            callback_parameter=arguments.get("callback_parameter"),
+        )
 
 
 def _arguments(request: ImageRequest) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class MiraClient(ProviderClient):
     key_variables = ("MIRA_API_KEY",)
     codec = mira
     readers = MappingProxyType({("image", True): mira.read_generated})
+    max_images = mira.MAX_IMAGES
 
     _path = mira.PATH
 
@@ -138,6 +139,27 @@ class MiraClient(ProviderClient):
     async def generate_request(self, request: ImageRequest) -> Generation:
         """Generate from a portable request; raises as `generate` does."""
         return await self.generate(request.prompt, **_arguments(request))
+
+    async def buy_request(self, request: ImageRequest) -> Job[Generation]:
+        """Buy from a portable request and return its finished job; raises as `generate` does."""
+        arguments = _arguments(request)
+        return await self._desk.buy_blocking(
+            await self._portable_order(request.prompt, arguments), resend_uncertain=arguments.get("resend_uncertain")
+        )
+
+    async def check_request(self, request: ImageRequest) -> None:
+        """Check a portable request; raises as `generate` does before it sends anything."""
+        await self._portable_order(request.prompt, _arguments(request))
+
+    async def _portable_order(self, prompt: str, arguments: dict[str, Any]) -> BlockingOrder:
+        return await self._order(
+            prompt,
+            arguments["size"],
+            arguments["n"],
+            arguments.get("quality"),
+            arguments["reference_images"],
+            callback=arguments.get("callback_parameter"),
+        )
 
 
 def _arguments(request: ImageRequest) -> dict[str, Any]:

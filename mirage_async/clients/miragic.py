@@ -137,7 +137,15 @@ class MiragicClient(ProviderClient):
             resend_uncertain=resend_uncertain,
         )
 
-    def _call(self, prompt: str, *, model: str, width: int, height: int, image_url: str | None) -> Call:
+    def _call(
+        self,
+        prompt: str,
+        *,
+        model: str = "flux",
+        width: int = USUAL_SIDE,
+        height: int = USUAL_SIDE,
+        image_url: str | None = None,
+    ) -> Call:
         return miragic.generate_call(
             prompt, model=model, width=width, height=height, image_url=image_url, multipart=self._multipart
         )
@@ -149,6 +157,12 @@ class MiragicClient(ProviderClient):
     async def generate_request(self, request: ImageRequest) -> Generation:
         """Generate from a portable request; raises as `generate` does."""
         return await self.generate(request.prompt, **_arguments(request))
+
+    async def check_request(self, request: ImageRequest) -> None:
+        """Check a portable request; raises as `generate` does before it sends anything."""
+        arguments = _arguments(request)
+        fields = ("model", "width", "height", "image_url")
+        self._call(request.prompt, **{name: arguments[name] for name in fields if name in arguments})
 
     async def _look(self, job: Job[Generation]) -> Report:
         return await self._desk.ask_once(miragic.status_call(job.id or ""), miragic.read_status)

@@ -202,6 +202,12 @@ class MirakoClient(ProviderClient):
             return await self._generate_as_job(request.prompt, **_arguments(request, ("resend_uncertain",)))
         return await self.generate(request.prompt, **_arguments(request, ("resend_uncertain",)))
 
+    async def check_request(self, request: ImageRequest) -> None:
+        """Check a portable request; raises as `submit` does before it sends anything."""
+        arguments = _arguments(request, ("webhook", "resend_uncertain"))
+        ratio = arguments.get("aspect_ratio", "16:9")
+        await self._job_call(request.prompt, ratio, arguments["seed"], arguments["images"], arguments.get("webhook"))
+
     async def _generate_as_job(
         self,
         prompt: str,

@@ -216,9 +216,8 @@ class Journal:
                 )
 
     def _written(self, statement: str, parameters: Parameters, *, is_fact: bool) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._writer.put(Write(statement, parameters, is_fact=is_fact, waiter=waiter, loop=loop))
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writer.put(Write(statement, parameters, is_fact=is_fact, waiter=waiter))
         return waiter
 
     # --- what the hub and the command line ask for ---

@@ -59,7 +59,7 @@ CREATE TABLE jobs (
     handed_over INTEGER NOT NULL,
     run TEXT NOT NULL,
     revision INTEGER NOT NULL
-) WITHOUT ROWID;
+);
 CREATE TABLE notes (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL, updated_at REAL NOT NULL) WITHOUT ROWID;
 """
 

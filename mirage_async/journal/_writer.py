@@ -1,7 +1,8 @@
 """The one thread that writes: it takes whatever has queued up while it was busy and commits that as one group.
 
-There is no timer: a lone write is committed at once, and under load the time a flush takes fills the next group. Who
-waits for a write waits on a future of its event loop; a group wakes all its waiters with one call.
+There is no timer: what one turn of the event loop brings is handed over together at its end, and under load the time a
+flush takes fills the next group. Who waits for a write waits on a future of its event loop; a group wakes all its
+waiters with one call.
 
 A write that fails is one of two kinds. An *intent* fails for whoever asked, who then buys nothing. Everything else is a
 *fact*, about something that is paid for: it stays here and is written again, before anything newer, until it succeeds.
@@ -54,15 +55,13 @@ class Write(msgspec.Struct, gc=False):
         statement: the SQL.
         parameters: for it.
         is_fact: whether it has to be written sooner or later, whatever happens.
-        waiter: a future of `loop` that ends when the row is durable, or None where nobody waits.
-        loop: of the waiter.
+        waiter: a future that ends when the row is durable, or None where nobody waits.
     """
 
     statement: str
     parameters: Parameters
     is_fact: bool
     waiter: asyncio.Future[None] | None = None
-    loop: asyncio.AbstractEventLoop | None = None
 
 
 class _Work(msgspec.Struct, gc=False):
@@ -70,7 +69,6 @@ class _Work(msgspec.Struct, gc=False):
 
     do: Callable[[sqlite3.Connection], Any]
     waiter: asyncio.Future[Any] | None = None
-    loop: asyncio.AbstractEventLoop | None = None
 
 
 class Writer:
@@ -91,7 +89,8 @@ class Writer:
         self._connection = connection
         self._flush = flush
         self._on_end = on_end
-        self._queue: queue.SimpleQueue[Write | _Work | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Write] | _Work | None] = queue.SimpleQueue()
+        self._gathered: list[Write] = []  # in this turn of the loop
         self._backlog: deque[Write] = deque()
         self._retry = FIRST_RETRY
         self._thread: threading.Thread | None = None
@@ -105,13 +104,15 @@ class Writer:
         return len(self._backlog)
 
     def put(self, write: Write) -> None:
-        """Queue a row.
+        """Queue a row, from the event loop that everybody who writes is in.
 
         Raises:
             JournalError: the writer is closed, or belongs to another process.
         """
         self._check()
-        self._queue.put(write)
+        self._gathered.append(write)
+        if len(self._gathered) == 1:
+            asyncio.get_running_loop().call_soon(self._hand_over)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have the thread do something with the connection, after everything queued so far.
@@ -121,14 +122,15 @@ class Writer:
             Exception: what `work` raises.
         """
         self._check()
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Work(work, waiter, loop))
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._hand_over()
+        self._queue.put(_Work(work, waiter))
         return await waiter
 
     def soon(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Have the thread do something with the connection, with nobody waiting; raises as `put` does."""
         self._check()
+        self._hand_over()
         self._queue.put(_Work(work))
 
     def close(self) -> None:
@@ -137,12 +139,18 @@ class Writer:
             return
         if not self._closed:
             self._closed = True
+            self._hand_over()
             if self._thread is None:
                 self._end()
             else:
                 self._queue.put(None)
         if self._thread is not None:
             self._thread.join(CLOSE_GRACE)
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
 
     def _check(self) -> None:
         if self._closed:
@@ -177,8 +185,8 @@ class Writer:
             return True
         group: list[Write] = []
         while True:
-            if isinstance(item, Write):
-                group.append(item)
+            if isinstance(item, list):
+                group += item
             else:
                 if group or (item is None and self._backlog):
                     self._commit(group)
@@ -198,15 +206,15 @@ class Writer:
 
     def _work(self, item: _Work) -> None:
         try:
-            result, error = item.do(self._connection), None
-        except Exception as raised:
-            result, error = None, raised
-            if item.loop is None:
+            result = item.do(self._connection)
+        except Exception as error:
+            if item.waiter is None:
                 _logger.warning("the journal could not be tidied", exc_info=True)
-        if item.loop is not None and error is not None:
-            _tell(item.loop, _end_with_error, [(item.waiter, error)])
-        elif item.loop is not None:
-            _tell(item.loop, _end_with_result, [(item.waiter, result)])
+            else:
+                _tell([item.waiter], _end_with_error, error)
+        else:
+            if item.waiter is not None:
+                _tell([item.waiter], _end_with_result, result)
 
     def _commit(self, group: list[Write]) -> None:
         """Write the facts that are still to be written, then the group, all or nothing."""
@@ -300,27 +308,26 @@ def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
 
 
 def _tell_all(group: list[Write], error: Exception | None) -> None:
-    """Wake the waiters of a group, with one call an event loop."""
-    waiting = [write for write in group if write.waiter is not None]
-    for loop, writes in groupby(waiting, key=lambda write: write.loop):
-        assert loop is not None  # noqa: S101 - a waiter has one
-        _tell(loop, _end_with_error if error else _end_with_result, [(write.waiter, error) for write in writes])
-    for write in waiting:
-        write.waiter = write.loop = None
+    """Wake the waiters of a group, with one call."""
+    waiters = [write.waiter for write in group if write.waiter is not None]
+    for write in group:
+        write.waiter = None
+    if waiters:
+        _tell(waiters, _end_with_result if error is None else _end_with_error, error)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, end: Callable[[Any], None], outcomes: list[tuple[Any, Any]]) -> None:
+def _tell(waiters: list[asyncio.Future[Any]], end: Callable[[Any, Any], None], outcome: object) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed, and whoever waited is gone
-        loop.call_soon_threadsafe(end, outcomes)
+        waiters[0].get_loop().call_soon_threadsafe(end, waiters, outcome)
 
 
-def _end_with_result(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for waiter, result in outcomes:
+def _end_with_result(waiters: list[asyncio.Future[Any]], result: object) -> None:
+    for waiter in waiters:
         if not waiter.done():
             waiter.set_result(result)
 
 
-def _end_with_error(outcomes: list[tuple[asyncio.Future[Any], BaseException]]) -> None:
-    for waiter, error in outcomes:
+def _end_with_error(waiters: list[asyncio.Future[Any]], error: BaseException) -> None:
+    for waiter in waiters:
         if not waiter.done():
             waiter.set_exception(error)

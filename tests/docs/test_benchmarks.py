@@ -57,3 +57,25 @@ def test_a_day_of_drift_cold_starts_an_outage_and_a_lying_bar_is_cheap_in_every_
     assert day["overall"]["AdaptiveInterval, the default"] * 1.4 < min(
         day["overall"][name] for name in list(day["overall"])[2:4]
     )
+
+
+def test_a_purchase_whose_answer_goes_wrong_arrives_once_and_is_reported_as_uncertain() -> None:
+    """Ours once each, whatever follows it; another client sends the same purchase again, so the server can count."""
+    ended = run("double_billing.py", "--only", "mirage_async", "openai")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    report = json.loads(ended.stdout)
+    assert report["not_installed"] == []
+    cells = {(cell["client"], cell["fault"]): cell for cell in report["cells"]}
+    ours = [cell for (client, _), cell in cells.items() if client != "openai"]
+    assert len(ours) == 5 * 6
+    assert {cell["posts"] for cell in ours} == {1}
+    assert all(cell["uncertain"] for cell in ours if cell["fault"] != "200")
+    assert cells["openai", "200"]["posts"] == 1
+    assert cells["openai", "closes"]["posts"] > 1
+    assert cells["openai", "closes once"] == {
+        "client": "openai",
+        "fault": "closes once",
+        "posts": 2,
+        "error": None,
+        "uncertain": False,
+    }

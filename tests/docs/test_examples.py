@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 BENCHMARK = ROOT / "benchmarks" / "concurrent.py"
 BOUND = 60.0  # seconds, generous: an avatar is asked about after ten
-ARGUMENTS = {"quickstart.py": ["pictures"], "many_jobs.py": ["16"], "avatar.py": []}
+ARGUMENTS = {"quickstart.py": ["pictures"], "many_jobs.py": ["16"], "batch.py": ["12"], "avatar.py": []}
 SERVICES = ("webhook_aiohttp.py", "webhook_fastapi.py")  # which serve until they are ended
 ALL = "--provider all --jobs 8 --concurrency 8 --sandbox --durations 0.2 --json"
 ONE = "--provider mira --jobs 2 --concurrency 2 --sandbox --durations 0.1"
@@ -95,6 +95,7 @@ async def test_with_real_keys_no_program_buys_more_than_it_says(running: Running
     lines = {
         EXAMPLES / "quickstart.py": "pictures --real",
         EXAMPLES / "many_jobs.py": "4 --real",
+        EXAMPLES / "batch.py": "5 --real",
         BENCHMARK: "--provider mira --jobs 2 --concurrency 1 --spend 3",
     }
     async with Sandbox(durations=0.1) as sandbox:
@@ -102,8 +103,8 @@ async def test_with_real_keys_no_program_buys_more_than_it_says(running: Running
             start(script, line.split(), tmp_path, MIRAGE_SANDBOX_URL=sandbox.url) for script, line in lines.items()
         ]
         ended = [await anyio.to_thread.run_sync(finished, process) for process in processes]
-        assert [code for code, _, _ in ended] == [0, 0, 0], ended
-        assert sandbox.statistics().purchases == {"mirako": 2, "miragic": 2, "mira": 4, "milady": 2}
+        assert [code for code, _, _ in ended] == [0] * len(lines), ended
+        assert sandbox.statistics().purchases == {"mirako": 2, "miragic": 2 + 5, "mira": 4, "milady": 2}
 
 
 def test_the_quickstart_saves_a_picture_of_each_provider(
@@ -115,6 +116,18 @@ def test_the_quickstart_saves_a_picture_of_each_provider(
     assert code == 0, complained
     assert [line.split()[0] for line in printed.splitlines()] == ["mirako", "miragic", "mira", "milady"]
     assert len(list((folder / "pictures").iterdir())) == 4
+
+
+def test_a_batch_ends_with_its_budget_and_says_what_became_of_each(running: Running) -> None:
+    """The refused one went to the second provider, the lost one did not, and both count as they should."""
+    code, printed, complained = finished(running["batch.py"][0])
+    assert code == 0, complained
+    lines = printed.splitlines()
+    assert sum(line.endswith(": miragic") for line in lines) == 10
+    assert sum(line.endswith(": mirako after miragic") for line in lines) == 1
+    assert sum("SubmissionUncertainError (billed: unknown)" in line for line in lines) == 1
+    assert "  12 BudgetExceededError (billed: no)" in lines
+    assert lines[-1] == "11 pictures, 1 uncertain, 12 counted as bought"
 
 
 def test_many_jobs_finish_within_limits_and_are_counted(

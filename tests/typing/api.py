@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 import mirage_async
 from mirage_async import (
     Avatar,
+    Budget,
     GeneratedImage,
     Generation,
     ImageRequest,
@@ -26,8 +27,9 @@ from mirage_async import (
     Reference,
     exceptions,
 )
+from mirage_async.batch import Batch, BatchStatistics
 from mirage_async.hub import MirageStatistics
-from mirage_async.models import Timings
+from mirage_async.models import Timings, Tried
 from mirage_async.sandbox import Fault, JobView, Sandbox, SeenRequest
 from mirage_async.sandbox import Statistics as SandboxStatistics
 from mirage_async.scheduler import BackoffInterval, FixedInterval, IntervalPolicy, Scheduler, SchedulerStatistics
@@ -110,11 +112,37 @@ async def hub() -> None:
         assert_type(await mirage.submit("a fox", provider="miragic"), Job[Generation])
         request = ImageRequest(prompt="a fox", provider="miragic")
         assert_type(await mirage.submit(request), Job[Generation])
+        assert_type(await mirage.generate("a fox", providers=["mira", "milady"]), Generation)
+        assert_type(await mirage.submit("a fox", providers=("mira", "milady")), Job[Generation])
         assert_type(mirage.job("token", max_wait=5), Job[Any])
         assert_type(mirage.statistics(), MirageStatistics)
         assert_type(mirage.statistics().unfinished_jobs, Mapping[str, int])
         assert_type(mirage.statistics().scheduler, SchedulerStatistics)
         await mirage.aclose()
+
+
+async def prompts() -> AsyncIterator[str]:
+    """Give prompts to a batch, asynchronously."""
+    yield "a fox"
+
+
+async def batches(mirage: Mirage) -> None:
+    """Cover batches: every kind of input, and what comes of it."""
+    requests: list[ImageRequest | str] = [ImageRequest(prompt="a fox", providers=("mira", "milady")), "a cat"]
+    budget = Budget(purchases=10, pictures=20, credits=5.5, price={"mira": 0.02})
+    async with mirage.batch(requests, limit=2, budget=budget, ordered=True, split=True) as batch:
+        assert_type(batch, Batch)
+        async for outcome in batch:
+            assert_type(outcome, Outcome)
+            assert_type(outcome.index, int)
+            assert_type((outcome.part, outcome.parts), tuple[int, int])
+            assert_type(outcome.billed, exceptions.Billed)
+            batch.stop()
+        assert_type(batch.statistics(), BatchStatistics)
+        assert_type(await anext(batch), Outcome)
+        await batch.aclose()
+    assert_type([each async for each in mirage.batch(prompts(), provider="mira")], list[Outcome])
+    assert_type([each async for each in mirage.batch(("a fox" for _ in range(3)), providers=["mira"])], list[Outcome])
 
 
 async def job_handle(job: Job[Generation]) -> None:
@@ -149,6 +177,8 @@ async def values(generation: Generation, avatar: Avatar, outcome: Outcome) -> No
     assert_type(generation.timings.detected, float | None)
     assert_type(generation.polls, int)
     assert_type(generation.raw, Mapping[str, Any])
+    assert_type(generation.tried, tuple[Tried, ...])
+    assert_type(generation.tried[0].error, exceptions.MirageError | None)
     image = generation.image
     assert_type(await image.read(), bytes)
     assert_type(await image.save("picture", overwrite=True), Path)
@@ -175,6 +205,7 @@ def errors(error: exceptions.MirageError) -> None:
     """Cover what went wrong, by attribute."""
     assert_type(error.billed, exceptions.Billed)
     assert_type(error.provider, str | None)
+    assert_type(error.tried, tuple[Tried, ...])
     if isinstance(error, exceptions.InsufficientCreditsError):
         assert_type(error.status, int)
         assert_type(error.code, str | None)

@@ -186,7 +186,8 @@ def test_the_root_exports_the_contract() -> None:
     """The names other people's programs are written against, all of them lazy, and no others."""
     names = {
         *("Mirage", "MirakoClient", "MiragicClient", "MiraClient", "MiladyClient", "Job", "JobStatus", "JobUpdate"),
-        *("Generation", "GeneratedImage", "Avatar", "ImageRequest", "Outcome", "Reference", "Limits", "__version__"),
+        *("Generation", "GeneratedImage", "Avatar", "ImageRequest", "Outcome", "Reference", "Limits", "Budget"),
+        "__version__",
     }
     assert set(mirage_async.__all__) == names == set(dir(mirage_async))
     assert set(mirage_async._HOMES) == names - {"__version__"}

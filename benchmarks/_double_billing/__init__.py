@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/double_billing.py`."""

@@ -1,0 +1,203 @@
+"""What the journal costs: rows a second beside committing each one, and a journalled generation beside another.
+
+    python benchmarks/journal.py            two minutes
+    python benchmarks/journal.py --quick    half a minute
+
+Rows: as many purchases at a time as there are waiters, each of which waits for its intent, its id and its outcome to be
+durable, one after the other; the other side writes the same rows through `aiosqlite` and commits each, as one does.
+Generations: the same hub, once with a journal and once without, in turns, against a server in a process of its own.
+Both sides flush to the disk the folder given by --directory is on. The exit code is 1 if a figure misses its mark.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    # Run as a script, a file here would stand in for the standard library's `concurrent`.
+    sys.path.insert(0, str(Path(sys.path.pop(0)).resolve().parent))
+
+import argparse
+import asyncio
+import gc
+import json
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks._bare.dialects import Plan
+from benchmarks._bare.figures import Mark, Spread, spread, table
+from benchmarks._bare.process import raise_file_limit
+from benchmarks._bare.server import bare_server, new_fast_loop
+from benchmarks._bare.sides import KEY, AtOnce, buying
+from benchmarks._journal.rows import OTHER, OURS
+from mirage_async import Limits, Mirage
+from mirage_async.journal import Journal
+from mirage_async.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+WAITERS = (1, 50, 500)
+ROWS = {1: 600, 50: 6_000, 500: 15_000}  # of one repeat
+ROWS_BY_HAND = {1: 600, 50: 1_500, 500: 3_000}
+FASTER = 10.0  # times the rows a second of the other side, at 500 waiters
+DEARER = 1.15  # times the CPU of a generation without a journal, at 500 at once
+AT_ONCE = 500
+GENERATIONS = 2_000  # of one repeat
+LOOKS = 3
+FILES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows a second and CPU in microseconds a row, at one number of waiters."""
+
+    name: str
+    waiters: int
+    rate: Spread
+    cpu: Spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generations:
+    """CPU in microseconds a generation."""
+
+    plain: Spread
+    journalled: Spread
+    ratio: Spread
+
+
+async def rows(folder: Path, options: argparse.Namespace) -> list[Rows]:
+    """Write rows with both sides in turns, at each number of waiters."""
+    found = []
+    for waiters in WAITERS:
+        rates: dict[str, list[float]] = {"journal": [], "aiosqlite, a commit a row": []}
+        costs: dict[str, list[float]] = {name: [] for name in rates}
+        sides = zip(rates, (OURS, OTHER), (ROWS, ROWS_BY_HAND), strict=True)
+        for name, opened, counts in [*sides] * options.repeats:
+            count = counts[waiters] // (4 if options.quick else 1)
+            with tempfile.TemporaryDirectory(dir=folder) as directory:
+                async with opened(Path(directory)) as purchase:
+                    rate, cpu = await _written(purchase, count, waiters)
+            rates[name].append(rate)
+            costs[name].append(cpu)
+        found += [Rows(name=name, waiters=waiters, rate=spread(rates[name]), cpu=spread(costs[name])) for name in rates]
+        for row in found[-2:]:
+            print(f"{row.name}, {waiters} waiting: {row.rate:.0f} rows/s", file=sys.stderr, flush=True)
+    return found
+
+
+async def _written(purchase: Callable[[], Awaitable[int]], count: int, waiters: int) -> tuple[float, float]:
+    """Have so many waiters make purchases until `count` rows are written; return the rate and the cost."""
+    left = count
+
+    async def waiter() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 3
+            await purchase()
+
+    gc.collect()
+    cpu, began = time.process_time(), time.perf_counter()
+    await asyncio.gather(*(waiter() for _ in range(waiters)))
+    wrote = count - left
+    return wrote / (time.perf_counter() - began), 1e6 * (time.process_time() - cpu) / wrote
+
+
+async def generations(base_url: str, folder: Path, options: argparse.Namespace) -> Generations:
+    """Make generations with and without a journal, in turns."""
+    count = GENERATIONS // (4 if options.quick else 1)
+    plain, journalled = [], []
+    with tempfile.TemporaryDirectory(dir=folder) as directory:
+        async with _hub(base_url, None) as without, _hub(base_url, Journal(directory)) as with_one:
+            for _ in range(options.repeats + 1):  # the first is for warming up
+                plain.append(await _generated(without, count))
+                journalled.append(await _generated(with_one, count))
+    ratio = [ours / bare for bare, ours in zip(plain[1:], journalled[1:], strict=True)]
+    return Generations(plain=spread(plain[1:]), journalled=spread(journalled[1:]), ratio=spread(ratio))
+
+
+@asynccontextmanager
+async def _hub(base_url: str, journal: Journal | None) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
+    scheduler = Scheduler(policy=AtOnce())
+    async with Mirage(
+        {"mirako": KEY}, base_urls={"mirako": base_url}, limits=Limits(), scheduler=scheduler, journal=journal
+    ) as hub:
+        yield buying(hub.mirako)
+
+
+async def _generated(generate: Callable[[], Awaitable[None]], count: int) -> float:
+    turns = iter(range(count))
+
+    async def worker() -> None:
+        for _ in turns:
+            await generate()
+
+    gc.collect()
+    began = time.process_time()
+    await asyncio.gather(*(worker() for _ in range(min(AT_ONCE, count))))
+    return 1e6 * (time.process_time() - began) / count
+
+
+def marks(written: Sequence[Rows], generated: Generations) -> list[Mark]:
+    """Return the figures that have to be met."""
+    ours, other = (row.rate.median for row in written if row.waiters == WAITERS[-1])
+    return [
+        Mark(f"rows a second at {WAITERS[-1]} waiting: the other side's share", other / ours, 1 / FASTER),
+        Mark(f"CPU of a generation at {AT_ONCE} at once, times that without", generated.ratio.median, DEARER),
+    ]
+
+
+def text(written: Sequence[Rows], generated: Generations) -> str:
+    """Return the report for people, as Markdown."""
+    first = table(
+        ("", "waiting", "rows a second", "CPU, us a row"),
+        [(row.name, str(row.waiters), f"{row.rate:.0f}", f"{row.cpu:.0f}") for row in written],
+    )
+    ours, other = (row.rate.median for row in written if row.waiters == WAITERS[-1])
+    cells = (f"{generated.plain:.0f}", f"{generated.journalled:.0f}", f"{generated.ratio:.2f}")
+    second = table(("at once", "CPU without, us", "with a journal", "ratio"), [(str(AT_ONCE), *cells)])
+    verdicts = [
+        f"{ours / other:.1f} times the rows a second at {WAITERS[-1]} (mark: at least {FASTER:g}): {{}}",
+        f"{generated.ratio.median:.2f} times the CPU of a generation (mark: at most {DEARER:g}): {{}}",
+    ]
+    said = [words.format(mark.verdict) for words, mark in zip(verdicts, marks(written, generated), strict=True)]
+    return "\n\n".join([first, second, "\n".join(said)])
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="what the journal costs")
+    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="of each measurement, at least 5")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the rows and generations in each repeat")
+    parser.add_argument("--seed", type=int, default=0, help="nothing here is random; for the sake of its siblings")
+    parser.add_argument("--directory", type=Path, default=None, help="a folder on the disk to measure")
+    parser.add_argument("--uvloop", action="store_true", help="run the client on uvloop as well")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its report."""
+    options = parsed(arguments)
+    if (note := raise_file_limit(FILES)) is not None:
+        print(note, file=sys.stderr)
+    with (
+        bare_server(Plan(looks=LOOKS)) as base_url,
+        asyncio.Runner(loop_factory=new_fast_loop if options.uvloop else None) as runner,
+    ):
+        written = runner.run(rows(options.directory, options))
+        generated = runner.run(generations(base_url, options.directory, options))
+    if options.json:
+        print(json.dumps({"rows": [asdict(row) for row in written], "generations": asdict(generated)}))
+    else:
+        print(text(written, generated))
+    sys.exit(0 if all(mark.met for mark in marks(written, generated)) else 1)
+
+
+if __name__ == "__main__":
+    main()
