@@ -25,7 +25,8 @@ def batch(
     ],
     *,
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="DIR", help="Folder for the pictures, and for what is known of them.")
+        str,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder for the pictures, and for what is known of them."),
     ],
     form: Annotated[
         str | None, typer.Option("--format", metavar="F", help="jsonl, csv or txt, where the name does not tell.")
@@ -57,7 +58,11 @@ def batch(
     number: Annotated[
         int | None,
         typer.Option(
-            "-n", "--number", metavar="N", parser=whole, help="How many pictures of each line; as many requests as it takes."
+            "-n",
+            "--number",
+            metavar="N",
+            parser=whole,
+            help="How many pictures of each line; as many requests as it takes.",
         ),
     ] = None,
     seed: Annotated[

@@ -102,7 +102,9 @@ def _format_of(source: str, wished: str | None, text: str) -> Format:
         return "jsonl" if text.lstrip().startswith("{") else "txt"
     found = _SUFFIXES.get(Path(source).suffix.lower())
     if found is None:
-        raise CommandError(f"the name {source!r} does not tell the format: add --format {' or --format '.join(allowed)}")
+        raise CommandError(
+            f"the name {source!r} does not tell the format: add --format {' or --format '.join(allowed)}"
+        )
     return found
 
 

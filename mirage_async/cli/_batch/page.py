@@ -1,17 +1,18 @@
-"""The page of a batch: every picture with what was asked for. Pure text; one file, no scripts, nothing from elsewhere."""
+"""The page of a batch: every picture with what was asked for. Pure text; one file, no scripts, nothing from outside."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
+from mirage_async.cli._batch.record import State
 from mirage_async.cli._demo.style import STYLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mirage_async.cli._batch.manifest import Record
+    from mirage_async.cli._batch.record import Record
 
 __all__ = ["MARK", "render"]
 
@@ -43,11 +44,11 @@ def render(records: Sequence[Record]) -> str:
 def _header(records: Sequence[Record], pictures: int) -> str:
     states = [record.state for record in records]
     credits_spent = [record.credits for record in records if record.credits is not None]
-    totals = {
+    totals: dict[str, str] = {
         "pictures": str(pictures),
         "requests": str(len(records)),
-        **{state: str(states.count(state)) for state in dict.fromkeys(states)},
     }
+    totals.update((state, str(states.count(state))) for state in get_args(State) if state in states)
     if credits_spent:
         totals["credits"] = f"{sum(credits_spent):g}"
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in totals.items())
@@ -59,7 +60,9 @@ def _cards(record: Record, hue: int) -> Iterator[str]:
     for place, name in enumerate(record.files, 1):
         link = escape(quote(name))
         size = f' width="{record.width}" height="{record.height}"' if record.width and record.height else ""
-        picture = f'<a class=mat href="{link}"><img src="{link}" alt="{escape(record.prompt)}"{size} loading="lazy"></a>'
+        picture = (
+            f'<a class=mat href="{link}"><img src="{link}" alt="{escape(record.prompt)}"{size} loading="lazy"></a>'
+        )
         yield _figure(picture, record, hue, f"{place} of {len(record.files)}" if len(record.files) > 1 else "")
     if not record.files:
         reason = escape(record.error or "its turn did not come")
@@ -79,12 +82,12 @@ def _figure(top: str, record: Record, hue: int, place: str) -> str:
 
 def _facts(record: Record) -> str:
     size = f"{record.width} × {record.height}" if record.width and record.height else _NOTHING  # noqa: RUF001 - pixels are multiplied
-    facts = {
-        "picture": size,
-        "seconds": _NOTHING if record.seconds is None else f"{record.seconds:.1f}",
-        "credits": _NOTHING if record.credits is None else f"{record.credits:g}",
-    }
-    cells = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    seconds = _NOTHING if record.seconds is None else f"{record.seconds:.1f}"
+    spent = _NOTHING if record.credits is None else f"{record.credits:g}"
+    cells = (
+        f"<div><dt>seconds</dt><dd>{seconds}</dd></div><div><dt>credits</dt><dd>{spent}</dd></div>"
+        f'<div style="grid-column:span 2"><dt>picture</dt><dd>{size}</dd></div>'
+    )
     for name, value in (("job", record.job_id), ("key", record.key)):
         if value:
             cells += f"<div class=wide><dt>{name}</dt><dd><code>{escape(value)}</code></dd></div>"

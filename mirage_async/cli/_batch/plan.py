@@ -6,20 +6,28 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mirage_async.cli._batch.manifest import Record
+from mirage_async.cli._batch.items import Purchase
+from mirage_async.cli._batch.record import Record
 from mirage_async.cli._exits import CommandError
-from mirage_async.journal import EntryState
+from mirage_async.journal import Entry, EntryState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from mirage_async.cli._batch.items import Purchase
-    from mirage_async.journal import Entry
+    from mirage_async.cli._batch.record import State
+    from mirage_async.exceptions import Billed
 
 __all__ = ["Plan", "Task", "plan_for"]
 
 _OVER = frozenset({EntryState.FAILED, EntryState.CANCELLED, EntryState.EXPIRED, EntryState.ABANDONED})
+_STATES: Mapping[EntryState, tuple[State, Billed]] = {  # of a purchase that brought no pictures
+    EntryState.INTENDED: ("uncertain", "unknown"),
+    EntryState.UNCERTAIN: ("uncertain", "unknown"),
+    EntryState.ACCEPTED: ("pending", "yes"),
+    EntryState.SUCCEEDED: ("unsaved", "yes"),
+    EntryState.UNPAID: ("refused", "no"),
+}
 _GIVEN_UP = "given up by hand: it may have been bought"
 
 
@@ -28,6 +36,15 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     purchase: Purchase
+
+    def found(self, entry: Entry | None) -> Record:
+        """Return the record of a purchase that brought no pictures, by what the journal says of it."""
+        if entry is None:
+            return self.record(state="unbought")
+        state, billed = _STATES.get(entry.state, ("failed", "unknown"))
+        outcome = entry.outcome
+        error = None if outcome is None or outcome.error is None else outcome.error.message
+        return self.record(state=state, billed=billed, job_id=entry.id, error=error)
 
     def record(self, **facts: object) -> Record:
         """Return the manifest's record of it, with what became of it."""
@@ -53,6 +70,7 @@ class Plan(msgspec.Struct, kw_only=True):
         tasks: all purchases, in the order of the lines.
         over: the records of those that need nothing more: they are done, or have failed for good.
         owed: those that were made, or may have been, and whose pictures are not in the folder.
+        doubtful: how many of these nobody knows the end of.
         fresh: those to buy.
         strays: open purchases in the journal that no line asks for any more.
     """
@@ -60,6 +78,7 @@ class Plan(msgspec.Struct, kw_only=True):
     tasks: list[Task]
     over: dict[str, Record]
     owed: list[Task]
+    doubtful: int = 0
     fresh: list[Task]
     strays: list[Entry]
 
@@ -133,6 +152,7 @@ def plan_for(
             plan.over[task.key] = record
         elif entry is not None and entry.state is not EntryState.UNPAID:
             plan.owed.append(task)
+            plan.doubtful += entry.state in {EntryState.INTENDED, EntryState.UNCERTAIN}
         else:
             plan.fresh.append(task)
     if resumable:

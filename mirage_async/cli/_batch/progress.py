@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import ConsoleOptions, RenderResult
 
-    from mirage_async.cli._batch.manifest import Record
+    from mirage_async.cli._batch.record import Record
 
 __all__ = ["Tally", "displayed"]
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mirage_async.cli._batch.folder import BatchFolder
-    from mirage_async.cli._batch.manifest import Record
     from mirage_async.cli._batch.plan import Plan
     from mirage_async.cli._batch.progress import Tally
+    from mirage_async.cli._batch.record import Record, State
     from mirage_async.cli._batch.worker import Worker
 
 __all__ = ["ending", "tell_before", "tell_uncertain"]
 
 _MOST_UNCERTAIN = 20  # keys told of
-_BAD = ("unsaved", "pending", "uncertain", "refused", "failed")
+_BAD: tuple[State, ...] = ("unsaved", "pending", "uncertain", "refused", "failed")
 
 
 def tell_before(plan: Plan, folder: BatchFolder) -> None:
@@ -33,7 +33,9 @@ def tell_before(plan: Plan, folder: BatchFolder) -> None:
         failed = len(plan.over) - done
         words = [f"{done} of {len(plan.tasks)} are done"]
         words += [f"{failed} have failed (--retry-failed buys them again)"] if failed else []
-        words += [f"{len(plan.owed)} were bought and are collected"] if plan.owed else []
+        bought = len(plan.owed) - plan.doubtful
+        words += [f"{bought} were bought and are collected"] if bought else []
+        words += [f"of {plan.doubtful} nobody knows whether they were bought"] if plan.doubtful else []
         words += [f"{len(plan.fresh)} are to be bought"] if plan.fresh else []
         tell(f"going on with {str(folder.path)!r}: {', '.join(words)}")
     if plan.strays:
@@ -49,11 +51,12 @@ def tell_uncertain(folder: BatchFolder) -> None:
     if not keys:
         return
     place = shlex.quote(str(folder.journal))
-    tell(f"nobody knows whether {len(keys)} were bought: look at the provider's dashboard, then settle each with")
+    these = "this was" if len(keys) == 1 else f"these {len(keys)} were"
+    tell(f"nobody knows whether {these} bought: look at the provider's dashboard, then say what became of it:")
     for key in keys[:_MOST_UNCERTAIN]:
-        tell(f"  mirage-async jobs resolve --journal {place} {key} (--id ID | --not-bought | --give-up)")
+        tell(f"mirage-async jobs resolve --journal {place} {key} (--id ID | --not-bought | --give-up)")
     if len(keys) > _MOST_UNCERTAIN:
-        tell(f"  all of them: mirage-async jobs list --journal {place}")
+        tell(f"all of them: mirage-async jobs list --journal {place}")
 
 
 def ending(records: Sequence[Record], folder: BatchFolder, tally: Tally, worker: Worker, *, quiet: bool) -> ExitCode:
@@ -66,7 +69,7 @@ def ending(records: Sequence[Record], folder: BatchFolder, tally: Tally, worker:
         words += [f"{states[name]} {name}" for name in _BAD if states[name]]
         words += [f"{states['unbought']} not bought"] if states["unbought"] else []
         words += [f"{tally.credits:g} credits spent by this run"] if tally.credits is not None else []
-        tell(f"{', '.join(words)}; {str(folder.page)} shows them, {folder.manifest.name} lists them")
+        tell(f"{', '.join(words)}; {folder.page!s} shows them, {folder.manifest.name} lists them")
     if states["done"] == len(records):
         return ExitCode.DONE
     alike = not states["done"] and not states["unbought"] and len(worker.codes) == 1

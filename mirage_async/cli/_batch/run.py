@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mirage_async.cli._batch.items import Purchase
     from mirage_async.cli._batch.order import BatchOrder
     from mirage_async.cli._batch.plan import Plan
+    from mirage_async.cli._batch.record import Record
 
 __all__ = ["fulfil"]
 
@@ -91,7 +92,7 @@ class _Run:
             self._folder.check_alone()
             plan = self._plan(purchases)
             tally = Tally(len(plan.tasks), len(plan.over))
-            worker = Worker(order, hub, journal, self._folder, self._manifest, tally)
+            worker = Worker(order, hub=hub, journal=journal, folder=self._folder, manifest=self._manifest, tally=tally)
             interruption = Interruption(worker.stop_for_good, self._leave)
             try:
                 with minding_signals(interruption):
@@ -138,10 +139,7 @@ class _Run:
         tell(f"to go on with the batch, and buy nothing twice: {self._order.again}")
 
     def _end(self, plan: Plan, tally: Tally, worker: Worker, interruption: Interruption) -> ExitCode:
-        known = {**self._manifest.records, **plan.over}
-        records = [
-            known[task.key] if task.key in known else task.record(state="unbought") for task in plan.tasks
-        ]
+        records = self._records(plan, worker)
         listed = self._manifest.finish(records)
         write_whole(self._folder.page, render(listed).encode())
         if not self._fleeting:
@@ -154,4 +152,8 @@ class _Run:
             return ExitCode.INTERRUPTED
         return code
 
-
+    def _records(self, plan: Plan, worker: Worker) -> list[Record]:
+        """Return what became of all purchases; of those that were cut short the journal knows."""
+        known = {**plan.over, **{key: self._manifest.records[key] for key in worker.written}}
+        entries = {} if self._fleeting else {entry.key: entry for entry in self._folder.entries()}
+        return [known[task.key] if task.key in known else task.found(entries.get(task.key)) for task in plan.tasks]

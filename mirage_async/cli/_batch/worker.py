@@ -12,22 +12,21 @@ import msgspec
 from mirage_async.cli._exits import ExitCode, code_for
 from mirage_async.cli._lines import one_line, tell
 from mirage_async.exceptions import BudgetExceededError, MirageError
-from mirage_async.journal import EntryState
-from mirage_async.models import Generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mirage_async.batch import Batch, Budget
     from mirage_async.cli._batch.folder import BatchFolder
-    from mirage_async.cli._batch.manifest import Manifest, Record, State
+    from mirage_async.cli._batch.manifest import Manifest
     from mirage_async.cli._batch.order import BatchOrder
     from mirage_async.cli._batch.plan import Task
     from mirage_async.cli._batch.progress import Tally
+    from mirage_async.cli._batch.record import Record
     from mirage_async.hub import Mirage
     from mirage_async.jobs import Job
     from mirage_async.journal import Journal
-    from mirage_async.models import Outcome
+    from mirage_async.models import Generation, Outcome
 
 __all__ = ["INTERRUPTED", "Worker"]
 
@@ -36,13 +35,6 @@ INTERRUPTED = "interrupted"
 
 _NOBODY_READS = "nobody reads stdout any more"
 _MOST_PROBLEMS = 20  # purchases told of, one by one
-_STATES: dict[EntryState, State] = {  # what an entry of the journal means for a purchase that brought no pictures
-    EntryState.INTENDED: "uncertain",
-    EntryState.UNCERTAIN: "uncertain",
-    EntryState.ACCEPTED: "pending",
-    EntryState.SUCCEEDED: "unsaved",
-    EntryState.UNPAID: "refused",
-}
 
 
 class Worker:
@@ -60,11 +52,13 @@ class Worker:
         show: is called with each record.
         reason: why the buying stopped before the end, or None.
         codes: the exit codes of what went wrong.
+        written: keys of the records it has written.
     """
 
     def __init__(
         self,
         order: BatchOrder,
+        *,
         hub: Mirage,
         journal: Journal,
         folder: BatchFolder,
@@ -85,6 +79,7 @@ class Worker:
         self.show: Callable[[Record], None] = lambda _: None
         self.reason: str | None = None
         self.codes: set[ExitCode] = set()
+        self.written: set[str] = set()
         tally.flying = self._flying
 
     def _flying(self) -> int:
@@ -133,11 +128,11 @@ class Worker:
         if self.reason is not None:
             return
         requests = map(self._request, tasks)
-        async with self._hub.batch(requests, limit=self._order.limit, budget=budget) as self._batch:
-            async with asyncio.TaskGroup() as group:
-                async for outcome in self._batch:
-                    await self._places.acquire()
-                    group.create_task(self._occupying(self._take(tasks[outcome.index], outcome)))
+        self._batch = self._hub.batch(requests, limit=self._order.limit, budget=budget)
+        async with self._batch, asyncio.TaskGroup() as group:
+            async for outcome in self._batch:
+                await self._places.acquire()
+                group.create_task(self._occupying(self._take(tasks[outcome.index], outcome)))
 
     async def _take(self, task: Task, outcome: Outcome) -> None:
         if outcome.generation is not None:
@@ -162,7 +157,9 @@ class Worker:
 
     async def _save(self, task: Task, generation: Generation) -> bool:
         """Save the pictures of a purchase and write down where they are; False where that is not possible."""
-        began, names, error = time.monotonic(), [], None
+        began = time.monotonic()
+        names: list[str] = []
+        error: str | None = None
         stem = self._folder.stem(task.key)
         try:
             for number, image in enumerate(generation.images, 1):
@@ -204,20 +201,16 @@ class Worker:
             return  # its turn did not come
         if error is not None:
             self.codes.add(code_for(error))
-        state: State = "refused" if entry is None else _STATES.get(entry.state, "failed")
-        self._write(
-            task.record(
-                state=state,
-                job_id=None if entry is None else entry.id,
-                error=None if error is None else one_line(str(error)),
-                billed={"refused": "no", "uncertain": "unknown", "pending": "yes", "unsaved": "yes"}.get(
-                    state, "unknown" if error is None else error.billed
-                ),
-            )
-        )
+        found = task.found(entry) if entry is not None else task.record(state="refused")
+        if error is None:
+            self._write(found)
+            return
+        billed = error.billed if found.state == "failed" else found.billed
+        self._write(msgspec.structs.replace(found, error=one_line(str(error)), billed=billed))
 
     def _write(self, record: Record) -> None:
         try:
+            self.written.add(record.key)
             self._manifest.add(record)
         except OSError as error:
             self._stop(f"the manifest cannot be written: {error.strerror or error}")
@@ -231,7 +224,8 @@ class Worker:
             return
         self._told += 1
         if self._told <= _MOST_PROBLEMS:
-            tell(f"line {record.line}: {record.state}: {record.error or 'no reason is known'}")
+            part = f", part {record.part} of {record.parts}" if record.parts > 1 else ""
+            tell(f"line {record.line}{part}: {record.state}: {record.error or 'no reason is known'}")
         elif self._told == _MOST_PROBLEMS + 1:
             tell(f"further problems are in {str(self._folder.manifest)!r}")
 
@@ -266,5 +260,3 @@ class Worker:
 
 def _shares_a_terminal(order: BatchOrder) -> bool:
     return not order.quiet and sys.stdout.isatty() and sys.stderr.isatty()
-
-
