@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["advice", "age", "entries_in", "entry_record", "found", "is_open", "settling", "short_keys", "state_words"]
 
 _SHORTEST = 8  # digits of a key
-_OPEN = frozenset({EntryState.INTENDED, EntryState.ACCEPTED, EntryState.UNCERTAIN})
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -62,7 +61,7 @@ def short_keys(entries: Sequence[Entry]) -> dict[str, str]:
 
 def is_open(entry: Entry) -> bool:
     """Whether its end is unknown, or what came of it has reached nobody yet."""
-    return entry.owed or entry.state in _OPEN
+    return entry.owed or entry.state is EntryState.UNCERTAIN
 
 
 def state_words(entry: Entry) -> str:

@@ -7,8 +7,8 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from batches import drawn, pictures_in, records_in, states_in, write_prompts
-from command_line import command, end, sandbox_for_commands, start
+from batches import drawn, pictures_in, records_in, running, states_in, write_prompts
+from command_line import command, sandbox_for_commands
 
 from mirage_async.cli._exits import ExitCode
 
@@ -36,15 +36,11 @@ async def _killed_after(
 ) -> bool:
     """Kill a command once the sandbox has seen so many more requests of an operation; False where it ended before."""
     seen = sandbox.statistics().requests.get(operation, 0)
-    process = await start(*words, folder=folder, environment=environment)
-    async with asyncio.timeout(30):
-        while process.returncode is None and sandbox.statistics().requests.get(operation, 0) < seen + count:  # noqa: ASYNC110 - another process asks
-            await asyncio.sleep(0.002)
-    alive = process.returncode is None
-    if alive:
-        process.kill()
-    await end(process)
-    return alive
+    async with running(*words, folder=folder, environment=environment) as process:
+        async with asyncio.timeout(30):
+            while process.returncode is None and sandbox.statistics().requests.get(operation, 0) < seen + count:  # noqa: ASYNC110 - another process asks
+                await asyncio.sleep(0.002)
+        return process.returncode is None
 
 
 async def _settle(sandbox: Sandbox, out: Path, folder: Path) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mirage_async.cli._batch.page import MARK
-from mirage_async.cli._exits import CommandError
+from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._writable import check_writable
 from mirage_async.journal import journal_entries
 from mirage_async.journal._seats import Seat, databases
@@ -190,4 +190,5 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        raise CommandError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+        message = f"cannot write {str(path)!r}: {error.strerror or error}"
+        raise CommandError(message, code=ExitCode.FAILURE) from None

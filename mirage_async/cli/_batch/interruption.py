@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Interruption:
     Attributes:
         stopping: whether the first has come.
         leaving: whether the second has come, too.
+        over: whether there is nothing left to interrupt.
     """
 
     def __init__(self, stop: Callable[[], object], leave: Callable[[], object]) -> None:
@@ -34,9 +36,12 @@ class Interruption:
         self._task = asyncio.current_task()
         self.stopping = False
         self.leaving = False
+        self.over = False
 
     def once_more(self, *, at_once: bool = False) -> None:
         """Take the next step, or both."""
+        if self.over:
+            return
         if not self.stopping and not at_once:
             self.stopping = True
             self._stop()
@@ -51,7 +56,7 @@ class Interruption:
 def minding_signals(interruption: Interruption) -> Generator[None]:
     """Have Ctrl-C and a polite end go to `interruption` until the block ends; a third Ctrl-C ends the process rudely.
 
-    Where Ctrl-C is ignored, as in what a script starts with "&", it stays so.
+    Where Ctrl-C is ignored, as in what a script starts with "&", it stays so. Only a main thread hears signals at all.
     """
     loop = asyncio.get_running_loop()
     before: dict[signal.Signals, Any] = {}
@@ -65,12 +70,14 @@ def minding_signals(interruption: Interruption) -> Generator[None]:
         _restore(before)
         loop.call_soon_threadsafe(lambda: interruption.once_more(at_once=True))
 
-    for number, handler in ((signal.SIGINT, interrupted), (signal.SIGTERM, ended)):
+    heard = ((signal.SIGINT, interrupted), (signal.SIGTERM, ended))
+    for number, handler in heard if threading.current_thread() is threading.main_thread() else ():
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
+        interruption.over = True
         _restore(before)
 
 

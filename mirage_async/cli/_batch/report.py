@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from mirage_async.cli._batch.worker import INTERRUPTED
 from mirage_async.cli._exits import ExitCode
 from mirage_async.cli._lines import tell
-from mirage_async.journal import EntryState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,13 +44,13 @@ def tell_before(plan: Plan, folder: BatchFolder) -> None:
         )
 
 
-def tell_uncertain(folder: BatchFolder) -> None:
+def tell_uncertain(records: Sequence[Record], folder: BatchFolder) -> None:
     """Say which purchases nobody knows the end of, and how to settle them."""
-    keys = [entry.key for entry in folder.entries() if entry.state in {EntryState.INTENDED, EntryState.UNCERTAIN}]
+    keys = [record.key for record in records if record.state == "uncertain"]
     if not keys:
         return
     place = shlex.quote(str(folder.journal))
-    these = "this was" if len(keys) == 1 else f"these {len(keys)} were"
+    these = "this one was" if len(keys) == 1 else f"these {len(keys)} were"
     tell(f"nobody knows whether {these} bought: look at the provider's dashboard, then say what became of it:")
     for key in keys[:_MOST_UNCERTAIN]:
         tell(f"mirage-async jobs resolve --journal {place} {key} (--id ID | --not-bought | --give-up)")

@@ -97,6 +97,7 @@ class _Run:
             try:
                 with minding_signals(interruption):
                     await self._work(worker, plan, tally)
+                    await asyncio.sleep(0)  # a signal of this moment is heard here, and not while all is closed
             except asyncio.CancelledError:
                 if not interruption.leaving:
                     raise
@@ -143,14 +144,12 @@ class _Run:
         listed = self._manifest.finish(records)
         write_whole(self._folder.page, render(listed).encode())
         if not self._fleeting:
-            tell_uncertain(self._folder)
+            tell_uncertain(records, self._folder)
         code = ending(records, self._folder, tally, worker, quiet=self._order.quiet)
         missing = any(record.state == "unbought" for record in records)
-        if interruption.leaving or (interruption.stopping and missing):
-            if not interruption.leaving:
-                self._leave()
-            return ExitCode.INTERRUPTED
-        return code
+        if missing and worker.reason is not None and not interruption.leaving:
+            self._leave()
+        return ExitCode.INTERRUPTED if interruption.leaving or (interruption.stopping and missing) else code
 
     def _records(self, plan: Plan, worker: Worker) -> list[Record]:
         """Return what became of all purchases; of those that were cut short the journal knows."""

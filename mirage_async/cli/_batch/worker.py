@@ -138,7 +138,7 @@ class Worker:
         if outcome.generation is not None:
             await self._save(task, outcome.generation)
         elif isinstance(outcome.error, BudgetExceededError):
-            self._stop(f"the budget is used up: {outcome.error}")
+            self._stop(f"{outcome.error}; with a higher --budget the same command goes on")
         else:
             await self._record_failure(task, outcome.error)
 
@@ -235,7 +235,7 @@ class Worker:
         """Print what was saved, at once or, where it would tear the bar on the same terminal, at the end."""
         if self._order.as_json:
             self._print_text(msgspec.json.encode(record).decode())
-        else:
+        elif record.state == "done":
             for name in record.files:
                 self._print_text(str(self._folder.path / name))
 
