@@ -60,9 +60,9 @@ async def _settle(sandbox: Sandbox, out: Path, folder: Path) -> int:
     ("seed", "operations"),
     [
         (1, ("miragic.create", "miragic.status", "miragic.download")),
-        (2, ("miragic.status",)),
-        (3, ("miragic.download",)),
-        (4, ("miragic.create",)),
+        pytest.param(2, ("miragic.status",), marks=pytest.mark.long),
+        pytest.param(3, ("miragic.download",), marks=pytest.mark.long),
+        pytest.param(4, ("miragic.create",), marks=pytest.mark.long),
     ],
     ids=["mixed", "polling", "downloading", "posting"],
 )

@@ -173,4 +173,4 @@ def _from_row(number: int, row: dict[Any, Any]) -> Line | Problem:
 
 def _reason(error: Exception) -> str:
     """Say what is wrong, in the words of whoever reads a file and not of whoever decodes it."""
-    return str(error).replace("Object ", "the request ").replace("`", "'").replace("$.", "")
+    return str(error).replace("Object ", "the request ").replace("`", "'").replace("$.", "").replace(" | null", "")

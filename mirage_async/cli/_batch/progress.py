@@ -28,7 +28,7 @@ __all__ = ["Tally", "displayed"]
 
 _FRAMES_PER_SECOND = 8
 _MINUTE, _HOUR = 60, 3600  # seconds
-_SLOWEST = 10  # a minute; above, a fraction says nothing
+_SLOWEST = 10  # a minute; from there on a fraction says nothing
 
 
 class Tally:
@@ -87,6 +87,8 @@ class Tally:
 
 
 def _rate(per_minute: float) -> str:
+    if per_minute < 1:
+        return f"{per_minute * _MINUTE:.1f} an hour"
     return f"{per_minute:.0f} a minute" if per_minute >= _SLOWEST else f"{per_minute:.1f} a minute"
 
 
