@@ -393,3 +393,84 @@ async def test_where_all_fails_alike_the_code_says_how(tmp_path: Path) -> None:
     no_key = await command(*words, folder=tmp_path)
     assert (refused.code, no_key.code) == (ExitCode.AUTHENTICATION, ExitCode.AUTHENTICATION)
     assert states_in(tmp_path / "out") == {"refused": 2}
+
+
+async def test_a_picture_that_cannot_be_saved_stops_the_buying_and_is_not_lost(tmp_path: Path, bench: Bench) -> None:
+    """Once the disk takes it, the next run has it without buying."""
+    words = words_for(write_prompts(tmp_path, "fox", "owl", "elk"), "--limit", "1")
+    nothing = await bench.run(*words, "--budget", "0")
+    key = records_in(tmp_path / "out")[0]["key"]
+    in_the_way = tmp_path / f"out/0001-{key[:8]}.jpg/folder"
+    in_the_way.mkdir(parents=True)
+    stopped = await bench.run(*words)
+    bought = sum(drawn(bench.sandbox).values())
+    states = states_in(tmp_path / "out")
+    in_the_way.rmdir()
+    in_the_way.parent.rmdir()
+    ended = await bench.run(*words)
+    assert (nothing.code, nothing.stdout) == (ExitCode.PARTIAL, "")
+    assert stopped.code == ExitCode.PARTIAL
+    assert "line 1: unsaved: the picture cannot be saved: " in stopped.stderr
+    assert "the buying has stopped: the picture cannot be saved" in stopped.stderr
+    assert (bought < 3, states["unsaved"]) == (True, 1)
+    assert (ended.code, len(pictures_in(tmp_path / "out"))) == (0, 3), ended.stderr
+    assert drawn(bench.sandbox) == {"fox": 1, "owl": 1, "elk": 1}
+
+
+async def test_a_download_that_fails_is_tried_by_the_next_run(tmp_path: Path, bench: Bench) -> None:
+    """The job is paid for: nothing is bought again."""
+    words = words_for(write_prompts(tmp_path, "fox"))
+    bench.sandbox.fail("miragic.download", Fault(status=404), times=None)
+    failed = await bench.run(*words)
+    states = states_in(tmp_path / "out")
+    bench.sandbox.clear_faults()
+    ended = await bench.run(*words)
+    assert (failed.code, states) == (ExitCode.FAILURE, {"unsaved": 1})
+    assert (ended.code, states_in(tmp_path / "out")) == (0, {"done": 1})
+    assert drawn(bench.sandbox) == {"fox": 1}
+
+
+async def test_a_job_that_takes_too_long_is_pending_until_it_is_done(tmp_path: Path, bench: Bench) -> None:
+    """Exit code 6, and the next run goes on waiting."""
+    bench.sandbox.set_durations(60)
+    words = words_for(write_prompts(tmp_path, "fox"))
+    waited = await bench.run(*words, "--max-wait", "0.3")
+    states = states_in(tmp_path / "out")
+    for job_id in bench.sandbox.jobs:
+        bench.sandbox.finish_job(job_id)
+    ended = await bench.run(*words)
+    assert (waited.code, states) == (ExitCode.TIMED_OUT, {"pending": 1})
+    assert "1 were bought and are collected" in ended.stderr
+    assert (ended.code, drawn(bench.sandbox)) == (0, {"fox": 1})
+
+
+async def test_nobody_reading_stdout_stops_the_buying(tmp_path: Path) -> None:
+    """Whoever has left wants no more of it; what was bought is in the folder."""
+    async with sandbox_for_commands(durations=0.3) as (sandbox, environment):
+        words = words_for(write_prompts(tmp_path, *(f"picture {number}" for number in range(20))), "--limit", "2")
+        async with running(*words, folder=tmp_path, environment=environment) as process:
+            assert process.stdout is not None
+            process.stdout._transport.close()  # type: ignore[attr-defined]
+            ended = await end(process)
+        bought = sum(drawn(sandbox).values())
+    assert bought < 20
+    assert "the buying has stopped: nobody reads stdout any more" in ended.stderr
+    assert "to go on with the batch" in ended.stderr
+    assert states_in(tmp_path / "out") == {"done": bought, "unbought": 20 - bought}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--limit", "0"], "--limit must be at least 1; got 0"),
+        (["--budget", "lots"], "--budget must look like"),
+        (["--format", "xml"], "--format must be one of"),
+    ],
+)
+async def test_options_out_of_range_are_one_line(words: list[str], told: str, tmp_path: Path, bench: Bench) -> None:
+    """As everywhere: exit code 2, and nothing has begun."""
+    ended = await bench.run(*words_for(write_prompts(tmp_path, "fox")), *words)
+    assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (ExitCode.USAGE, "", 1)
+    assert told in ended.stderr
+    empty = await bench.run(*words_for(write_prompts(tmp_path, "# nothing")))
+    assert "asks for nothing" in empty.stderr

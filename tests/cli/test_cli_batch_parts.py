@@ -8,7 +8,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from command_line import inherited, sandbox_for_commands
+from command_line import PATIENCE, inherited, sandbox_for_commands
 
 from mirage_async.cli._batch import bound_of, read_lines
 from mirage_async.cli._batch.folder import held_folder, write_whole
@@ -29,7 +28,7 @@ from mirage_async.cli._batch.plan import plan_for
 from mirage_async.cli._batch.progress import Tally, displayed
 from mirage_async.cli._batch.record import Record
 from mirage_async.cli._batch.till import budget_for
-from mirage_async.cli._exits import CommandError
+from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.hub import Mirage
 from mirage_async.journal import Entry, EntryState, StoredOutcome
 from mirage_async.models import ImageRequest
@@ -419,15 +418,15 @@ async def test_a_terminal_gets_a_bar_and_the_paths_after_it(tmp_path: Path) -> N
         thread = threading.Thread(target=reading)
         thread.start()
         env = {**inherited(), **environment, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
-        screen = {"stdin": secondary, "stdout": secondary, "stderr": secondary}
-        done = await asyncio.to_thread(
-            subprocess.run, [sys.executable, *words], **screen, cwd=tmp_path, env=env, check=False
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *words), stdin=secondary, stdout=secondary, stderr=secondary, cwd=tmp_path, env=env
         )
+        code = await asyncio.wait_for(process.wait(), PATIENCE)
         os.close(secondary)
         thread.join(5)
         os.close(primary)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
-    assert done.returncode == 7
+    assert code == ExitCode.PARTIAL
     assert "line 2: refused: " in text
     assert "0 of 2" in text
     assert "2 of 2" in text
