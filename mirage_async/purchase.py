@@ -87,7 +87,6 @@ class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         account: an alias of provider, address and key.
         blocking: the provider answers with the pictures themselves.
         announced: the request gives the provider an address to call back.
-        label: what the provider will list the result under, or None.
     """
 
     provider: str
@@ -99,7 +98,6 @@ class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     account: str = ""
     blocking: bool = False
     announced: bool = False
-    label: str | None = None
 
 
 class Attempt(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

@@ -30,10 +30,16 @@ _ROWS = 3  # of one purchase: intent, id, outcome
 class _Nothing:
     """Stands in for what is never called here."""
 
-    def __call__(self, *_: object) -> Any:
+    def __call__(self, *_: object, **__: object) -> Any:
         raise NotImplementedError
 
-    watch = wake = forget = waits_for = read = save = __call__
+    watch = wake = forget = waits_for = __call__
+
+    async def read(self, image: GeneratedImage) -> bytes:
+        raise NotImplementedError
+
+    async def save(self, image: GeneratedImage, path: Path, *, overwrite: bool) -> Path:
+        raise NotImplementedError
 
 
 def _kind() -> JobKind[Generation]:

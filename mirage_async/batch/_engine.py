@@ -281,7 +281,7 @@ class Engine:
             error, tried = raised, raised.tried
         except Exception as raised:
             _logger.exception("item %d of a batch failed in an unforeseen way", entry.index)
-            error, tried = MirageError(f"an unforeseen {type(raised).__name__}: {raised}", billed="unknown"), ()
+            error, tried = MirageError(f"an unforeseen {type(raised).__name__}, as logged", billed="unknown"), ()
         entry.tried = (*before, *tried)
         errors = [each.error for each in tried if each.error is not None] or ([] if error is None else [error])
         for each in errors:

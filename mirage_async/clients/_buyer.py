@@ -286,5 +286,4 @@ def _intent(offer: Offer[Any], deadline: float) -> Intent:
         blocking=offer.blocking,
         announced=offer.announced,
         deadline=deadline,
-        label=offer.label,
     )

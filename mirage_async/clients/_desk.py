@@ -166,7 +166,6 @@ class Desk:
         *,
         model: str | None = None,
         key: str | None = None,
-        label: str | None = None,
         max_wait: float,
         resend_uncertain: bool | None,
     ) -> Job[T]:
@@ -179,7 +178,7 @@ class Desk:
 
         async def bought() -> Job[T]:
             job = self._job(kind, key, model=model)
-            offer = self._offer(job, call, read, announced=key is not None, label=label)
+            offer = self._offer(job, call, read, announced=key is not None)
             await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
             return job
 
@@ -275,7 +274,6 @@ class Desk:
         *,
         blocking: bool = False,
         announced: bool,
-        label: str | None = None,
     ) -> Offer[T]:
         timeout = self.terms.answer_timeout if blocking else QUICK_TIMEOUT
         return Offer(
@@ -288,7 +286,6 @@ class Desk:
             account=self.alias,
             blocking=blocking,
             announced=announced,
-            label=label,
         )
 
     async def redeem(self, job: Job[Generation], report: Report) -> Generation:

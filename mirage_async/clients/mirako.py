@@ -155,7 +155,6 @@ class MirakoClient(ProviderClient):
             self._avatars,
             call,
             mirako.read_avatar_submitted,
-            label=name,
             max_wait=max_wait,
             resend_uncertain=resend_uncertain,
         )

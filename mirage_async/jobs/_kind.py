@@ -35,7 +35,6 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
         blocking: the provider answers with the pictures themselves, and gives no id.
         announced: the provider is given an address to call back.
         deadline: monotonic seconds; a purchase made after it would be of no use to who asked for it.
-        label: what the provider will list the result under, where it has such a list.
     """
 
     account: str
@@ -43,7 +42,6 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     blocking: bool
     announced: bool
     deadline: float
-    label: str | None = None
 
     def __repr__(self) -> str:
         return f"<Intent {self.call!r}>"

@@ -163,14 +163,14 @@ class Journal:
             raise JournalError(msg, provider=job.provider)
         moment = time.time()
         deadline = moment + intent.deadline - job.kind.clock.monotonic()
-        call, label, key = intent.call, intent.label, job.key
+        call, key = intent.call, job.key
         who = (key, job.provider, intent.account, job.kind.name, intent.blocking, intent.announced)
         what = (job.model, job.requested)
 
         def row() -> Prepared:
             files = [(self._request_path(key), packed(call))] if self._store_prompts else []
-            name = None if label is None else label_digest(label)
-            return (*who, *what, digest_of(call), name, moment, deadline, self._run), files
+            label = None if call.label is None else label_digest(call.label)
+            return (*who, *what, digest_of(call), label, moment, deadline, self._run), files
 
         try:
             await self._written(_schema.INTENDED, row, is_fact=False)

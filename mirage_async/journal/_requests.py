@@ -24,6 +24,7 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     picture_fields: tuple[str, ...]
     private: tuple[str, ...]
     callback: tuple[str, ...]
+    label: str | None
 
 
 def digest_of(call: Call) -> str:
@@ -59,6 +60,7 @@ def packed(call: Call) -> bytes:
             call.picture_fields,
             call.private,
             call.callback,
+            call.label,
         )
     )
 
@@ -79,4 +81,5 @@ def unpacked(data: bytes) -> Call:
         picture_fields=it.picture_fields,
         private=it.private,
         callback=it.callback,
+        label=it.label,
     )

@@ -45,6 +45,7 @@ class Call(_Unshown, frozen=True, kw_only=True):
         picture_fields: names of the answer's fields that hold pictures as base64; these may be decoded on the way in.
         private: texts of the caller's, such as the prompt, that must not come back inside an error.
         callback: of these, the ones that say where to call back; they are others each time the same is asked for.
+        label: of these, the one that the provider will list the result under, or None.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Call(_Unshown, frozen=True, kw_only=True):
     picture_fields: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     callback: tuple[str, ...] = ()
+    label: str | None = None
 
     def __repr__(self) -> str:
         """Leave the body out; it holds the prompt."""

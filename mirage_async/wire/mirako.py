@@ -284,7 +284,9 @@ def avatar_call(name: str, portrait: Picture) -> Call:
     data, facts = accepted("image", portrait, _TYPES, provider=NAME)
     _check_portrait(data, facts)
     body = encode(_Build(name=title, image=as_base64(data)))
-    return Call(method="POST", path="/v1/avatar/async_build", body=body, content_type=_JSON, private=(name,))
+    return Call(
+        method="POST", path="/v1/avatar/async_build", body=body, content_type=_JSON, private=(name,), label=name
+    )
 
 
 def avatar_status_call(avatar_id: str) -> Call:
