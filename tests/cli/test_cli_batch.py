@@ -13,12 +13,14 @@ from batches import PROMPTS, Bench, bench, drawn, pictures_in, records_in, runni
 from command_line import Ended, command, end, sandbox_for_commands
 from PIL import Image
 
+from mirage_async.cli._batch.manifest import Manifest
 from mirage_async.cli._exits import ExitCode
 from mirage_async.sandbox import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mirage_async.cli._batch.record import Record
     from mirage_async.sandbox import Sandbox
 
 __all__ = ["bench"]
@@ -88,7 +90,7 @@ async def test_each_line_becomes_a_picture_and_a_record_and_a_second_run_buys_no
     assert "going on with 'out': 6 of 6 are done" in again.stderr
 
 
-async def test_json_lines_and_tables_say_all_a_request_can_say(tmp_path: Path) -> None:
+async def test_json_lines_and_tables_say_all_a_request_can_say(tmp_path: Path, bench: Bench) -> None:
     """Fields of a line win over the options of the command; references are relative to the file."""
     lines = tmp_path / "lines"
     lines.mkdir()
@@ -103,24 +105,24 @@ async def test_json_lines_and_tables_say_all_a_request_can_say(tmp_path: Path) -
     (lines / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     table = 'prompt,provider,n,options.quality,references\n"a\nb",mira,2,low,\n"c, d",mirako,,,ref.png\n'
     (lines / "b.csv").write_text(table, encoding="utf-8")
-    async with sandbox_for_commands() as (sandbox, environment):
+    (lines / "c.txt").write_text("ibex\n", encoding="utf-8")
 
-        async def batch(file: str, *more: str) -> Ended:
-            words = ("batch", f"lines/{file}", "-o", file[0], *more)
-            return await command(*words, folder=tmp_path, environment=environment)
+    async def batch(file: str, *more: str) -> Ended:
+        return await bench.run("batch", f"lines/{file}", "-o", file[0], *more)
 
-        by_lines = await batch("a.jsonl", "--provider", "miragic", "--aspect-ratio", "16:9", "--json")
-        sent = {request.provider: request.fields for request in sandbox.requests if request.method == "POST"}
-        by_table = await batch("b.csv")
-        bought = [request.fields for request in sandbox.requests if request.method == "POST"][3:]
-    assert (by_lines.code, by_table.code) == (0, 0), by_lines.stderr + by_table.stderr
-    assert (sent["mirako"]["seed"], len(sent["mirako"]["images"]), sent["mirako"]["aspect_ratio"]) == (7, 1, "1:1")
-    assert (sent["mira"]["quality"], sent["mira"]["n"]) == ("high", 2)
-    assert (sent["miragic"]["model"], sent["miragic"]["width"], sent["miragic"]["height"]) == ("turbo", "320", "256")
+    by_lines = await batch("a.jsonl", "--provider", "miragic", "--aspect-ratio", "16:9", "--json")
+    by_table = await batch("b.csv")
+    referred = await batch("c.txt", "--provider", "mirako", "--reference", "lines/ref.png")
+    sent = {each.fields["prompt"]: each.fields for each in bench.sandbox.requests if each.method == "POST"}
+    assert (by_lines.code, by_table.code, referred.code) == (0, 0, 0), by_lines.stderr + by_table.stderr
+    assert set(sent) == {"fox", "owl", "elk", "a\nb", "c, d", "ibex"}
+    assert (sent["fox"]["seed"], len(sent["fox"]["images"]), sent["fox"]["aspect_ratio"]) == (7, 1, "1:1")
+    assert (sent["owl"]["quality"], sent["owl"]["n"], sent["a\nb"]["quality"]) == ("high", 2, "low")
+    assert (sent["elk"]["model"], sent["elk"]["width"], sent["elk"]["height"]) == ("turbo", "320", "256")
+    assert len(sent["c, d"]["images"]) == len(sent["ibex"]["images"]) == 1
     printed = [json.loads(line) for line in by_lines.lines]
     assert sorted(printed, key=lambda each: each["line"]) == records_in(tmp_path / "a")
     assert len(pictures_in(tmp_path / "a")) == 4
-    assert {fields["prompt"] for fields in bought} == {"a\nb", "c, d"}
     assert [record["line"] for record in records_in(tmp_path / "b")] == [2, 4]
 
 
@@ -140,7 +142,7 @@ async def test_stdin_is_text_or_json_lines(tmp_path: Path) -> None:
     assert dict(drawn(sandbox)) == {"fox": 1, "owl": 1, "elk": 1}
 
 
-async def test_every_line_is_checked_before_anything_is_bought(tmp_path: Path) -> None:
+async def test_every_line_is_checked_before_anything_is_bought(tmp_path: Path, bench: Bench) -> None:
     """Each is told with its number, up to twenty; the exit code is 2 and no folder is made."""
     rows = [
         *('{"prompt": "fox", "n": "two"}', "no json", '{"prompt": "fox", "colour": "red"}', '{"n": 1}'),
@@ -153,12 +155,8 @@ async def test_every_line_is_checked_before_anything_is_bought(tmp_path: Path) -
     ]
     (tmp_path / "bad.jsonl").write_text("\n".join([*rows, '{"prompt": "fine"}']), encoding="utf-8")
     (tmp_path / "worse.jsonl").write_text("x\n" * 30, encoding="utf-8")
-    async with sandbox_for_commands() as (sandbox, environment):
-        bad, worse = await asyncio.gather(
-            command(*words_for("bad.jsonl"), folder=tmp_path, environment=environment),
-            command(*words_for("worse.jsonl"), folder=tmp_path, environment=environment),
-        )
-        assert len(sandbox.requests) == 0
+    bad, worse = await bench.run(*words_for("bad.jsonl")), await bench.run(*words_for("worse.jsonl"))
+    assert len(bench.sandbox.requests) == 0
     told = bad.stderr.splitlines()
     assert (bad.code, bad.stdout, worse.code) == (ExitCode.USAGE, "", ExitCode.USAGE)
     assert [line.split(":")[1].strip() for line in told] == [*(f"line {number}" for number in range(1, 11)), "error"]
@@ -474,3 +472,46 @@ async def test_options_out_of_range_are_one_line(words: list[str], told: str, tm
     assert told in ended.stderr
     empty = await bench.run(*words_for(write_prompts(tmp_path, "# nothing")))
     assert "asks for nothing" in empty.stderr
+
+
+async def test_many_problems_are_told_in_part_and_a_removed_line_of_a_paid_job_is_told_of(
+    tmp_path: Path, bench: Bench
+) -> None:
+    """Twenty are enough for a screen; the manifest and the journal have all."""
+    prompts = [f"picture {number}" for number in range(22)]
+    bench.sandbox.fail("miragic.create", Fault(reset=True, when="after"), times=None)
+    unsure = await bench.run(*words_for(write_prompts(tmp_path, *prompts)))
+    bench.sandbox.clear_faults()
+    bench.sandbox.set_durations(60)
+    words = words_for(write_prompts(tmp_path, "an owl"), "--max-wait", "0.2")
+    pending = await bench.run(*words)
+    write_prompts(tmp_path, "a fox")
+    moved_on = await bench.run(*words)
+    assert unsure.code == ExitCode.FAILURE
+    assert unsure.stderr.count(": uncertain: ") == 20
+    assert "further problems are in 'out/results.jsonl'" in unsure.stderr
+    assert unsure.stderr.count("jobs resolve --journal") == 20
+    assert "all of them: mirage-async jobs list --journal out/.mirage/journal" in unsure.stderr
+    assert pending.code == ExitCode.TIMED_OUT
+    assert "purchases of earlier runs belong to no line any more" in moved_on.stderr
+    assert {record["state"] for record in records_in(tmp_path / "out")} == {"pending", "uncertain"}
+
+
+async def test_a_manifest_that_cannot_be_written_stops_the_buying(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is under way comes home all the same, and the end has it on record."""
+
+    def full(self: Manifest, record: Record) -> None:
+        self.records[record.key] = record
+        raise OSError(28, "No space left on device")
+
+    words = words_for(write_prompts(tmp_path, *PROMPTS), "--limit", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "add", full)
+        stopped = await bench.run(*words)
+    bought = sum(drawn(bench.sandbox).values())
+    ended = await bench.run(*words)
+    assert (stopped.code, bought < len(PROMPTS)) == (ExitCode.PARTIAL, True)
+    assert "the buying has stopped: the manifest cannot be written: No space left on device" in stopped.stderr
+    assert (ended.code, drawn(bench.sandbox)) == (0, dict.fromkeys(PROMPTS, 1))

@@ -95,3 +95,25 @@ async def test_five_kills_in_a_row_cost_nothing_and_lose_nothing(
     assert [record["line"] for record in records_in(out)] == list(range(1, _PICTURES + 1))
     assert pictures_in(out) == sorted(name for record in records_in(out) for name in record["files"])
     assert len(pictures_in(out)) == _PICTURES
+
+
+@pytest.mark.long
+async def test_a_killed_request_that_is_answered_with_the_picture_is_in_doubt_and_never_sent_again(
+    tmp_path: Path,
+) -> None:
+    """Such a provider gives no id to ask with: what was on the wire stays uncertain, the rest is bought once."""
+    prompts = [f"picture {number}" for number in range(_PICTURES)]
+    words = ("batch", write_prompts(tmp_path, *prompts), "-o", "out", "--provider", "mira", "--limit", str(_LIMIT))
+    kills = 0
+    async with sandbox_for_commands(durations=0.2) as (sandbox, environment):
+        for count in (3, 9, 5):
+            kills += await _killed_after(
+                sandbox, "mira.generate", count, words=words, folder=tmp_path, environment=environment
+            )
+        ended = await command(*words, folder=tmp_path, environment=environment)
+        states = states_in(tmp_path / "out")
+        assert max(drawn(sandbox).values()) == 1
+        assert sum(drawn(sandbox).values()) + states["uncertain"] >= _PICTURES
+    assert ended.code == ExitCode.PARTIAL, ended.stderr
+    assert 1 <= states["uncertain"] <= kills * _LIMIT
+    assert states["done"] == _PICTURES - states["uncertain"] == len(pictures_in(tmp_path / "out"))

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import signal
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from command_line import PATIENCE, inherited, sandbox_for_commands
 
 from mirage_async.cli._batch import bound_of, read_lines
 from mirage_async.cli._batch.folder import held_folder, write_whole
+from mirage_async.cli._batch.interruption import Interruption, minding_signals
 from mirage_async.cli._batch.items import Purchase, items_of, purchases_of
 from mirage_async.cli._batch.lines import Fields, Line
 from mirage_async.cli._batch.manifest import Manifest
@@ -444,3 +446,35 @@ def test_elsewhere_there_is_a_line_for_each_and_nothing_when_quiet(capsys: pytes
     with displayed(tally, quiet=True) as show:
         show(record("a"))
     assert capsys.readouterr().err == "      1/2  mira     done       fox\n"
+
+
+@pytest.mark.anyio
+async def test_an_interruption_has_two_steps_and_then_no_more() -> None:
+    """What comes after the second, or after the end, is nothing new."""
+    steps: list[str] = []
+    interruption = Interruption(lambda: steps.append("stop"), lambda: steps.append("leave"))
+    interruption.over = True
+    interruption.once_more()
+    interruption.over = False
+    for _ in range(3):
+        interruption.once_more()
+    assert steps == ["stop", "leave"]
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    assert interruption.task.uncancel() == 0
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """A shell has its reasons for what it starts in the background."""
+
+    async def held() -> list[Any]:
+        with minding_signals(Interruption(lambda: None, lambda: None)):
+            return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interrupt, terminate = asyncio.run(held())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert interrupt is signal.SIG_IGN
+    assert callable(terminate)

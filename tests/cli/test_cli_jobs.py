@@ -6,17 +6,20 @@ import asyncio
 import io
 import json
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from command_line import Ended, command, end, names_in, sandbox_for_commands, start
 from PIL import Image
 
 from mirage_async import Mirage
 from mirage_async.cli import run
-from mirage_async.cli._exits import ExitCode
-from mirage_async.exceptions import SubmissionUncertainError
-from mirage_async.journal import Entry, Journal, journal_entries
+from mirage_async.cli._exits import CommandError, ExitCode
+from mirage_async.cli._jobs_records import advice, age, found, short_keys
+from mirage_async.exceptions import JobFailedError, SubmissionUncertainError
+from mirage_async.journal import Entry, EntryState, Journal, journal_entries
 from mirage_async.sandbox import Fault
 
 if TYPE_CHECKING:
@@ -278,3 +281,76 @@ async def test_the_environment_names_the_journal_and_a_terminal_gets_a_table(
     assert all(any(job_id in row for row in rows) for job_id in uncertain_looking)
     assert run(["jobs"]) == 0
     assert "resolve" in capsys.readouterr().out
+
+
+async def test_all_that_is_on_record_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors, credits and doubts; as JSON the very entry; a key must tell one from the others."""
+    place = ["--journal", str(tmp_path / "journal")]
+    async with sandbox_for_commands() as (sandbox, _):
+        uncertain = await left_uncertain(sandbox, tmp_path)
+        async with hub_in(sandbox, tmp_path) as hub:
+            generation = await hub.generate("fox", provider="miragic")
+            sandbox.fail("miragic.status", Fault(status=200, body=_FAILED))
+            with pytest.raises(JobFailedError):
+                await hub.generate("owl", provider="miragic")
+    failed = next(each.key for each in journal_entries(tmp_path / "journal") if each.state == "failed")
+
+    def shown(*words: str) -> str:
+        assert run(["jobs", *words, *place]) == 0
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    assert "credits     1" in shown("show", generation.key or "")
+    assert "error       JobFailedError: " in shown("show", failed)
+    doubtful = shown("show", uncertain)
+    assert "state       uncertain" in doubtful
+    assert "then settle it with: mirage-async jobs resolve" in doubtful
+    assert json.loads(shown("show", failed, "--json"))["key"] == failed
+
+
+def test_keys_are_as_long_as_it_takes_to_tell_them_apart() -> None:
+    """At least eight digits; a beginning that fits two is refused."""
+    one, two, three = (_entry_like(key) for key in ("a" * 32, "a" * 9 + "b" * 23, "c" * 32))
+    assert short_keys([one, three]) == {one.key: "a" * 8, three.key: "c" * 8}
+    assert short_keys([one, two])[two.key] == "a" * 9 + "b"
+    assert found([one, two], "A" * 10) is one
+    with pytest.raises(CommandError, match="2 purchases have a key that begins with 'aaa'"):
+        found([one, two], "aaa")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(5, "5 s"), (130, "2 min"), (7300, "2 h"), (200_000, "2 d"), (-9, "0 s")]
+)
+def test_an_age_is_in_its_largest_unit(seconds: float, words: str) -> None:
+    """Also where a clock was set back."""
+    assert age(msgspec.structs.replace(_entry_like("a" * 32), intended_at=time.time() - seconds - 0.1)) == words
+
+
+def test_purchases_without_an_answer_are_told_of_as_what_they_may_be(tmp_path: Path) -> None:
+    """On their way, or left by a program that has ended."""
+    (line,) = advice(tmp_path, [_entry_like("a" * 32)])
+    assert "of 1 purchase no answer is on record" in line
+
+
+def _entry_like(key: str) -> Entry:
+    return Entry(
+        key=key,
+        provider="mira",
+        account="a",
+        kind="image",
+        blocking=True,
+        announced=False,
+        model=None,
+        requested=1,
+        digest="d",
+        label=None,
+        id=None,
+        attempts=1,
+        doubtful=0,
+        intended_at=0.0,
+        deadline=0.0,
+        updated_at=0.0,
+        outcome=None,
+        handed_over=False,
+        state=EntryState.INTENDED,
+    )

@@ -25,6 +25,7 @@ class Interruption:
         leave: called at the second, just before the task is cancelled.
 
     Attributes:
+        task: what the second cancels: the one that has made this.
         stopping: whether the first has come.
         leaving: whether the second has come, too.
         over: whether there is nothing left to interrupt.
@@ -33,7 +34,9 @@ class Interruption:
     def __init__(self, stop: Callable[[], object], leave: Callable[[], object]) -> None:
         self._stop = stop
         self._leave = leave
-        self._task = asyncio.current_task()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine of the command makes it; says so to the type checker
+        self.task: asyncio.Task[object] = task
         self.stopping = False
         self.leaving = False
         self.over = False
@@ -48,8 +51,7 @@ class Interruption:
         elif not self.leaving:
             self.stopping = self.leaving = True
             self._leave()
-            if self._task is not None:
-                self._task.cancel()
+            self.task.cancel()
 
 
 @contextlib.contextmanager

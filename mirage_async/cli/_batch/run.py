@@ -21,7 +21,7 @@ from mirage_async.cli._hubs import ends_with_us, hub_on
 from mirage_async.cli._lines import tell
 from mirage_async.clients import Providers
 from mirage_async.hub import Mirage
-from mirage_async.journal import Journal
+from mirage_async.journal import EntryState, Journal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,9 +101,7 @@ class _Run:
             except asyncio.CancelledError:
                 if not interruption.leaving:
                     raise
-                current = asyncio.current_task()
-                if current is not None:
-                    current.uncancel()
+                interruption.task.uncancel()
             del recovered  # until now they were held, so that whoever asks with their keys gets these very jobs
             worker.finish_printing()
         return self._end(plan, tally, worker, interruption)
@@ -155,4 +153,5 @@ class _Run:
         """Return what became of all purchases; of those that were cut short the journal knows."""
         known = {**plan.over, **{key: self._manifest.records[key] for key in worker.written}}
         entries = {} if self._fleeting else {entry.key: entry for entry in self._folder.entries()}
+        entries = {key: entry for key, entry in entries.items() if entry.state is not EntryState.UNPAID}
         return [known[task.key] if task.key in known else task.found(entries.get(task.key)) for task in plan.tasks]

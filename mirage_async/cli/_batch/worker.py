@@ -11,7 +11,8 @@ import msgspec
 
 from mirage_async.cli._exits import ExitCode, code_for
 from mirage_async.cli._lines import one_line, tell
-from mirage_async.exceptions import BudgetExceededError, MirageError
+from mirage_async.exceptions import BudgetExceededError, ClosedError, MirageError
+from mirage_async.journal import EntryState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,18 +109,14 @@ class Worker:
                 group.create_task(self._occupying(self._collect(task)))
 
     async def _collect(self, task: Task) -> None:
-        job: Job[Generation] | None = None
         try:
             job = await self._hub.submit(self._request(task))  # which buys nothing: the journal knows the key
-            async for _ in job.updates():
-                pass
-            generation, error = job.ending or (None, None)
-        except MirageError as raised:
-            generation, error = None, raised
-        if generation is None or job is None:
+            generation = await _ended(job)
+        except MirageError as error:
             await self._record_failure(task, error)
-        elif await self._save(task, generation):
-            await job  # only now does it count as handed over
+        else:
+            if await self._save(task, generation):
+                await job  # only now does it count as handed over
 
     # --- buying ---
 
@@ -139,7 +136,7 @@ class Worker:
             await self._save(task, outcome.generation)
         elif isinstance(outcome.error, BudgetExceededError):
             self._stop(f"{outcome.error}; with a higher --budget the same command goes on")
-        else:
+        elif outcome.error is not None:
             await self._record_failure(task, outcome.error)
 
     def _request(self, task: Task) -> Any:
@@ -191,20 +188,18 @@ class Worker:
         )
         return error is None
 
-    async def _record_failure(self, task: Task, error: MirageError | None) -> None:
-        """Write down why there are no pictures; the journal knows what that means for the money."""
+    async def _record_failure(self, task: Task, error: MirageError) -> None:
+        """Write down why there are no pictures; what that means for the money the journal knows."""
         try:
             entry = await self._journal.entry(task.key)
         except MirageError:
-            entry = None
-        if entry is None and self.reason is not None:
-            return  # its turn did not come
-        if error is not None:
-            self.codes.add(code_for(error))
-        found = task.found(entry) if entry is not None else task.record(state="refused")
-        if error is None:
-            self._write(found)
-            return
+            found = task.record(state="refused" if error.billed == "no" else "uncertain", billed=error.billed)
+        else:
+            unpaid = entry is None or entry.state is EntryState.UNPAID
+            if unpaid and isinstance(error, ClosedError):
+                return  # its turn did not come
+            found = task.record(state="refused") if entry is None else task.found(entry)
+        self.codes.add(code_for(error))
         billed = error.billed if found.state == "failed" else found.billed
         self._write(msgspec.structs.replace(found, error=one_line(str(error)), billed=billed))
 
@@ -256,6 +251,17 @@ class Worker:
         if self.reason != _NOBODY_READS:
             for text in held or ():
                 self._print_text(text)
+
+
+async def _ended(job: Job[Generation]) -> Generation:
+    """Wait until a job is done and return its result without taking it, or raise why there is none."""
+    async for _ in job.updates():
+        pass
+    generation, error = job.ending or (None, None)
+    if error is not None:
+        raise error
+    assert generation is not None  # noqa: S101 - a job that is done has one of the two; says so to the type checker
+    return generation
 
 
 def _shares_a_terminal(order: BatchOrder) -> bool:
