@@ -46,15 +46,16 @@ def tell_before(plan: Plan, folder: BatchFolder) -> None:
 
 def tell_uncertain(records: Sequence[Record], folder: BatchFolder) -> None:
     """Say which purchases nobody knows the end of, and how to settle them."""
-    keys = [record.key for record in records if record.state == "uncertain"]
-    if not keys:
+    doubtful = [record for record in records if record.state == "uncertain"]
+    if not doubtful:
         return
     place = shlex.quote(str(folder.journal))
-    these = "this one was" if len(keys) == 1 else f"these {len(keys)} were"
+    these = "this one was" if len(doubtful) == 1 else f"these {len(doubtful)} were"
     tell(f"nobody knows whether {these} bought: look at the provider's dashboard, then say what became of it:")
-    for key in keys[:_MOST_UNCERTAIN]:
-        tell(f"mirage-async jobs resolve --journal {place} {key} (--id ID | --not-bought | --give-up)")
-    if len(keys) > _MOST_UNCERTAIN:
+    for record in doubtful[:_MOST_UNCERTAIN]:
+        settle = f"mirage-async jobs resolve --journal {place} {record.key} (--id ID | --not-bought | --give-up)"
+        tell(f"line {record.line}: {settle}")
+    if len(doubtful) > _MOST_UNCERTAIN:
         tell(f"all of them: mirage-async jobs list --journal {place}")
 
 

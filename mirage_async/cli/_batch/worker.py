@@ -11,7 +11,7 @@ import msgspec
 
 from mirage_async.cli._exits import ExitCode, code_for
 from mirage_async.cli._lines import one_line, tell
-from mirage_async.exceptions import BudgetExceededError, ClosedError, MirageError
+from mirage_async.exceptions import BudgetExceededError, ClosedError, MirageError, SubmissionUncertainError
 from mirage_async.journal import EntryState
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Worker:
         self._places = asyncio.Semaphore(order.limit)  # for pictures that are being saved, and jobs that are owed
         self._busy = 0
         self._told = 0
+        self._doubtful: set[str] = set()  # since an earlier run, which has told of them
         self._held_back: list[str] | None = [] if _shares_a_terminal(order) else None
         self.show: Callable[[Record], None] = lambda _: None
         self.reason: str | None = None
@@ -113,6 +114,8 @@ class Worker:
             job = await self._hub.submit(self._request(task))  # which buys nothing: the journal knows the key
             generation = await _ended(job)
         except MirageError as error:
+            if isinstance(error, SubmissionUncertainError):
+                self._doubtful.add(task.key)
             await self._record_failure(task, error)
         else:
             if await self._save(task, generation):
@@ -215,7 +218,7 @@ class Worker:
         self._print(record)
 
     def _tell_problem(self, record: Record) -> None:
-        if record.state in {"done", "unbought"}:
+        if record.state == "done" or record.key in self._doubtful:
             return
         self._told += 1
         if self._told <= _MOST_PROBLEMS:
