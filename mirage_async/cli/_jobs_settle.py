@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ async def settle(folder: Path, key: str, *, job_id: str | None, not_bought: bool
     entry = found(entries_in(folder), key)
     if job_id is not None:
         _check_id(entry, job_id)
-    journal = Journal(folder)
+    journal = Journal(folder, retention=math.inf)  # what is over is for its owner to forget
     try:
         if await journal.entry(entry.key) is None:
             raise CommandError(f"{entry.key} belongs to a program that still works with this journal: end it first")

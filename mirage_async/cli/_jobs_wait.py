@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import shlex
 import sys
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ def _overall(codes: Sequence[ExitCode]) -> ExitCode:
 async def _collect_all(
     folder: Path, wish: Wish, place: Output, wanted: Sequence[str], *, as_json: bool, quiet: bool
 ) -> list[ExitCode]:
-    async with Mirage(journal=Journal(folder)) as hub:
+    journal = Journal(folder, retention=math.inf)  # what is over is for its owner to forget
+    async with Mirage(journal=journal) as hub:
         _check_keys(hub, {entry.provider for entry in entries_in(folder) if entry.key in wanted})
         owed = await hub.recover(any_account=wish.any_account, max_wait=wish.max_wait)
         jobs = [job for job in owed if job.key in wanted]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mirage_async.cli._arguments import options_of, reference_of, seconds, whole
+from mirage_async.cli._arguments import amount, options_of, reference_of, seconds, whole
 from mirage_async.cli._exits import CommandError
 from mirage_async.cli._verbosity import Verbose
 from mirage_async.cli.generate import PROVIDERS
@@ -42,7 +42,7 @@ def batch(
     price: Annotated[
         float | None,
         typer.Option(
-            metavar="C", parser=seconds, help="Credits a picture costs where the provider does not say; for --budget."
+            metavar="C", parser=amount, help="Credits a picture costs where the provider does not say; for --budget."
         ),
     ] = None,
     retry_failed: Annotated[
@@ -103,6 +103,8 @@ def batch(
     if limit < 1:
         raise CommandError(f"--limit must be at least 1; got {limit}")
     bound = None if budget is None else bound_of(budget)
+    if price is not None and (bound is None or bound.unit != "credits"):
+        raise CommandError(f'--price is for a --budget of credits, such as "12.5 credits"; got {budget!r}')
     lines, problems = read_lines(file, form)
     defaults = {
         "provider": provider,

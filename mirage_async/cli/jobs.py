@@ -46,10 +46,10 @@ def _main(  # pyright: ignore[reportUnusedFunction]
     *,
     verbose: Verbose = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
-    """Look into the journal of a program or a batch, collect what is still owed, and settle what nobody knows.
+    """Look into a journal, and collect what is owed.
 
-    A program has a journal where it says `Mirage(journal=Journal(DIR))`; that of a batch is in its folder, under
-    .mirage/journal.
+    A journal knows what a program or a batch has bought, so that no end of it loses anything. A program has one where
+    it says `Mirage(journal=Journal(DIR))`; that of a batch is in its folder, under .mirage/journal.
     """
     if context.invoked_subcommand is None:
         sys.stdout.write(f"{context.get_help()}\n")
@@ -63,7 +63,9 @@ def _list(  # pyright: ignore[reportUnusedFunction]
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     verbose: Verbose = False,  # noqa: ARG001 - its callback does the work
 ) -> int:
-    """List the purchases whose end is open or whose result nobody has collected yet.
+    """List the purchases that are open.
+
+    Those are the ones whose end is unknown, or whose result nobody has collected yet.
 
     On a terminal that is a table. Elsewhere it is a line for each: key, provider, kind, state, id, seconds since it was
     sent, and attempts, with a tab between them. Programs that write to the journal are not disturbed.
@@ -111,10 +113,11 @@ def _wait(  # pyright: ignore[reportUnusedFunction]
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
     verbose: Verbose = False,  # noqa: ARG001 - its callback does the work
 ) -> int:
-    """Collect what programs that have ended are still owed: wait for it, save it, and print where it is.
+    """Collect what is owed: wait for it, and save it.
 
-    Nothing is bought. A job counts as collected once its pictures are saved. It takes the API keys of the providers
-    concerned. What a program that still runs works on is left to it.
+    That is what programs have bought that ended before they had it. Nothing is bought. A job counts as collected once
+    its pictures are saved. It takes the API keys of the providers concerned. What a program that still runs works on is
+    left to it.
     """
     folder = _folder(journal)
     place = output_for(output if output.endswith("/") else f"{output}/", pictures=1, overwrite=overwrite, as_json=False)
@@ -143,7 +146,10 @@ def _resolve(  # pyright: ignore[reportUnusedFunction]
     ] = False,
     verbose: Verbose = False,  # noqa: ARG001 - its callback does the work
 ) -> int:
-    """Settle a purchase nobody knows the end of, after a look at the provider's dashboard."""
+    """Settle a purchase nobody knows the end of.
+
+    Only the provider's dashboard can tell what became of it: look there first.
+    """
     folder = _folder(journal)
     if (job_id is not None) + not_bought + give_up != 1:
         raise CommandError("say what became of it: one of --id ID, --not-bought and --give-up")

@@ -463,6 +463,9 @@ async def test_nobody_reading_stdout_stops_the_buying(tmp_path: Path) -> None:
         (["--limit", "0"], "--limit must be at least 1; got 0"),
         (["--budget", "lots"], "--budget must look like"),
         (["--format", "xml"], "--format must be one of"),
+        (["--price", "2", "--budget", "3"], "--price is for a --budget of credits"),
+        (["--price", "-1", "--budget", "3 credits"], "must be a number from 0 up; got '-1'"),
+        (["--price", "dear", "--budget", "3 credits"], "must be a number from 0 up; got 'dear'"),
     ],
 )
 async def test_options_out_of_range_are_one_line(words: list[str], told: str, tmp_path: Path, bench: Bench) -> None:

@@ -363,7 +363,8 @@ def test_the_page_shows_all_and_escapes_what_comes_from_outside() -> None:
         [
             record("a", files=("0001 a.png", "0001-a-2.png"), width=8, height=4, credits=1.5, model="<m>", seconds=2),
             record("b", "failed", prompt="<script>", error="a < b", part=2, parts=3, provider="milady"),
-            record("c", "unbought", line=None),
+            record("c", "uncertain", line=None),
+            record("d", "unbought"),
         ]
     )
     assert MARK in page
@@ -373,7 +374,8 @@ def test_the_page_shows_all_and_escapes_what_comes_from_outside() -> None:
     assert "<script" not in page
     assert "part 2 of 3" in page
     assert "no line any more" in page
-    assert "its turn did not come" in page
+    assert "no reason is known" in page
+    assert "<dt>unbought</dt><dd>1</dd>" in page
     assert "<dt>credits</dt><dd>1.5</dd>" in page
 
 

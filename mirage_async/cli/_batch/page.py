@@ -64,8 +64,8 @@ def _cards(record: Record, hue: int) -> Iterator[str]:
             f'<a class=mat href="{link}"><img src="{link}" alt="{escape(record.prompt)}"{size} loading="lazy"></a>'
         )
         yield _figure(picture, record, hue, f"{place} of {len(record.files)}" if len(record.files) > 1 else "")
-    if not record.files:
-        reason = escape(record.error or "its turn did not come")
+    if not record.files and record.state != "unbought":
+        reason = escape(record.error or "no reason is known")
         missing = f"<div class=mat><p class=none><b>{escape(record.state)}</b><br>{reason}</p></div>"
         yield _figure(missing, record, hue, "")
 

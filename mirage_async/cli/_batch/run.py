@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import os
 from typing import TYPE_CHECKING
 
 from mirage_async.cli._batch.folder import BatchFolder, held_folder, write_whole
@@ -48,7 +50,8 @@ async def fulfil(order: BatchOrder) -> ExitCode:
         MirageError: the journal cannot be read or written; nothing was bought.
     """
     purchases = await _checked(order)
-    with held_folder(order.folder, sandbox=order.sandbox) as folder:
+    sandbox = order.sandbox or bool(os.environ.get("MIRAGE_SANDBOX_URL"))
+    with held_folder(order.folder, sandbox=sandbox) as folder:
         return await _Run(order, folder).go(purchases)
 
 
@@ -83,7 +86,7 @@ class _Run:
     async def go(self, purchases: Sequence[Purchase]) -> ExitCode:
         order = self._order
         # What is over is never forgotten: a key that is on record is what keeps its purchase from being made again.
-        journal = Journal(self._folder.journal, retention=float("inf"))
+        journal = Journal(self._folder.journal, retention=math.inf)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(journal.aclose)
             hub = await stack.enter_async_context(hub_on(sandbox=order.sandbox, journal=journal))
@@ -145,7 +148,7 @@ class _Run:
             tell_uncertain(records, self._folder)
         code = ending(records, self._folder, tally, worker, quiet=self._order.quiet)
         missing = any(record.state == "unbought" for record in records)
-        if missing and worker.reason is not None and not interruption.leaving:
+        if missing and worker.reason is not None and not (interruption.leaving or worker.over_budget):
             self._leave()
         return ExitCode.INTERRUPTED if interruption.leaving or (interruption.stopping and missing) else code
 

@@ -52,6 +52,7 @@ class Worker:
     Attributes:
         show: is called with each record.
         reason: why the buying stopped before the end, or None.
+        over_budget: whether that was because the budget is used up.
         codes: the exit codes of what went wrong.
         written: keys of the records it has written.
     """
@@ -80,6 +81,7 @@ class Worker:
         self._held_back: list[str] | None = [] if _shares_a_terminal(order) else None
         self.show: Callable[[Record], None] = lambda _: None
         self.reason: str | None = None
+        self.over_budget = False
         self.codes: set[ExitCode] = set()
         self.written: set[str] = set()
         tally.flying = self._flying
@@ -138,6 +140,7 @@ class Worker:
         if outcome.generation is not None:
             await self._save(task, outcome.generation)
         elif isinstance(outcome.error, BudgetExceededError):
+            self.over_budget = True
             self._stop(f"{outcome.error}; with a higher --budget the same command goes on")
         elif outcome.error is not None:
             await self._record_failure(task, outcome.error)
