@@ -82,7 +82,7 @@ def test_a_table_says_in_which_line_each_row_begins(tmp_path: Path) -> None:
         ('prompt,options\nfox,"[1]"\n', "a.csv", 2, "Expected 'object"),
         ('prompt\n"fox', "a.csv", 2, "no CSV"),
         ('{"prompt": 1}', "a.jsonl", 1, "Expected 'str', got 'int' - at 'prompt'"),
-        ('{"prompt": "a"}\n[]', "a.ndjson", 2, "Expected 'object', got 'array'"),
+        ('{"prompt": "a"}\n\n[]', "a.ndjson", 3, "Expected 'object', got 'array'"),
         ('{"prompt": "a", "n": true}', "a.jsonl", 1, "Expected 'int"),
     ],
 )
@@ -152,8 +152,9 @@ def test_a_key_depends_on_all_that_decides_what_is_bought_and_on_nothing_else(tm
         key(references=["a.png"]),
         key(references=["c.png"]),
         key(references=["a.png", "a.png"]),
+        key(references=["https://a.example/a.png"]),
     }
-    assert len(others) == 8
+    assert len(others) == 9
     assert key(options={"a": 1, "b": 2}) == key(options={"b": 2, "a": 1})
     first, second = keys_of([Line(1, Fields(prompt="fox")), Line(2, Fields(prompt="fox"))], tmp_path)
     assert first == key() != second
@@ -351,6 +352,19 @@ def test_a_folder_remembers_which_batch_it_is(tmp_path: Path) -> None:
     for content, told in ((b'{"version": 2, "id": "x"}', "newer version"), (b"{", "cannot read")):
         (tmp_path / ".mirage/batch.json").write_bytes(content)
         with pytest.raises(CommandError, match=told), held_folder(tmp_path, sandbox=False):
+            pass
+
+
+def test_a_folder_that_cannot_be_held_says_why(tmp_path: Path) -> None:
+    """Files where folders should be, a page that is none, and a lock that does not tell whose it is."""
+    for name, told in (("a/.mirage", "cannot hold"), ("b/index.html/x", "is not from a batch")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(CommandError, match=told), held_folder(tmp_path / name[0], sandbox=False):
+            pass
+    with held_folder(tmp_path / "c", sandbox=False):
+        (tmp_path / "c/.mirage/batch.lock").write_text("", "ascii")
+        with pytest.raises(CommandError, match="another command works on"), held_folder(tmp_path / "c", sandbox=False):
             pass
 
 

@@ -204,6 +204,32 @@ async def test_avatars_and_finished_pictures_are_collected(tmp_path: Path) -> No
     assert len(names_in(tmp_path / "out")) == 2
 
 
+async def test_what_a_program_was_sending_as_it_ended_is_uncertain_and_stays_its_own(tmp_path: Path) -> None:
+    """The command tells of it and leaves it to the program, which hears of it when it asks."""
+    async with sandbox_for_commands(durations=60) as (sandbox, environment):
+        async with hub_in(sandbox, tmp_path) as hub:
+            job = await hub.submit("fox", provider="mira")
+            async with asyncio.timeout(10):
+                while not sandbox.jobs:  # noqa: ASYNC110 - the request is on its way
+                    await asyncio.sleep(0.02)
+
+        async def jobs(text: str) -> Ended:
+            return await command(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
+
+        before, waited, after = await jobs("list"), await jobs("wait"), await jobs("list")
+        async with hub_in(sandbox, tmp_path) as hub:
+            (owed,) = await hub.recover()
+            with pytest.raises(SubmissionUncertainError):
+                await owed
+    assert before.lines[0].split("\t")[3] == "intended"
+    assert "of 1 purchase no answer is on record" in before.stderr
+    assert waited.code == ExitCode.FAILURE
+    assert "may or may not have taken the image" in waited.stderr
+    assert "nobody knows what became of 1 purchase; look at the provider's dashboard" in waited.stderr
+    assert after.lines[0].split("\t")[3] == "uncertain"
+    assert owed.key == job.key
+
+
 async def test_an_interrupted_wait_says_how_to_go_on(tmp_path: Path) -> None:
     """Nothing is lost by it: the jobs stay owed."""
     async with sandbox_for_commands(durations=60) as (sandbox, environment):
@@ -354,3 +380,12 @@ def _entry_like(key: str) -> Entry:
         handed_over=False,
         state=EntryState.INTENDED,
     )
+
+
+async def test_a_journal_that_cannot_be_read_is_no_matter_of_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1: the folder is a journal, and its file is not."""
+    (tmp_path / "jobs-00000000.sqlite").write_bytes(b"no database" * 100)
+    assert run(["jobs", "list", "--journal", str(tmp_path)]) == ExitCode.FAILURE
+    assert "cannot be read" in capsys.readouterr().err
