@@ -35,6 +35,7 @@ INTERRUPTED = "interrupted"
 """Why the buying stopped where a person said so."""
 
 _NOBODY_READS = "nobody reads stdout any more"
+_MORE_BUDGET = "with a higher --budget, or with --price where Budget(price=...) is asked for, the same command goes on"
 _MOST_PROBLEMS = 20  # purchases told of, one by one
 
 
@@ -141,7 +142,7 @@ class Worker:
             await self._save(task, outcome.generation)
         elif isinstance(outcome.error, BudgetExceededError):
             self.over_budget = True
-            self._stop(f"{outcome.error}; with a higher --budget the same command goes on")
+            self._stop(f"{outcome.error}; {_MORE_BUDGET}")
         elif outcome.error is not None:
             await self._record_failure(task, outcome.error)
 
