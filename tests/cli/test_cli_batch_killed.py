@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,28 @@ async def test_five_kills_in_a_row_cost_nothing_and_lose_nothing(
     assert [record["line"] for record in records_in(out)] == list(range(1, _PICTURES + 1))
     assert pictures_in(out) == sorted(name for record in records_in(out) for name in record["files"])
     assert len(pictures_in(out)) == _PICTURES
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(4))
+async def test_kills_at_any_time_cost_nothing_and_lose_nothing(seed: int, tmp_path: Path) -> None:
+    """While it starts, reads, plans, writes its files or ends: by the clock, and not by what the sandbox has seen."""
+    seeded = random.Random(seed)
+    prompts = [f"picture {number}" for number in range(_PICTURES)]
+    words = ("batch", write_prompts(tmp_path, *prompts), "-o", "out", "--provider", "miragic", "--limit", "2", "-q")
+    async with sandbox_for_commands(durations=0.05) as (sandbox, environment):
+        for _ in range(10):
+            async with running(*words, folder=tmp_path, environment=environment) as process:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), seeded.uniform(0.3, 2.5))
+            assert max(drawn(sandbox).values(), default=0) <= 1
+        for _ in range(2):
+            ended = await command(*words, folder=tmp_path, environment=environment)
+            await _settle(sandbox, tmp_path / "out", tmp_path)
+        ended = await command(*words, folder=tmp_path, environment=environment)
+        assert (ended.code, drawn(sandbox)) == (ExitCode.DONE, dict.fromkeys(prompts, 1)), ended.stderr
+    assert states_in(tmp_path / "out") == {"done": _PICTURES}
+    assert len(pictures_in(tmp_path / "out")) == _PICTURES
 
 
 @pytest.mark.long
