@@ -110,8 +110,8 @@ class Runs:
     def __init__(self, pool: ProcessPoolExecutor, options: argparse.Namespace) -> None:
         self._pool = pool
         self._options = options
-        self.counts = COUNTS[:2] if options.quick else COUNTS
-        self.repeats = 2 if options.quick else options.repeats
+        self.counts: Sequence[int] = options.counts
+        self.repeats: int = options.repeats
 
     def fresh(self, work: Any, *arguments: object) -> Any:
         """Return what `work` returns in a process of its own."""
@@ -348,7 +348,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="many jobs at once: memory, turns to ask, stalls")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="these parts alone")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="processes for each figure")
+    parser.add_argument("--counts", type=int, nargs="+", choices=COUNTS, help="jobs that wait, for memory and turns")
+    parser.add_argument("--repeats", type=int, metavar="N", help="processes for each figure")
     parser.add_argument("--submitters", type=int, default=64, metavar="N", help="submits under way at a time")
     parser.add_argument("--jobs", type=int, default=None, metavar="N", help="jobs that really finish")
     parser.add_argument("--median", type=float, default=60.0, metavar="S", help="seconds half of those jobs end within")
@@ -363,8 +364,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if "peers" in options.only and options.explain is None and (missing := missing_peers()):
         print(f"not installed: {', '.join(missing)}; {INSTALL}, or pass --without-peers", file=sys.stderr)
         sys.exit(2)
-    if options.jobs is None:
-        options.jobs = 5_000 if options.quick else 100_000
+    options.counts = options.counts or (COUNTS[:2] if options.quick else COUNTS)
+    options.repeats = options.repeats or (2 if options.quick else 5)
+    options.jobs = options.jobs or (5_000 if options.quick else 100_000)
     return options
 
 

@@ -182,16 +182,19 @@ class Fetcher:
 
     async def _fetch(self, url: str, sink: Sink, *, allow_private: bool) -> tuple[media.Facts, int]:
         await sink.restart()
-        head, tail, length = bytearray(), b"", 0
+        heads: list[bytes] = []
+        tail, length = b"", 0
         # The sink works outside the generator: a full disk must not be taken for trouble with the connection.
         async with contextlib.aclosing(self._stream(url, allow_private=allow_private)) as chunks:
             async for chunk, coming in chunks:
-                head += chunk[: _HEAD - len(head)]
+                if length < _HEAD:
+                    heads.append(chunk)
                 tail = (tail + chunk[-_TAIL:])[-_TAIL:]
                 length += len(chunk)
                 await sink.take(chunk, coming)
-        start = bytes(head)
-        facts, reason = media.inspect(start), media.incomplete(start, tail, length)
+        head = heads[0] if len(heads) == 1 else b"".join(heads)
+        facts = media.inspect(head)
+        reason = media.incomplete(head, tail, length, facts=facts)
         if facts is None or reason is not None:
             raise AgainError(f"the answer is {reason}" if facts is None else f"{reason}")
         await sink.finish()
@@ -211,7 +214,7 @@ class Fetcher:
                     if target is None:
                         self._check(response)
                         length, announced = 0, response.content_length or 0
-                        async for chunk in response.content.iter_any():  # aiohttp watches over a declared length
+                        while chunk := await response.content.readany():  # aiohttp watches over a declared length
                             length += len(chunk)
                             self._check_size(length, response)
                             yield chunk, max(announced - length, 0)
@@ -226,24 +229,29 @@ class Fetcher:
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         """Raise unless the answer is a picture's, as far as its head can tell."""
-        status, shown = response.status, without_query(str(response.url))
+        status = response.status
         if status in _EXPIRED:
             raise GoneError(status)
         if status in _BUSY or status >= 500:  # noqa: PLR2004 - server errors
             reply = Reply(status=status, headers=response.headers, received_at=self._clock.time())
             raise AgainError(f"the server answers {status}", from_header(reply))
         if status != 200:  # noqa: PLR2004 - a part (206) or nothing (204, 304) is no picture
-            raise DownloadError(f"the server answers {status}: {shown}", url=shown)
+            raise _refusal(f"the server answers {status}", response)
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding.strip().lower() not in {"", "identity"}:
-            raise DownloadError(f"the server sends {encoding[:20]!r} though it was asked not to: {shown}", url=shown)
+            raise _refusal(f"the server sends {encoding[:20]!r} though it was asked not to", response)
         self._check_size(response.content_length or 0, response)
 
     def _check_size(self, length: int, response: aiohttp.ClientResponse) -> None:
         if length > self._max_bytes:
             response.close()  # not given back to the pool: the rest is still on its way
-            shown = without_query(str(response.url))
-            raise DownloadError(f"larger than {self._max_bytes} bytes: {shown}", url=shown)
+            raise _refusal(f"larger than {self._max_bytes} bytes", response)
+
+
+def _refusal(reason: str, response: aiohttp.ClientResponse) -> DownloadError:
+    """Return the error for an answer that will never be a picture."""
+    shown = without_query(str(response.url))
+    return DownloadError(f"{reason}: {shown}", url=shown)
 
 
 def _next_hop(response: aiohttp.ClientResponse, *, allow_private: bool) -> URL | None:

@@ -29,9 +29,9 @@ class GrowingBytes:
         """Add a part; it is copied."""
         self._file.write(part)
 
-    def clear(self) -> None:
-        """Forget everything but the room that was made."""
-        self._file.seek(0)
+    def cut(self, length: int) -> None:
+        """Forget what comes after the first `length` bytes, but not the room that was made."""
+        self._file.seek(length)
 
     def take(self) -> bytes:
         """Return everything, and begin again with nothing."""

@@ -63,11 +63,14 @@ class Draft:
             if not overwrite:
                 self._refuse_existing(suffix)
             folder = self._path if self._inside else self._path.parent
-            _make(folder)
             temporary = folder / f".mirage-{secrets.token_hex(8)}.part"
             # Created as any new file, to learn what umask and folder make of its mode: asking for the umask would
             # mean setting it, for all threads. Closed to others while it is still empty.
-            self._fd = os.open(temporary, _FLAGS, 0o666)
+            try:
+                self._fd = os.open(temporary, _FLAGS, 0o666)
+            except (FileNotFoundError, NotADirectoryError):
+                _make(folder)
+                self._fd = os.open(temporary, _FLAGS, 0o666)
             self._temporary = temporary
             self._mode = os.fstat(self._fd).st_mode & 0o777
             os.chmod(self._fd if os.chmod in os.supports_fd else temporary, 0o600)  # noqa: PTH101 - on a descriptor

@@ -369,12 +369,13 @@ async def _read_body(response: aiohttp.ClientResponse, call: Call) -> tuple[byte
 async def _read_capped(response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], object]) -> None:
     """Read the decoded body, counting as it streams: a declared length says nothing about a compressed body."""
     total = 0
-    async for chunk in response.content.iter_any():
+    while chunk := await response.content.readany():
         total += len(chunk)
         if total > limit:
             response.close()
             raise _TooLargeError
         take(chunk)
+        del chunk  # not held while the next one is read: three copies of it are
 
 
 def _payload(call: Call) -> Any:

@@ -42,6 +42,7 @@ TRIES = 8  # the delays below add up to 36 s, 44 s at most with their random sha
 BUDGET = 60.0  # seconds in which attempts may begin
 _BATCH = 1 << 20  # bytes of a picture in memory that a thread writes before a cancellation is looked at
 SLOW_WRITE = 0.002  # seconds; a disk that needs longer for one network chunk is left to threads
+QUICK_AGAIN = 8  # quick writes in a row, until it is trusted again
 _logger = logging.getLogger("mirage_async")
 
 
@@ -62,6 +63,7 @@ class Downloader:
         self._clock = clock
         self._fetcher = Fetcher(clock=clock, proxy=proxy, limit=limit, max_bytes=max_bytes)
         self._reading: set[asyncio.Task[bytes]] = set()
+        self._disk = _Disk(clock)
 
     def image(
         self, piece: Piece, *, name: str, provider: str, allow_private: bool, renew: Renew | None = None
@@ -130,6 +132,7 @@ class Downloader:
             self._fetcher,
             self._reading,
             self._clock,
+            self._disk,
             provider=provider,
             allow_private=allow_private,
             renew=renew,
@@ -146,6 +149,7 @@ class _Source:
     __slots__ = (
         "_allow_private",
         "_clock",
+        "_disk",
         "_fetcher",
         "_file_size",
         "_provider",
@@ -160,6 +164,7 @@ class _Source:
         fetcher: Fetcher,
         reading: set[asyncio.Task[bytes]],
         clock: Clock,
+        disk: _Disk,
         *,
         provider: str | None,
         allow_private: bool,
@@ -169,6 +174,7 @@ class _Source:
         self._fetcher = fetcher
         self._reading = reading
         self._clock = clock
+        self._disk = disk
         self._provider = provider
         self._allow_private = allow_private
         self._renew = renew
@@ -206,7 +212,7 @@ class _Source:
             if image.data is not None or self._task is not None:
                 facts = await _copy(await self.read(image), draft)
             else:
-                facts = await self._download(image, _FileSink(draft, self._clock))
+                facts = await self._download(image, _FileSink(draft, self._disk))
                 image.note(facts)
             suffix = "" if facts is None else facts.suffix  # inline bytes may be of a type unknown here
             return await to_thread.run_sync(lambda: draft.publish(suffix, overwrite=overwrite))
@@ -298,32 +304,52 @@ class _MemorySink:
         """Nothing to do: the bytes are here."""
 
 
-class _FileSink:
-    """Writes the bytes chunk by chunk, holding none.
+class _Disk:
+    """Writes the chunks of all downloads, and knows whether that makes us wait.
 
     On the event loop, against the custom: what a network chunk has is a copy of at most 256 KiB into the page cache,
-    less than a tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does
-    make us wait (a network share, a disk that cannot keep up) shows it at once, by its first slow write; from then on
-    threads write this file.
+    a tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does make us
+    wait (a network share, a disk that cannot keep up) shows it by a slow write, and then threads write. They do not
+    for good: on a busy machine a write may also be slow because another program got the processor.
     """
 
-    __slots__ = ("_clock", "_draft", "_slow")
+    __slots__ = ("_clock", "_distrust")
 
-    def __init__(self, draft: Draft, clock: Clock) -> None:
-        self._draft = draft
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._slow = False
+        self._distrust = 0  # quick writes that threads still have to see
+
+    async def write(self, draft: Draft, chunk: bytes) -> None:
+        """Append a chunk."""
+        if self._distrust:
+            await to_thread.run_sync(self._write, draft, chunk)
+        else:
+            self._write(draft, chunk)
+
+    def _write(self, draft: Draft, chunk: bytes) -> None:
+        began = self._clock.monotonic()
+        draft.write(chunk)
+        slow = self._clock.monotonic() - began > SLOW_WRITE
+        self._distrust = QUICK_AGAIN if slow else max(self._distrust - 1, 0)
+
+
+class _FileSink:
+    """Writes the bytes chunk by chunk, holding none."""
+
+    __slots__ = ("_begun", "_disk", "_draft")
+
+    def __init__(self, draft: Draft, disk: _Disk) -> None:
+        self._draft = draft
+        self._disk = disk
+        self._begun = False
 
     async def restart(self) -> None:
-        await to_thread.run_sync(self._draft.rewind)
+        if self._begun:
+            await to_thread.run_sync(self._draft.rewind)
 
     async def take(self, chunk: bytes, coming: int) -> None:  # noqa: ARG002 - a file grows by itself
-        if self._slow:
-            await to_thread.run_sync(self._draft.write, chunk)
-            return
-        began = self._clock.monotonic()
-        self._draft.write(chunk)
-        self._slow = self._clock.monotonic() - began > SLOW_WRITE
+        self._begun = True
+        await self._disk.write(self._draft, chunk)
 
     async def finish(self) -> None:
         """Nothing to do: the bytes are in the file."""

@@ -35,6 +35,8 @@ import aiohttp
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from mirage_async import Generation
+
 __all__ = ["DOWNLOADS", "WAYS", "Figures"]
 
 SMALL = 64 << 10
@@ -139,17 +141,19 @@ async def through_aiohttp(origin: str, _folder: Path) -> AsyncIterator[Prepare]:
 
 @asynccontextmanager
 async def to_disk(origin: str, folder: Path) -> AsyncIterator[Prepare]:
-    """`GeneratedImage.save`: a link, streamed to disk."""
+    """`GeneratedImage.save`: a link, streamed to disk. One purchase serves every time: the raw socket buys nothing."""
     from mirage_async import MiraClient  # noqa: PLC0415 - as above
 
     async with MiraClient(base_url=origin) as first:
 
         def prepare(size: int) -> Take:
             client = first.with_options(base_url=f"{origin}/{size}/link")
+            bought: list[Generation] = []
 
             async def take() -> object:
-                generation = await client.generate("a lighthouse")
-                return await generation.image.save(folder / "picture.png", overwrite=True)
+                if not bought:
+                    bought.append(await client.generate("a lighthouse"))
+                return await bought[0].image.save(folder / "picture.png", overwrite=True)
 
             return take
 

@@ -182,7 +182,7 @@ class Desk:
             await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
             return job
 
-        return await (bought() if self.key is None else self._once(kind, call, bought))
+        return await (bought() if self.key is None else self._once(kind, call, bought, wait))
 
     async def generate_job(
         self,
@@ -246,11 +246,13 @@ class Desk:
         wait = PLACE_WAIT if offer.blocking else job.kind.pace.max_wait
         self.runtime.buyers.spawn(self._buyer.buy_for_waiters(job, offer, max_wait=wait, resend_uncertain=resend))
 
-    async def _once(self, kind: JobKind[T], call: Call, buy: Callable[[], Awaitable[Job[T]]]) -> Job[T]:
+    async def _once(
+        self, kind: JobKind[T], call: Call, buy: Callable[[], Awaitable[Job[T]]], max_wait: float | None = None
+    ) -> Job[T]:
         """Buy under the caller's own key, or return the job that was bought under it before."""
         assert self.key is not None  # noqa: S101 - says so to the type checker
         async with self.runtime.turn(self.key):  # of those who ask with one key at the same time, one buys
-            known = await known_job(self, self.key, kind, call)
+            known = await known_job(self, self.key, kind, call, max_wait=max_wait)
             return await buy() if known is None else known
 
     def _blocking_job(self, order: BlockingOrder) -> tuple[Job[Generation], Offer[Report]]:

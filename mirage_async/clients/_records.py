@@ -37,8 +37,15 @@ _ENDS = {
 _OPEN = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
 
 
-async def known_job(desk: Desk, key: str, kind: JobKind[T], call: Call) -> Job[T] | None:
+async def known_job(desk: Desk, key: str, kind: JobKind[T], call: Call, *, max_wait: float | None) -> Job[T] | None:
     """Return the job that was bought under a caller's own key; None where nothing was, and it is free to be bought.
+
+    Args:
+        desk: of the account.
+        key: the caller's own.
+        kind: of the job.
+        call: the request as it would be sent.
+        max_wait: as for `job_of`.
 
     Raises:
         InputError: the key stands for another request, or for one that was given up by hand.
@@ -47,20 +54,31 @@ async def known_job(desk: Desk, key: str, kind: JobKind[T], call: Call) -> Job[T
     """
     journal = desk.runtime.journal
     assert journal is not None  # noqa: S101 - without one, the hub takes no keys
-    alive: Job[T] | None = desk.runtime.known.get(key)
     entry = await journal.entry(key)
-    if entry is not None and entry.state is not EntryState.UNPAID:
-        _check_same(entry, desk, kind, call)
-        if alive is None and entry.state in _OPEN:
-            raise uncertain_error(entry)
-        if entry.state is EntryState.ABANDONED:
-            msg = f"the purchase with the key {key} was given up by hand; another one needs another key"
-            raise InputError(msg, provider=desk.provider)
-    if alive is not None and not (alive.done and (entry is None or entry.state is EntryState.UNPAID)):
-        return alive
+    alive: Job[T] | None = _alive(desk, key)
     if entry is None or entry.state is EntryState.UNPAID:
+        return None if alive is None or alive.done else alive
+    _check_same(entry, desk, kind, call)
+    if entry.state is EntryState.ABANDONED:
+        msg = f"the purchase with the key {key} was given up by hand; another one needs another key"
+        raise InputError(msg, provider=desk.provider)
+    if alive is not None and (alive.stopped is None or entry.state in _OPEN):
+        return alive
+    if entry.state in _OPEN:
+        raise uncertain_error(entry)
+    return remembered(desk, job_of(desk, kind, entry, max_wait=max_wait))
+
+
+def _alive(desk: Desk, key: str) -> Job[Any] | None:
+    """Return the job of a key that somebody here works on or has the end of.
+
+    The journal knows better about one whose purchase is uncertain: it may have been settled by hand or by a webhook.
+    """
+    job, ledger = desk.runtime.known.get(key), desk.ledger
+    if job is None or job.status is JobStatus.UNCERTAIN:
         return None
-    return remembered(desk, job_of(desk, kind, entry, max_wait=None))
+    at_work = job.done or job.id is not None or job in ledger.buying or job in ledger.posting
+    return job if at_work else None  # else its caller left before anything was sent
 
 
 def remembered(desk: Desk, job: Job[T]) -> Job[T]:
@@ -183,8 +201,8 @@ def uncertain_error(entry: Entry) -> SubmissionUncertainError:
     """Return the error that says of a purchase that nobody knows what became of it."""
     moment = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(entry.intended_at))
     msg = (
-        f"{entry.provider} may or may not have taken the {entry.kind} that was sent at {moment}: the process that sent "
-        f"it ended before an answer was on record. Look at the provider's dashboard, then settle it with "
+        f"{entry.provider} may or may not have taken the {entry.kind} that was sent at {moment}: no usable answer is "
+        f"on record. Look at the provider's dashboard, then settle it with "
         f"`mirage-async jobs resolve` (key {entry.key})"
     )
     return SubmissionUncertainError(msg, provider=entry.provider, key=entry.key)

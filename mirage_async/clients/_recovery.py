@@ -19,8 +19,19 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+import anyio
+
+from mirage_async._retry import Retrier
 from mirage_async.clients._records import job_of, remembered, uncertain_error
-from mirage_async.exceptions import ConfigurationError, InputError, MirageError
+from mirage_async.exceptions import (
+    APIError,
+    ClosedError,
+    ConfigurationError,
+    ConnectionFailedError,
+    InputError,
+    MirageError,
+    ResponseError,
+)
 from mirage_async.jobs import Job, accept, refuse
 from mirage_async.journal import Entry, EntryState
 from mirage_async.models import JobStatus
@@ -40,6 +51,9 @@ _logger = logging.getLogger("mirage_async.clients")
 Decision: TypeAlias = Literal["report", "resubmit", "abandon"]
 OnUncertain: TypeAlias = Decision | Callable[[Entry], "Decision | Awaitable[Decision]"]
 
+CONFIRM_TIMEOUT = 60.0  # seconds for one answer to whether there is such a job
+CONFIRM_TRIES = 4
+CONFIRM_BUDGET = 30.0  # seconds
 TYPICAL = 60.0  # seconds to wait for a late webhook where the provider's document does not say how long a job takes
 
 
@@ -56,16 +70,18 @@ class Recovery:
         self._runtime = runtime
         self._journal = journal
         self._client_of = client_of
+        self._turn = anyio.Lock()  # of two who recover at once, one gets a job
 
     async def recover(self, *, on_uncertain: OnUncertain, any_account: bool, max_wait: float | None) -> list[Job[Any]]:
         """Return the jobs that are owed, the oldest first; `Mirage.recover` tells the rules."""
         self.listen()
         found: list[tuple[Entry, ProviderClient]] = []
-        for entry in await self._journal.owed():
-            client = self._client_for(entry, any_account=any_account)
-            if client is not None:
-                found.append((entry, client))
-        await self._journal.take(entry.key for entry, _ in found)
+        async with self._turn:
+            for entry in await self._journal.owed():
+                client = self._client_for(entry, any_account=any_account)
+                if client is not None:
+                    found.append((entry, client))
+            await self._journal.take(entry.key for entry, _ in found)
         return [self._job(entry, client, on_uncertain, max_wait) for entry, client in found]
 
     def _client_for(self, entry: Entry, *, any_account: bool) -> ProviderClient | None:
@@ -98,24 +114,43 @@ class Recovery:
         desk.ledger.buying.add(job)
         if entry.announced and self._runtime.webhooks is not None:
             self._runtime.webhooks.expect(job)
-        self._runtime.buyers.spawn(self._heal(job, entry, client, on_uncertain))
+        self._runtime.buyers.spawn(self._heal(job, entry, client, on_uncertain, max_wait))
         return remembered(desk, job)
 
-    async def _heal(self, job: Job[Any], entry: Entry, client: ProviderClient, on_uncertain: OnUncertain) -> None:
+    async def _heal(
+        self, job: Job[Any], entry: Entry, client: ProviderClient, on_uncertain: OnUncertain, max_wait: float | None
+    ) -> None:
         ledger = client.desk.ledger
         try:
-            found = await self._found(job, entry, client)
-            if found is not None:
-                _logger.info("%r (key %s) was bought after all: it is %s", job, job.key, found)
-                deadline = self._runtime.clock.monotonic() + job.kind.pace.max_wait
-                await accept(job, Submitted(id=found), deadline)
-                return
-            await self._decide(job, entry, client, on_uncertain)
+            await self._settle(job, entry, client, on_uncertain, max_wait)
+        except ClosedError:
+            job.stop(job.closed_error())
+        except Exception:
+            _logger.exception("what became of %r (key %s) cannot be found out", job, job.key)
+            self._give_up(job, entry)
         finally:
             if job.done or job.id is not None:
                 ledger.buying.discard(job)
             elif self._runtime.closed:
                 job.stop(job.closed_error())
+
+    async def _settle(
+        self, job: Job[Any], entry: Entry, client: ProviderClient, on_uncertain: OnUncertain, max_wait: float | None
+    ) -> None:
+        found = await self._found(job, entry, client)
+        if found is None:
+            await self._decide(job, entry, client, on_uncertain)
+            return
+        _logger.info("%r (key %s) was bought after all: it is %s", job, job.key, found)
+        wait = job.kind.pace.max_wait if max_wait is None else max_wait
+        await accept(job, Submitted(id=found), self._runtime.clock.monotonic() + wait)
+        job.kind.waker.wake(job)  # it was sent long ago
+
+    @staticmethod
+    def _give_up(job: Job[Any], entry: Entry) -> None:
+        """Tell the waiters, and nobody else."""
+        if job.claim():
+            job.resolve(JobStatus.UNCERTAIN, None, uncertain_error(entry))
 
     async def _decide(self, job: Job[Any], entry: Entry, client: ProviderClient, on_uncertain: OnUncertain) -> None:
         decision = await _decided(on_uncertain, entry)
@@ -123,38 +158,49 @@ class Recovery:
             return
         if decision != "abandon":
             await refuse(job, uncertain_error(entry))
-        elif job.claim():
+        else:
             await self._journal.resolve(entry.key)
-            job.resolve(JobStatus.UNCERTAIN, None, uncertain_error(entry))
+            self._give_up(job, entry)
 
     async def _found(self, job: Job[Any], entry: Entry, client: ProviderClient) -> str | None:
         """Return the provider's id of a purchase of which only the intent is on record, if it can be found out."""
         if entry.blocking:
             return None
-        try:
-            listed = await client.listed_id(entry)
-            if listed is not None and await self._journal.knows_id(entry.provider, listed):
-                listed = None
-        except MirageError as error:
-            _logger.warning("whether %r was bought cannot be looked up: %s", job, error)
-            listed = None
+        listed = await self._listed(job, entry, client)
         if listed is not None or not entry.announced or self._runtime.webhooks is None:
             return listed
         patience = TYPICAL if job.kind.pace.typical is None else job.kind.pace.typical
-        hint = await self._runtime.webhooks.expected.heard(job, patience)
+        with self._runtime.until_closed():
+            hint = await self._runtime.webhooks.expected.heard(job, patience)
         return None if hint is None else await self._confirmed(job.kind, hint)
 
+    async def _listed(self, job: Job[Any], entry: Entry, client: ProviderClient) -> str | None:
+        try:
+            listed = await client.listed_id(entry)
+            known = listed is None or await self._journal.knows_id(entry.provider, listed)
+        except ClosedError:
+            raise
+        except MirageError as error:
+            _logger.warning("whether %r was bought cannot be looked up: %s", job, error)
+            return None
+        return None if known else listed
+
     async def _confirmed(self, kind: JobKind[Any], hint: Hint) -> str | None:
-        """Return the id that a webhook claims, if the provider knows it as one of our account's."""
-        if hint.job_id is None:
+        """Return the id that a webhook claims, if the provider knows it as one of our account's, and we as no other."""
+        if hint.job_id is None or await self._journal.knows_id(kind.provider, hint.job_id):
             return None
         probe: Job[Any] = Job(kind, id=hint.job_id, status=JobStatus.QUEUED)
-        try:
-            await kind.look(probe)
-        except MirageError as error:
-            _logger.warning("a webhook names a %s job that cannot be confirmed: %s", kind.provider, error)
-            return None
-        return hint.job_id
+        retrier = Retrier(self._runtime.waits, tries=CONFIRM_TRIES, budget=CONFIRM_BUDGET, max_floor=CONFIRM_BUDGET)
+        while True:
+            try:
+                with anyio.fail_after(CONFIRM_TIMEOUT):
+                    await kind.look(probe)
+            except (MirageError, TimeoutError) as error:
+                if not _may_pass(error) or not await retrier.again(getattr(error, "retry_after", None)):
+                    _logger.warning("a webhook names a %s job that cannot be confirmed: %s", kind.provider, error)
+                    return None
+            else:
+                return hint.job_id
 
     async def _sent_again(self, job: Job[Any], entry: Entry, client: ProviderClient) -> bool:
         call = await self._journal.request(entry.key)
@@ -185,14 +231,28 @@ class Recovery:
             return
         client = self._client_for(entry, any_account=False)
         found = None if client is None else await self._confirmed(_kind(client, entry), hint)
-        if found is not None:
+        if found is None:
+            return
+        try:
             await self._journal.resolve(entry.key, id=found)
-            _logger.warning(
-                "the uncertain purchase %s was bought after all: it is the %s job %s, and recover() returns it",
-                entry.key,
-                entry.provider,
-                found,
-            )
+        except InputError as error:  # its own process is alive
+            what_next = str(error)
+        else:
+            what_next = "recover() returns it"
+        _logger.warning(
+            "the uncertain purchase %s was bought after all: it is the %s job %s; %s",
+            entry.key,
+            entry.provider,
+            found,
+            what_next,
+        )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same question may be answered better in a moment."""
+    if isinstance(error, APIError):
+        return error.status == 429 or error.status >= 500  # noqa: PLR2004 - HTTP's own numbers
+    return isinstance(error, ConnectionFailedError | ResponseError | TimeoutError)
 
 
 def _kind(client: ProviderClient, entry: Entry) -> JobKind[Any]:

@@ -278,7 +278,9 @@ class Job(Generic[T]):
     # What follows is called by the library only.
 
     def hand_over(self) -> None:
-        """Note that somebody has been given the outcome."""
+        """Note that somebody has been given the outcome; the first time is enough."""
+        if self.taken:
+            return
         self.taken = True
         try:
             self.kind.recorder.handed_over(self)

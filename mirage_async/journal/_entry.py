@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mirage_async.exceptions import JobCancelledError, JobExpiredError, MirageError, SubmissionUncertainError
+from mirage_async.exceptions import (
+    APIError,
+    JobCancelledError,
+    JobExpiredError,
+    JobFailedError,
+    MirageError,
+    ResponseError,
+    SubmissionUncertainError,
+)
 from mirage_async.journal._outcomes import StoredOutcome
 from mirage_async.journal._requests import digest_of, label_digest
 
@@ -41,6 +49,7 @@ class EntryState(enum.StrEnum):
 
 
 _SETTLED = frozenset({EntryState.SUCCEEDED, EntryState.FAILED, EntryState.CANCELLED, EntryState.EXPIRED})
+_ANSWERS = (APIError, ResponseError, JobFailedError, JobCancelledError, JobExpiredError)  # of the provider's
 _OPEN = frozenset({EntryState.INTENDED, EntryState.ACCEPTED, EntryState.UNCERTAIN})
 
 
@@ -52,6 +61,8 @@ def state_of(outcome: object) -> EntryState:
         return EntryState.UNCERTAIN
     if outcome.billed == "no":
         return EntryState.UNPAID
+    if outcome.billed == "unknown" and not isinstance(outcome, _ANSWERS):
+        return EntryState.UNCERTAIN  # it is about an attempt after one that nobody knows the end of
     if isinstance(outcome, JobCancelledError):
         return EntryState.CANCELLED
     return EntryState.EXPIRED if isinstance(outcome, JobExpiredError) else EntryState.FAILED

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import sqlite3
 import time
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -22,6 +24,7 @@ from mirage_async.journal._outcomes import StoredOutcome, store, stored_images
 from mirage_async.journal._requests import digest_of, label_digest, packed, unpacked
 from mirage_async.journal._seats import Seat, databases, free_seats, make_folder
 from mirage_async.journal._writer import Write, Writer
+from mirage_async.wire import passed_id
 
 if TYPE_CHECKING:
     import os
@@ -41,9 +44,10 @@ _logger = logging.getLogger("mirage_async.journal")
 WEEK = 7 * 24 * 3600.0  # seconds
 _OLDEST_SQLITE = (3, 24, 0)  # the first that knows "ON CONFLICT ... DO UPDATE"
 _PRUNE_EVERY = 10_000  # rows
+_TRIES = 20
 _UNWRITTEN = (
-    "the journal in %s cannot be written; it is tried again as long as this process lives. Until then, keep this: "
-    "provider %s, kind %s, key %s, id %s"
+    "the journal in %s has not written what became of a purchase. Where the disk is the reason, that is tried again as "
+    "long as this process lives. Until then, keep this: provider %s, kind %s, key %s, id %s"
 )
 
 
@@ -132,8 +136,7 @@ class Journal:
     def _opened(self, seat: Seat) -> sqlite3.Connection | None:
         """Open a file that is held, or set it aside where it is damaged."""
         try:
-            connection = _schema.connect(seat.path, self._durability)
-            _schema.select(connection, "WHERE false")
+            return _schema.connect(seat.path, self._durability, check=True)
         except sqlite3.OperationalError:
             seat.release()
             raise
@@ -148,7 +151,6 @@ class Journal:
         except BaseException:
             seat.release()
             raise
-        return connection
 
     # --- the recorder of `jobs` ---
 
@@ -188,17 +190,30 @@ class Journal:
 
     async def settled(self, job: Job[Any], outcome: object) -> None:
         """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
-        key, state, spooled, moment = job.key, state_of(outcome).value, job.id is None, time.time()
+        key, state, spooled, moment = job.key, state_of(outcome), job.id is None, time.time()
 
         def row() -> Prepared:
             stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts)
             text = msgspec.json.encode(stored).decode()
-            return (key, state, text, moment), [(self.picture_path(name), data) for name, data in files]
+            return (key, state.value, text, moment), [(self.picture_path(name), data) for name, data in files]
 
-        await self._note_fact(job, _schema.SETTLED, row)
+        if state is not EntryState.UNPAID:
+            await self._note_fact(job, _schema.SETTLED, row)
+            return
+        # Nothing is owed of a purchase that was refused, least of all by a disk that would not take its intent.
+        with contextlib.suppress(sqlite3.Error, OSError):
+            await self._written(_schema.SETTLED, row, is_fact=False)
 
     def handed_over(self, job: Job[Any]) -> None:
-        """Note that somebody has been given the outcome; it is written with the next group."""
+        """Note that somebody has been given the outcome; it is written with the next group.
+
+        Nobody writes it down once the journal is closed, so that the outcome will come a second time.
+        """
+        if not job.may_be_billed:
+            return
+        if self._writer.closed:
+            _logger.info("that the outcome of %r was handed over is not recorded: the journal is closed", job)
+            return
         self._writer.put(Write(_schema.HANDED_OVER, (job.key, time.time()), is_fact=True))
         if self._writer.rows - self._pruned_at >= _PRUNE_EVERY:
             self._pruned_at = self._writer.rows
@@ -242,21 +257,12 @@ class Journal:
         await self._asked(lambda connection: _schema.take(connection, wanted))
 
     async def entry(self, key: str) -> Entry | None:
-        """Return what is known of a purchase by this process and by those that are gone.
+        """Return what is known of a purchase by this process, by those that are gone, and by those that go on.
 
         Raises:
             JournalError: as `owed`.
         """
-
-        def find(connection: sqlite3.Connection) -> list[Entry]:
-            found = _schema.select(connection, "WHERE key = ?", (key,))
-            if not found:
-                self._take_over(connection)
-                found = _schema.select(connection, "WHERE key = ?", (key,))
-            return found
-
-        found = await self._asked(find)
-        return found[0] if found else None
+        return (await self._asked(lambda connection: self._find(connection, key)))[0]
 
     async def knows_id(self, provider: str, id: str) -> bool:  # noqa: A002 - the provider's id is called that everywhere
         """Return whether a job of a provider is that of some purchase on record.
@@ -285,19 +291,28 @@ class Journal:
             InputError: there is no such entry, or it is none whose end is open.
             JournalError: as `owed`.
         """
-        found = await self.entry(key)
+        found, ours = await self._asked(lambda connection: self._find(connection, key))
         if found is None:
             msg = f"the journal in {str(self.directory)!r} knows no purchase with the key {key!r}"
             raise InputError(msg)
+        if not ours:
+            msg = f"the process that made the purchase {key} goes on, and settles it itself; end that one first"
+            raise InputError(msg, provider=found.provider)
         if found.state not in {EntryState.INTENDED, EntryState.UNCERTAIN, EntryState.ACCEPTED}:
             msg = f"only a purchase whose end is open can be settled by hand; {key} is {found.state.value}"
             raise InputError(msg, provider=found.provider)
         if id is not None and unpaid:
             msg = f"a purchase has an id or was not bought, not both; got {id!r} and unpaid=True"
             raise InputError(msg, provider=found.provider)
+        if id is not None and found.blocking:
+            msg = f"{found.provider} gives what it sends back at once no id to ask with; got {id!r:.60}"
+            raise InputError(msg, provider=found.provider)
+        if id is not None:
+            passed_id("id", id, provider=found.provider)
         settled_as = EntryState.UNPAID if unpaid else EntryState.ABANDONED
         state = settled_as if id is None else EntryState.ACCEPTED
-        await self._written(_schema.RESOLVED, (key, state.value, id, time.time()), is_fact=False)
+        resolved = (_schema.RESOLVED, (key, state.value, id, time.time()))
+        await self._asked(lambda connection: connection.execute(*resolved) and None)
         settled = await self.entry(key)
         assert settled is not None  # noqa: S101 - it was there a moment ago, and only what is over is ever removed
         return settled
@@ -329,11 +344,8 @@ class Journal:
 
     async def request(self, key: str) -> Call | None:
         """Return the request of a purchase as it was sent; None where prompts are not stored."""
-        path = self._request_path(key)
-        try:
-            return unpacked(await to_thread.run_sync(path.read_bytes))
-        except FileNotFoundError:
-            return None
+        data = await to_thread.run_sync(_bytes_of, self._request_path(key))
+        return None if data is None else unpacked(data)
 
     def statistics(self) -> JournalStatistics:
         """Return the counts of this moment."""
@@ -344,7 +356,8 @@ class Journal:
 
     async def aclose(self) -> None:
         """Write what is left and let go of the file; may be called twice. Using it later raises `JournalError`."""
-        await to_thread.run_sync(self._writer.close)
+        self._writer.close()
+        await to_thread.run_sync(self._writer.join)
 
     def __repr__(self) -> str:
         return f"<Journal {str(self.directory)!r} {self._seat.path.name}>"
@@ -361,8 +374,20 @@ class Journal:
     def _owed(self, connection: sqlite3.Connection) -> list[Entry]:
         self._take_over(connection)
         self._prune(connection)
-        found = _schema.select(connection, "WHERE run != ? AND NOT handed_over", (self._run,))
+        found = _schema.select_readable(connection, "WHERE run != ? AND NOT handed_over", (self._run,))
         return [self._with_pictures(entry) for entry in found if entry.owed]
+
+    def _find(self, connection: sqlite3.Connection, key: str) -> tuple[Entry | None, bool]:
+        """Return an entry, and whether it is in our file, or in one that nobody has."""
+        where = "WHERE key = ?", (key,)
+        found = _schema.select(connection, *where)
+        if not found:
+            self._take_over(connection)
+            found = _schema.select(connection, *where)
+        if found:
+            return found[0], True
+        others = _entries(self.directory, *where, but=self._seat.path)
+        return (others[0] if others else None), False
 
     def _take_over(self, connection: sqlite3.Connection) -> None:
         """Copy the files of processes that are gone into our own, and remove them."""
@@ -389,13 +414,23 @@ class Journal:
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Remove what is over for long enough, and its files."""
-        for key in _schema.prune(connection, time.time() - self._retention):
-            self._request_path(key).unlink(missing_ok=True)
-            for path in self.picture_path("").glob(f"{key}-*"):
-                path.unlink(missing_ok=True)
+        keys = set(_schema.over(connection, time.time() - self._retention))
+        if keys:
+            for folder in (self.picture_path(""), self._request_path("").parent):
+                for path in folder.iterdir():
+                    if re.split(r"[-.]", path.name.removeprefix("."), maxsplit=1)[0] in keys:
+                        path.unlink(missing_ok=True)
+            _schema.remove(connection, keys)  # after its files, of which nobody would know otherwise
 
     def _request_path(self, key: str) -> Path:
         return self.directory / "requests" / f"{key}.msgpack"
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _check_sqlite() -> None:
@@ -426,18 +461,32 @@ def journal_entries(directory: str | os.PathLike[str]) -> list[Entry]:
         JournalError: there is no journal, or a file of it cannot be read.
     """
     folder = Path(directory).absolute()
-    paths = databases(folder)
-    if not paths:
+    if not databases(folder):
         msg = f"there is no journal in {str(folder)!r}"
         raise JournalError(msg)
-    found: dict[str, tuple[int, Entry]] = {}
-    for path in paths:
-        try:
-            with contextlib.closing(_schema.connect_for_reading(path)) as connection:
-                for revision, entry in _schema.select_with_revisions(connection):
-                    if entry.key not in found or found[entry.key][0] < revision:
-                        found[entry.key] = revision, entry
-        except sqlite3.Error as error:
-            msg = f"{path} cannot be read: {error}"
-            raise JournalError(msg) from error
-    return sorted((entry for _, entry in found.values()), key=lambda entry: (entry.intended_at, entry.key))
+    return _entries(folder)
+
+
+def _entries(folder: Path, where: str = "", parameters: Iterable[Any] = (), *, but: Path | None = None) -> list[Entry]:
+    """Return what the files of a folder hold, the oldest entry first."""
+    for _ in range(_TRIES):
+        # A file may be taken over meanwhile, by a process whose own file has been read already.
+        with contextlib.suppress(FileNotFoundError):
+            found = [_read(path, where, parameters) for path in databases(folder) if path != but]
+            return sorted(_latest(chain(*found)), key=lambda entry: (entry.intended_at, entry.key))
+    msg = f"the files of the journal in {str(folder)!r} change faster than they can be read"
+    raise JournalError(msg)
+
+
+def _latest(found: Iterable[tuple[int, Entry]]) -> Iterable[Entry]:
+    """Return of two versions of an entry the one that was written more often."""
+    ordered = sorted(found, key=lambda one: one[0])
+    return {entry.key: entry for _, entry in ordered}.values()
+
+
+def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[tuple[int, Entry]]:
+    try:
+        return _schema.read(path, where, parameters)
+    except sqlite3.Error as error:
+        msg = f"{path} cannot be read: {error}"
+        raise JournalError(msg) from error

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import shutil
 import sqlite3
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from mirage_async.exceptions import JournalError
@@ -10,8 +15,7 @@ from mirage_async.journal._entry import Entry, EntryState
 from mirage_async.journal._outcomes import decode_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Generator, Iterable
 
 __all__ = [
     "ACCEPTED",
@@ -23,13 +27,17 @@ __all__ = [
     "WITHDRAWN",
     "Durability",
     "connect",
-    "connect_for_reading",
     "merge",
-    "prune",
+    "over",
+    "read",
+    "remove",
     "select",
-    "select_with_revisions",
+    "select_readable",
     "take",
+    "transaction",
 ]
+
+_logger = logging.getLogger("mirage_async.journal")
 
 Durability: TypeAlias = Literal["power", "process"]
 
@@ -78,9 +86,10 @@ INSERT INTO jobs
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, 'intended', 1, 0, ?11, ?12, ?11, NULL, 0, ?13, 1)
 ON CONFLICT (key) DO UPDATE SET
     doubtful = doubtful + (state IN ('intended', 'uncertain')), attempts = attempts + 1, state = 'intended',
-    account = excluded.account, announced = excluded.announced, digest = excluded.digest, id = NULL, outcome = NULL,
-    intended_at = excluded.intended_at, deadline = excluded.deadline, updated_at = excluded.updated_at,
-    handed_over = 0, run = excluded.run, revision = revision + 1
+    provider = excluded.provider, account = excluded.account, kind = excluded.kind, blocking = excluded.blocking,
+    announced = excluded.announced, model = excluded.model, requested = excluded.requested, digest = excluded.digest,
+    label = excluded.label, id = NULL, outcome = NULL, intended_at = excluded.intended_at, deadline = excluded.deadline,
+    updated_at = excluded.updated_at, handed_over = 0, run = excluded.run, revision = revision + 1
 """
 WITHDRAWN: Final = """
 UPDATE jobs SET state = CASE WHEN doubtful THEN 'uncertain' ELSE 'unpaid' END, updated_at = ?2, revision = revision + 1
@@ -89,8 +98,10 @@ WHERE key = ?1 AND state = 'intended'
 ACCEPTED: Final = """
 UPDATE jobs SET id = ?2, state = 'accepted', updated_at = ?3, handed_over = 0, revision = revision + 1 WHERE key = ?1
 """
+# What the last attempt ended with says nothing about the ones before.
 SETTLED: Final = """
-UPDATE jobs SET state = CASE WHEN doubtful AND ?2 = 'unpaid' THEN 'uncertain' ELSE ?2 END, outcome = ?3,
+UPDATE jobs SET
+    state = CASE WHEN doubtful AND id IS NULL AND ?2 IN ('unpaid', 'failed') THEN 'uncertain' ELSE ?2 END, outcome = ?3,
     updated_at = ?4, revision = revision + 1 WHERE key = ?1
 """
 HANDED_OVER: Final = """
@@ -106,8 +117,10 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.u
 """
 
 
-def connect(path: Path, durability: Durability) -> sqlite3.Connection:
+def connect(path: Path, durability: Durability, *, check: bool = False) -> sqlite3.Connection:
     """Open a file for writing, make it if it is new, and bring it up to this version.
+
+    With `check` it is read through, since another process has left it.
 
     Raises:
         JournalError: it is of a newer version, or no journal.
@@ -116,6 +129,8 @@ def connect(path: Path, durability: Durability) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path, durability)
+        if check:
+            _check(connection)
     except BaseException:
         connection.close()
         raise
@@ -123,68 +138,128 @@ def connect(path: Path, durability: Durability) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability) -> None:
+    version = _version(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
     # FULL flushes the log at each commit. NORMAL keeps what was committed over the death of the process, and may lose
     # it with the machine's power.
     connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
     connection.execute("PRAGMA fullfsync = 1")  # only macOS knows a flush that does not reach the disk
-    owner, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    if owner not in {0, APPLICATION_ID} or (owner == 0 and connection.execute("PRAGMA schema_version").fetchone()[0]):
-        msg = f"{path} is a database, but no journal"
-        raise JournalError(msg)
-    if version > VERSION:
-        msg = f"{path} was written by a newer version of this library (format {version}; this one knows {VERSION})"
-        raise JournalError(msg)
     if version < VERSION:
         steps = _TABLES if version == 0 else "".join(_MIGRATIONS[version - 1 :])
         stamp = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
         connection.executescript(f"BEGIN IMMEDIATE; {steps} {stamp} COMMIT;")
 
 
-def connect_for_reading(path: Path) -> sqlite3.Connection:
-    """Open a file for reading only, also while its process writes.
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of a file, 0 for a new one, before anything is changed in it."""
+    owner, version, changes = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("application_id", "user_version", "schema_version")
+    )
+    if owner not in {0, APPLICATION_ID} or (owner == 0 and changes):
+        msg = f"{path} is a database, but no journal"
+        raise JournalError(msg)
+    if version > VERSION:
+        msg = f"{path} was written by a newer version of this library (format {version}; this one knows {VERSION})"
+        raise JournalError(msg)
+    return int(version)
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+
+
+def read(path: Path, where: str = "", parameters: Iterable[Any] = ()) -> list[tuple[int, Entry]]:
+    """Return what a file holds, each entry with the number of times it was written, also while its process writes.
 
     Raises:
-        sqlite3.Error: it cannot be opened, or is damaged.
+        FileNotFoundError: it is gone, and what it held is in another file.
+        JournalError: it is of a newer version.
+        sqlite3.Error: it cannot be read.
     """
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0, isolation_level=None)
+    try:
+        return _read(path, where, parameters)
+    except sqlite3.OperationalError:
+        if not path.exists():
+            raise FileNotFoundError(path) from None
+        # A log without the shared memory beside it, where none can be made: a copy is read instead, elsewhere.
+        with tempfile.TemporaryDirectory(prefix="mirage_async-") as folder:
+            for each in (path, path.with_name(f"{path.name}-wal")):
+                if each.exists():
+                    shutil.copyfile(each, Path(folder) / each.name)
+            return _read(Path(folder) / path.name, where, parameters)
+
+
+def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[tuple[int, Entry]]:
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
+    with contextlib.closing(connection):
+        if not _version(connection, path):  # its process has only just made it
+            return []
+        rows = connection.execute(f"SELECT {_COLUMNS}, revision FROM jobs {where}", tuple(parameters))  # noqa: S608 - ours alone
+        return [(row[-1], _entry(row[:-1])) for row in rows]
 
 
 def select(connection: sqlite3.Connection, where: str = "", parameters: Iterable[Any] = ()) -> list[Entry]:
-    """Return entries, the oldest first."""
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM jobs {where} ORDER BY intended_at, key", tuple(parameters))  # noqa: S608 - ours alone
-    return list(map(_entry, rows))
+    """Return entries, the oldest first.
+
+    Raises:
+        JournalError: one of them cannot be read.
+    """
+    return [_entry(row) for row in _rows(connection, where, parameters)]
+
+
+def select_readable(connection: sqlite3.Connection, where: str, parameters: Iterable[Any]) -> list[Entry]:
+    """Return entries, the oldest first, and say which ones cannot be read."""
+    found: list[Entry] = []
+    for row in _rows(connection, where, parameters):
+        try:
+            found.append(_entry(row))
+        except JournalError as error:
+            _logger.critical("what is owed cannot all be read: %s", error, exc_info=True)
+    return found
+
+
+def _rows(connection: sqlite3.Connection, where: str, parameters: Iterable[Any]) -> list[tuple[Any, ...]]:
+    text = f"SELECT {_COLUMNS} FROM jobs {where} ORDER BY intended_at, key"  # noqa: S608 - ours alone
+    return connection.execute(text, tuple(parameters)).fetchall()
 
 
 def take(connection: sqlite3.Connection, wanted: Iterable[tuple[str, str]]) -> None:
     """Make entries, by pairs of run and key, ones of that run."""
+    _many(connection, "UPDATE jobs SET run = ?1, revision = revision + 1 WHERE key = ?2", wanted)
+
+
+def _many(connection: sqlite3.Connection, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    with transaction(connection):
+        connection.executemany(statement, rows)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
+    """Do what is done inside as a whole or not at all."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.executemany("UPDATE jobs SET run = ?1, revision = revision + 1 WHERE key = ?2", wanted)
+        yield
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+            connection.execute("ROLLBACK")
         raise
 
 
-def select_with_revisions(connection: sqlite3.Connection) -> list[tuple[int, Entry]]:
-    """Return all entries, each with the number of times it was written."""
-    return [(row[-1], _entry(row[:-1])) for row in connection.execute(f"SELECT {_COLUMNS}, revision FROM jobs")]  # noqa: S608 - ours alone
+def over(connection: sqlite3.Connection, before: float) -> list[str]:
+    """Return the keys of the entries that are over and were written last before a moment."""
+    ended = "state IN ('unpaid', 'abandoned') OR (handed_over AND state NOT IN ('intended', 'accepted', 'uncertain'))"
+    rows = connection.execute(f"SELECT key FROM jobs WHERE ({ended}) AND updated_at < ?", (before,))  # noqa: S608 - ours alone
+    return [str(key) for (key,) in rows]
 
 
-def prune(connection: sqlite3.Connection, before: float) -> list[str]:
-    """Remove the entries that are over and were written last before a moment; return their keys."""
-    over = "state IN ('unpaid', 'abandoned') OR (handed_over AND state NOT IN ('intended', 'accepted', 'uncertain'))"
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        rows = connection.execute(f"SELECT key FROM jobs WHERE ({over}) AND updated_at < ?", (before,))  # noqa: S608 - ours alone
-        keys = [str(key) for (key,) in rows.fetchall()]
-        connection.executemany("DELETE FROM jobs WHERE key = ?", [(key,) for key in keys])
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    return keys
+def remove(connection: sqlite3.Connection, keys: Iterable[str]) -> None:
+    """Remove entries."""
+    _many(connection, "DELETE FROM jobs WHERE key = ?", [(key,) for key in keys])
 
 
 def merge(connection: sqlite3.Connection, path: Path) -> None:
@@ -195,31 +270,33 @@ def merge(connection: sqlite3.Connection, path: Path) -> None:
     updates = ", ".join(f"{name} = excluded.{name}" for name in _ALL.split(", ") if name != "key")
     connection.execute("ATTACH DATABASE ? AS other", (str(path),))
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(
-            f"INSERT INTO main.jobs ({_ALL}) SELECT {_ALL} FROM other.jobs WHERE true "  # noqa: S608 - ours alone
-            f"ON CONFLICT (key) DO UPDATE SET {updates} WHERE excluded.revision > revision"
-        )
-        connection.execute(
-            "INSERT INTO main.notes SELECT * FROM other.notes WHERE true ON CONFLICT (name) DO UPDATE "
-            "SET value = excluded.value, updated_at = excluded.updated_at WHERE excluded.updated_at > updated_at"
-        )
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+        with transaction(connection):
+            connection.execute(
+                f"INSERT INTO main.jobs ({_ALL}) SELECT {_ALL} FROM other.jobs WHERE true "  # noqa: S608 - ours alone
+                f"ON CONFLICT (key) DO UPDATE SET {updates} WHERE excluded.revision > revision"
+            )
+            connection.execute(
+                "INSERT INTO main.notes SELECT * FROM other.notes WHERE true ON CONFLICT (name) DO UPDATE "
+                "SET value = excluded.value, updated_at = excluded.updated_at WHERE excluded.updated_at > updated_at"
+            )
     finally:
         connection.execute("DETACH DATABASE other")
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     values = dict(zip(Entry.__struct_fields__, row, strict=True))
-    values.update(
-        blocking=bool(values["blocking"]),
-        announced=bool(values["announced"]),
-        handed_over=bool(values["handed_over"]),
-        state=EntryState(values["state"]),
-        outcome=decode_outcome(values["outcome"]),
-    )
+    try:
+        values.update(
+            blocking=bool(values["blocking"]),
+            announced=bool(values["announced"]),
+            handed_over=bool(values["handed_over"]),
+            state=EntryState(values["state"]),
+            outcome=decode_outcome(values["outcome"]),
+        )
+    except (ValueError, TypeError) as error:  # as msgspec's are
+        msg = (
+            f"the entry of {values['provider']} {values['kind']}, key {values['key']}, id {values['id']}, is damaged: "
+            f"{type(error).__name__}"
+        )
+        raise JournalError(msg, provider=str(values["provider"])) from error
     return Entry(**values)

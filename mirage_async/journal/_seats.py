@@ -33,7 +33,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-__all__ = ["Seat", "databases", "free_seats", "make_folder"]
+__all__ = ["Seat", "databases", "flush_folder", "free_seats", "make_folder"]
 
 _SUFFIX: Final = ".sqlite"
 _held: weakref.WeakSet[Seat] = weakref.WeakSet()
@@ -81,20 +81,22 @@ class Seat:
             # worth nothing.
             if os.fstat(descriptor).st_ino != os.stat(_lock_path(path)).st_ino:  # noqa: PTH116 - as for a descriptor
                 raise BlockingIOError  # noqa: TRY301 - the one way out
+            with contextlib.suppress(OSError):  # for people only, and the disk may be full
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
         except (BlockingIOError, FileNotFoundError, PermissionError):
             os.close(descriptor)
             return None
         except BaseException:
             os.close(descriptor)
             raise
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
         return cls(path, descriptor)
 
     def remove(self) -> None:
         """Remove the file, whose content is elsewhere by now, and let go."""
-        for path in (self.path, *_companions(self.path), self._lock_path):
+        for path in (self.path, *_companions(self.path)):
             path.unlink(missing_ok=True)
+        self._remove_lock()
         self.release()
 
     def set_aside(self) -> Path:
@@ -103,9 +105,13 @@ class Seat:
         for path, name in zip((self.path, *_companions(self.path)), ("", "-wal", "-shm"), strict=True):
             with contextlib.suppress(FileNotFoundError):
                 path.rename(f"{aside}{name}")
-        self._lock_path.unlink(missing_ok=True)
+        self._remove_lock()
         self.release()
         return aside
+
+    def _remove_lock(self) -> None:
+        with contextlib.suppress(PermissionError):  # Windows keeps what is open; a lock without its file harms nobody
+            self._lock_path.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let go; may be called twice."""
@@ -136,7 +142,9 @@ def free_seats(folder: Path) -> Iterator[Seat]:
     """Take one after the other the files nobody holds; whoever iterates removes or releases each."""
     for path in databases(folder):
         seat = Seat.take(path)
-        if seat is not None:
+        if seat is not None and not path.exists():  # somebody else has just dealt with it
+            seat.remove()
+        elif seat is not None:
             yield seat
 
 
@@ -147,11 +155,24 @@ def make_folder(folder: Path) -> None:
         JournalError: they cannot be made.
     """
     try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
         for each in (folder, folder / "pictures", folder / "requests"):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in missing:
+            flush_folder(each.parent)
     except OSError as error:
         msg = f"the journal's folder {str(folder)!r} cannot be made: {error.strerror or error}"
         raise JournalError(msg) from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the system write down what a folder holds: a file is durable once the folder that names it is."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _lock_path(path: Path) -> Path:

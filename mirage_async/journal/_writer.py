@@ -20,12 +20,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import methodcaller
 from pathlib import Path  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from mirage_async.exceptions import JournalError
+from mirage_async.journal._schema import transaction
+from mirage_async.journal._seats import flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +48,9 @@ Parameters: TypeAlias = "tuple[Any, ...] | Callable[[], Prepared]"
 FIRST_RETRY: Final = 1.0  # seconds until facts that could not be written are tried again; doubled each time
 LONGEST_RETRY: Final = 30.0  # seconds
 CLOSE_GRACE: Final = 10.0  # seconds the thread gets to write what is left
+_loop_of = methodcaller("get_loop")
 _MOST_IN_GROUP: Final = 10_000
+_CLOSED: Final = "the journal is closed"
 
 
 class Write(msgspec.Struct, gc=False):
@@ -71,6 +76,9 @@ class _Work(msgspec.Struct, gc=False):
     waiter: asyncio.Future[Any] | None = None
 
 
+_Item: TypeAlias = "list[Write] | _Work | None"  # None ends it
+
+
 class Writer:
     """Writes to one database, from one thread.
 
@@ -89,11 +97,14 @@ class Writer:
         self._connection = connection
         self._flush = flush
         self._on_end = on_end
-        self._queue: queue.SimpleQueue[list[Write] | _Work | None] = queue.SimpleQueue()
-        self._gathered: list[Write] = []  # in this turn of the loop
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._gathered: list[Write] = []
+        self._gathered_in: asyncio.AbstractEventLoop | None = None  # in this turn of which
+        self._ended = False  # the thread takes nothing more
         self._backlog: deque[Write] = deque()
         self._retry = FIRST_RETRY
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # so that nothing is queued behind the end
         self._process = os.getpid()
         self._closed = False
         self.commits = self.rows = self.failures = 0
@@ -103,6 +114,11 @@ class Writer:
         """Facts that could not be written so far."""
         return len(self._backlog)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be written."""
+        return self._closed
+
     def put(self, write: Write) -> None:
         """Queue a row, from the event loop that everybody who writes is in.
 
@@ -111,8 +127,10 @@ class Writer:
         """
         self._check()
         self._gathered.append(write)
-        if len(self._gathered) == 1:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+        loop = asyncio.get_running_loop()
+        if self._gathered_in is not loop:  # the first of this turn, or a loop has ended in the middle of one
+            self._gathered_in = loop
+            loop.call_soon(self._hand_over)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have the thread do something with the connection, after everything queued so far.
@@ -124,83 +142,103 @@ class Writer:
         self._check()
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._hand_over()
-        self._queue.put(_Work(work, waiter))
+        self._add(_Work(work, waiter))
         return await waiter
 
     def soon(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Have the thread do something with the connection, with nobody waiting; raises as `put` does."""
         self._check()
         self._hand_over()
-        self._queue.put(_Work(work))
+        self._add(_Work(work))
 
     def close(self) -> None:
-        """Have the thread end once everything queued so far is written, and wait for that, up to ten seconds."""
-        if self._process != os.getpid():
-            return
-        if not self._closed:
+        """Have the thread end once everything queued so far is written; `join` waits for that."""
+        if self._process == os.getpid() and not self._closed:
             self._closed = True
             self._hand_over()
-            if self._thread is None:
-                self._end()
-            else:
-                self._queue.put(None)
-        if self._thread is not None:
+            with self._lock:
+                if self._thread is not None:
+                    self._queue.put(None)
+                    return
+            self._end()
+
+    def join(self) -> None:
+        """Wait for the end of the thread, up to ten seconds."""
+        if self._process == os.getpid() and self._thread is not None:
             self._thread.join(CLOSE_GRACE)
 
-    def _hand_over(self) -> None:
-        if self._gathered:
-            self._queue.put(self._gathered)
-            self._gathered = []
-
     def _check(self) -> None:
-        if self._closed:
-            msg = "the journal is closed"
-            raise JournalError(msg)
         if self._process != os.getpid():
             msg = f"the journal belongs to process {self._process}, not to its child {os.getpid()}: open another one"
             raise JournalError(msg)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="mirage-async-journal", daemon=True)
-            self._thread.start()
+        if self._closed:
+            raise JournalError(_CLOSED)
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered, self._gathered_in = self._gathered, [], None
+        if gathered:
+            self._add(gathered)
+
+    def _add(self, item: list[Write] | _Work) -> None:
+        with self._lock:
+            if not self._ended:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="mirage-async-journal", daemon=True)
+                    self._thread.start()
+                self._queue.put(item)
+                return
+        _turn_away([item])
 
     # --- what follows runs in the thread ---
 
     def _run(self) -> None:
+        items: list[_Item] = []
         try:
-            while self._turn():
-                pass
+            more = True
+            while more:
+                items = self._taken()
+                more = self._deal_with(items)
+        except BaseException:  # a log handler that raises, for one; whoever waits must not wait for ever
+            _logger.critical("the journal's thread has ended; nothing more is written", exc_info=True)
+            _turn_away(items)
         finally:
             self._end()
 
     def _end(self) -> None:
+        with self._lock:
+            self._closed = self._ended = True
+        while not self._queue.empty():
+            _turn_away([self._queue.get()])
+        if self._backlog:
+            _logger.critical("the journal is closed with %d facts that are not on disk", len(self._backlog))
         self._connection.close()
         self._on_end()
 
-    def _turn(self) -> bool:
-        """Take what there is and do it; False once nothing more will come."""
-        try:
-            item = self._queue.get(timeout=self._retry if self._backlog else None)
-        except queue.Empty:
-            self._commit([])
-            return True
+    def _taken(self) -> list[_Item]:
+        """Wait for something to do and return all that has queued up; nothing where it is time to try again."""
+        items: list[_Item] = []
+        rows = 0
+        with contextlib.suppress(queue.Empty):
+            items.append(self._queue.get(timeout=self._retry if self._backlog else None))
+            while rows < _MOST_IN_GROUP:
+                rows += len(items[-1]) if isinstance(items[-1], list) else 1
+                items.append(self._queue.get_nowait())
+        return items
+
+    def _deal_with(self, items: Sequence[_Item]) -> bool:
+        """Do what there is, in its order; False once nothing more will come."""
         group: list[Write] = []
-        while True:
+        for item in items:
             if isinstance(item, list):
                 group += item
-            else:
-                if group or (item is None and self._backlog):
-                    self._commit(group)
-                    group = []
-                if item is None:
-                    return False
-                self._work(item)
-            if len(group) >= _MOST_IN_GROUP:
-                break
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-        if group:
+                continue
+            if group or (item is None and self._backlog):
+                self._commit(group)
+                group = []
+            if item is None:
+                return False
+            self._work(item)
+        if group or not items:
             self._commit(group)
         return True
 
@@ -222,17 +260,17 @@ class Writer:
         try:
             ready = [*self._ready(facts), *self._ready(sorted(group, key=_statement_of))]
             self._write(ready)
-        except (OSError, sqlite3.OperationalError) as error:  # the disk, not the rows
-            self._failed(group, error)
-        except Exception as error:  # a row that cannot be written must not keep the others from it
-            self._backlog.clear()
+        except Exception as error:
+            if _is_of_the_disk(error):
+                self._failed(group, error)
+                return
+            self._backlog.clear()  # a row that cannot be written must not keep the others from it
             if len(facts) + len(group) > 1:
                 for each in (*facts, *group):
                     self._commit([each])
                 return
-            _logger.critical(
-                "a row of the journal can never be written: %s", _described((*facts, *group)), exc_info=True
-            )
+            for write in (*facts, *group):
+                _logger.critical("a row of the journal can never be written: %s", _described(write), exc_info=True)
             _tell_all(group, error)
         else:
             self.commits += 1
@@ -246,7 +284,7 @@ class Writer:
     def _ready(self, writes: Sequence[Write]) -> Sequence[Write]:
         """Make the parameters that are not made yet, and write the files that go before their rows."""
         for write in writes:
-            if not isinstance(write.parameters, tuple):
+            if callable(write.parameters):
                 parameters, files = write.parameters()
                 _write_files(files, flush=self._flush)
                 write.parameters = parameters
@@ -254,15 +292,9 @@ class Writer:
 
     def _write(self, writes: Iterable[Write]) -> None:
         connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             for statement, rows in groupby(writes, key=_statement_of):
                 connection.executemany(statement, [cast("tuple[Any, ...]", write.parameters) for write in rows])
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-                connection.execute("ROLLBACK")
-            raise
 
     def _failed(self, group: list[Write], error: Exception) -> None:
         self.failures += 1
@@ -281,8 +313,15 @@ def _statement_of(write: Write) -> str:
     return write.statement
 
 
-def _described(writes: Iterable[Write]) -> str:
-    return "; ".join(f"{write.statement.split(maxsplit=1)[0]} {write.parameters!r:.200}" for write in writes)
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether no row could have been written, as opposed to one of them."""
+    return isinstance(error, OSError | sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
+def _described(write: Write) -> str:
+    """Say which row it is, and nothing of what came with it."""
+    whose = "that was not even made" if callable(write.parameters) else f"of {write.parameters[0]!r:.80}"
+    return f"{' '.join(write.statement.split()[:4])} ... {whose}"
 
 
 def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
@@ -298,22 +337,27 @@ def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
                 os.fsync(descriptor)
         draft.replace(path)
         folders.add(path.parent)
-    if flush and os.name == "posix":
-        for folder in folders:  # a file is durable once the folder that names it is
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    if flush:
+        for folder in folders:
+            flush_folder(folder)
+
+
+def _turn_away(items: Iterable[_Item]) -> None:
+    """Tell those who wait that nothing will come."""
+    for item in items:
+        if isinstance(item, list):
+            _tell_all(item, JournalError(_CLOSED))
+        elif item is not None and item.waiter is not None:
+            _tell([item.waiter], _end_with_error, JournalError(_CLOSED))
 
 
 def _tell_all(group: list[Write], error: Exception | None) -> None:
-    """Wake the waiters of a group, with one call."""
+    """Wake the waiters of a group, with one call an event loop."""
     waiters = [write.waiter for write in group if write.waiter is not None]
     for write in group:
         write.waiter = None
-    if waiters:
-        _tell(waiters, _end_with_result if error is None else _end_with_error, error)
+    for _, those in groupby(waiters, key=_loop_of):
+        _tell(list(those), _end_with_result if error is None else _end_with_error, error)
 
 
 def _tell(waiters: list[asyncio.Future[Any]], end: Callable[[Any, Any], None], outcome: object) -> None:

@@ -70,7 +70,7 @@ class PictureReader:
         self._pictures: dict[bytes, bytes | None] = {}
         self._secret = secrets.token_hex(8).encode()  # no server sends a mark of ours, by chance or on purpose
         # A function, not a bound method: no reference cycle may keep megabytes waiting for the garbage collector.
-        self._step: Callable[[PictureReader, bytes], bytes] = PictureReader._between
+        self._step: Callable[[PictureReader, bytes, int], int] = PictureReader._between
         self._strings = 0
         self._escaped = False  # the chunk before ended in a backslash that concerns the next character
         self._name: bytes | None = None  # the string so far, while it may be the name of a field
@@ -82,8 +82,9 @@ class PictureReader:
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the answer; whatever they are, this never raises."""
         self._coming -= len(chunk)
-        while chunk:
-            chunk = self._step(self, chunk)
+        position = 0
+        while position < len(chunk):
+            position = self._step(self, chunk, position)
 
     def finish(self) -> tuple[bytes, dict[bytes, bytes | None]]:
         """Return the JSON with marks, and by mark what `picture_bytes` says of it: the picture, or None for no picture.
@@ -94,33 +95,36 @@ class PictureReader:
             self._json.append(b'"' + self._value)
         return self._json.take(), self._pictures
 
-    # -- steps: each takes the beginning of a chunk and returns the rest -----------------------------------------------
+    # -- steps: each takes a part of a chunk, from `start` on, and returns where the next one begins -------------------
+    # No step cuts off what is left of the chunk: the copies would cost more than the decoding.
 
-    def _between(self, chunk: bytes) -> bytes:
+    def _between(self, chunk: bytes, start: int) -> int:
         """Outside of strings."""
-        start = chunk.find(b'"')
-        between = chunk if start < 0 else chunk[:start]
+        quote = chunk.find(b'"', start)
+        end = len(chunk) if quote < 0 else quote
+        between = chunk[start:end]
         self._json.append(between)
         if self._gap is not None:
             gap = (self._gap + between).strip(_SPACE)
             self._gap = gap if gap in {b"", b":"} else None
-        if start < 0:
-            return b""
+        if quote < 0:
+            return end
         self._strings += 1
         if self._strings > MOST_STRINGS:
             self._step = PictureReader._beyond
-            return chunk[start:]
+            return end
         if self._gap == b":":
             self._value, self._step = b"", PictureReader._opening
         else:
             self._json.append(b'"')
             self._name, self._step = b"", PictureReader._string
         self._gap = None
-        return chunk[start + 1 :]
+        return end + 1
 
-    def _string(self, chunk: bytes) -> bytes:
+    def _string(self, chunk: bytes, start: int) -> int:
         """In a string that is no picture: the name of a field, or any other text."""
-        part, rest, ended = self._split(chunk)
+        end, ended = self._inside(chunk, start)
+        part = chunk[start:end]
         self._json.append(part)
         if self._name is not None:
             name = self._name + part
@@ -129,52 +133,55 @@ class PictureReader:
             self._json.append(b'"')
             self._gap = b"" if self._name is not None and self._means_picture(self._name) else None
             self._step = PictureReader._between
-        return rest
+        return end + ended
 
-    def _opening(self, chunk: bytes) -> bytes:
+    def _opening(self, chunk: bytes, start: int) -> int:
         """In the text of a picture field, while it is short."""
-        part, rest, ended = self._split(chunk)
-        self._value += part
+        short = chunk[start : start + SHORTEST_STREAMED - len(self._value)]
+        end, ended = self._inside(short, 0)
+        self._value += short[:end]
+        after = start + end + ended
         if len(self._value) >= SHORTEST_STREAMED and len(self._pictures) < MOST_PICTURES:
-            coming = len(self._value) + len(rest) + max(self._coming, 0)
+            coming = len(self._value) + len(chunk) - after + max(self._coming, 0)
             self._decoder, self._escape = media.Base64Decoder(expected=coming // 4 * 3), b""
             # What is no base64 nearly always shows in its first words, and is then left as it came.
-            if self._takes(self._value[:SHORTEST_STREAMED]):
-                self._decode(self._value[SHORTEST_STREAMED:], ended=ended)
+            if self._takes(self._value):
+                self._step = PictureReader._picture
             else:
                 self._leave(b'"' + self._value, ended=ended)
         elif ended or len(self._value) >= SHORTEST_STREAMED:
             self._leave(b'"' + self._value, ended=ended)
-        return rest
+        return after
 
-    def _picture(self, chunk: bytes) -> bytes:
+    def _picture(self, chunk: bytes, start: int) -> int:
         """In the text of a picture."""
-        # Nearly every chunk is base64 from end to end. That it is shows when it is decoded: no look for its end before.
-        if not self._escape and self._decoder.takes(chunk):
-            return b""
-        part, rest, ended = self._split(chunk)
-        self._decode(part, ended=ended)
-        return rest
+        # Nearly every chunk is base64 from end to end. That it is shows when it is decoded: no look for its end before,
+        # but in the last one, where there is an end.
+        if self._coming and not self._escape and self._decoder.takes(memoryview(chunk)[start:]):
+            return len(chunk)
+        end, ended = self._inside(chunk, start)
+        self._decode(chunk[start:end], ended=ended)
+        return end + ended
 
-    def _beyond(self, chunk: bytes) -> bytes:
+    def _beyond(self, chunk: bytes, start: int) -> int:
         """Past all that is looked at."""
-        self._json.append(chunk)
-        return b""
+        self._json.append(chunk[start:])
+        return len(chunk)
 
     # -- parts of steps ------------------------------------------------------------------------------------------------
 
-    def _split(self, chunk: bytes) -> tuple[bytes, bytes, bool]:
-        """Return what of the chunk is in the string, what comes after its closing quote, and whether it has one."""
-        start = int(self._escaped)
-        end = chunk.find(b'"', start)
-        if end > start and chunk[end - 1] == _BACKSLASH:  # rare, and the backslashes must be counted from the start
-            end = _end(chunk, start)
+    def _inside(self, chunk: bytes, start: int) -> tuple[int, bool]:
+        """Return how far the chunk, from `start` on, is inside the string, and whether a closing quote comes then."""
+        first = start + self._escaped
+        end = chunk.find(b'"', first)
+        if end > first and chunk[end - 1] == _BACKSLASH:  # rare, and the backslashes must be counted from the start
+            end = _end(chunk, first)
         if end >= 0:
             self._escaped = False
-            return chunk[:end], chunk[end + 1 :], True
-        backslashes = len(chunk) - max(len(chunk.rstrip(b"\\")), start)
+            return end, True
+        backslashes = len(chunk) - max(len(chunk.rstrip(b"\\")), first)
         self._escaped = backslashes % 2 == 1
-        return chunk, b"", False
+        return len(chunk), False
 
     def _means_picture(self, name: bytes) -> bool:
         return (_plain(name) if b"\\" in name else name) in self._names

@@ -79,3 +79,34 @@ def test_a_purchase_whose_answer_goes_wrong_arrives_once_and_is_reported_as_unce
         "error": None,
         "uncertain": False,
     }
+
+
+def test_a_picture_is_held_once_on_its_way_and_a_download_hardly_at_all() -> None:
+    """Decoded from the answer, with pybase64 and without, or streamed to disk: by Python's own count of its objects."""
+    ways = ("mira", "mira plain", "save")
+    rows = json.loads(run("decode.py", "--only", *ways, "--sizes", "5").stdout)["rows"]
+    assert [(row["way"], row["size"]) for row in rows] == [(way, 5) for way in ways]
+    assert all(1.0 <= row["traced"]["median"] <= 1.2 for row in rows[:2])
+    assert rows[2]["traced"]["median"] <= 0.6  # a slow disk lets chunks pile up, but not the picture
+    assert all(row["cpu"]["median"] > 0 for row in rows)
+
+
+def test_under_a_limit_pictures_do_not_wait_behind_avatars_and_nobody_starves() -> None:
+    """A mixed load in virtual time, so the same figures everywhere: better than first come first served, in bounds."""
+    jobs = ("--only", "mixed", "--jobs", "120", "--repeats", "1")
+    report = json.loads(run("rate_cap.py", *jobs).stdout)
+    marks = {mark["name"]: mark for mark in report["marks"]}
+    for rate in ("1.3", "2", "4"):
+        bound = marks[f"mixed, {rate}: calls anybody waited for by the stated bound, at most"]
+        assert bound["met"]
+        assert bound["figure"][0] > 0
+        for way in ("AdaptiveInterval", "AdaptiveInterval, ask_early"):
+            assert marks[f"mixed, {rate}: first come first served by {way}"]["figure"][0] > 1.2
+
+
+def test_a_waiting_job_takes_no_more_memory_than_was_promised() -> None:
+    """A thousand jobs, each awaited by a task of its own, which is not counted."""
+    report = json.loads(run("in_flight.py", "--only", "memory", "--counts", "1000", "--repeats", "1").stdout)
+    (held,) = report["memory"]
+    assert held["jobs"] == 1000
+    assert 300 < held["alone"]["median"] <= held["library"]["median"] <= 1024

@@ -191,26 +191,57 @@ async def test_saving_joins_a_reader_that_is_under_way(downloader: Downloader, t
         assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.1])
-async def test_a_disk_that_makes_us_wait_is_left_to_threads(
-    downloader: Downloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: QuickClock, pause: float
-) -> None:
-    """A write into the page cache costs less than the way to a thread; a slow one must not hold up the event loop."""
-    threads: list[int] = []
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch, clock: QuickClock) -> Writes:
+    """Let every write note its thread, and take as long as it is told to."""
+    writes = Writes()
     write = Draft.write
 
     def noting(draft: Draft, data: bytes) -> None:
-        threads.append(threading.get_ident())
-        clock.now += pause
+        writes.elsewhere.append(threading.get_ident() != here)
+        clock.now += writes.pauses.pop(0) if writes.pauses else writes.pause
         write(draft, data)
 
-    monkeypatch.setattr(Draft, "write", noting)
-    async with serving((200, LARGE)) as server:
-        path = await linked(downloader, server.url).save(tmp_path)
-    assert path.read_bytes() == LARGE
     here = threading.get_ident()
-    assert [ident == here for ident in threads] == [not pause or number == 0 for number in range(len(threads))]
-    assert len(threads) > 1
+    monkeypatch.setattr(Draft, "write", noting)
+    return writes
+
+
+class Writes:
+    """What was written where, and how long each write takes in seconds."""
+
+    def __init__(self) -> None:
+        self.elsewhere: list[bool] = []
+        self.pauses: list[float] = []
+        self.pause = 0.0
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+async def test_a_disk_that_makes_us_wait_is_left_to_threads(
+    downloader: Downloader, tmp_path: Path, writes: Writes, pause: float
+) -> None:
+    """A write into the page cache costs less than the way to a thread; a slow one must not hold up the event loop.
+
+    One slow write is enough for all files that follow.
+    """
+    writes.pause = pause
+    async with serving((200, LARGE)) as server:
+        for _ in range(2):
+            path = await linked(downloader, server.url).save(tmp_path / "x", overwrite=True)
+            assert path.read_bytes() == LARGE
+    assert len(writes.elsewhere) > 3
+    assert writes.elsewhere == [pause > 0 and number > 0 for number in range(len(writes.elsewhere))]
+
+
+async def test_a_disk_that_was_slow_is_trusted_again(downloader: Downloader, tmp_path: Path, writes: Writes) -> None:
+    """Eight quick writes in a row are enough, wherever one file ends and the next begins."""
+    slow, quick = 0.1, 0.0
+    writes.pauses = [slow, *[quick] * 7, slow]
+    async with serving((200, LARGE)) as server:
+        while len(writes.elsewhere) < 20:
+            await linked(downloader, server.url).save(tmp_path / "x", overwrite=True)
+    assert writes.elsewhere[:18] == [False, *[True] * 16, False]
+    assert not any(writes.elsewhere[18:])
 
 
 async def test_a_full_disk_is_not_taken_for_a_bad_connection(

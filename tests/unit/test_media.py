@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import io
 import random
 import struct
 import sys
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -311,6 +312,22 @@ def test_base64_in_parts_is_taken_or_refused_like_the_whole(
     except ValueError:
         found = None
     assert found == decoded(chosen, whole)
+
+
+@pytest.mark.parametrize("chosen", [media, PLAIN], ids=["fast", "plain"])
+def test_long_texts_in_lines_or_with_a_flaw_far_inside_are_taken_or_refused_like_the_whole(chosen: Any) -> None:
+    """What was decoded before the flaw was met is forgotten again: the part can still be taken without it."""
+    data = bytes(range(256)) * 1500
+    text = base64.b64encode(data)
+    lines = chosen.Base64Decoder()
+    for start in range(0, 600_000, 1000):
+        lines.feed(base64.encodebytes(data)[start : start + 1000])
+    assert lines.finish() == data
+    decoder = chosen.Base64Decoder()
+    decoder.feed(text[:1002])
+    assert not decoder.takes(text[1002:300_001] + b"-" + text[300_002:])
+    assert decoder.takes(memoryview(text)[1002:])
+    assert decoder.finish() == data
 
 
 def test_the_standard_library_decodes_alike() -> None:

@@ -1,0 +1,350 @@
+"""The folder: one file a process, and what is taken over from those that are gone, whole or damaged."""
+
+# ruff: noqa: ASYNC240 - a test may look into its own folder
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journal_bench import (
+    WRITING,
+    filled,
+    generation,
+    intent,
+    job,
+    journaling,
+    killed_after,
+    program,
+)
+
+from mirage_async.exceptions import JournalError
+from mirage_async.journal import EntryState, Journal, _schema, _seats, journal_entries
+from mirage_async.journal._seats import Seat
+
+pytestmark = pytest.mark.anyio
+
+# -- several processes -----------------------------------------------------------------------------------------------
+
+
+async def test_two_at_once_have_a_file_each_and_neither_takes_the_others_rows(tmp_path: Path) -> None:
+    """What a process that is alive works on is its own."""
+    async with journaling(tmp_path) as one, journaling(tmp_path) as other:
+        await one.intended(owner := job(one), intent())
+        assert one._seat.path != other._seat.path
+        assert await other.owed() == []
+        assert len(list(tmp_path.glob("*.sqlite"))) == 2
+        seen = await other.entry(owner.key)
+        assert seen is not None
+        assert seen.state is EntryState.INTENDED
+
+
+async def test_what_a_killed_process_has_acknowledged_is_adopted(tmp_path: Path) -> None:
+    """While it lives nothing of it is owed; a moment later everything is, and its file is gone."""
+    async with journaling(tmp_path) as survivor:
+        process = program(WRITING, tmp_path, 20)
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().strip())
+        keys = [process.stdout.readline().strip() for _ in range(20)]
+        assert await survivor.owed() == []
+        process.kill()
+        process.communicate()
+        assert sorted(entry.key for entry in await survivor.owed()) == sorted(keys)
+        assert all(entry.id for entry in await survivor.owed())
+        assert not list(tmp_path.glob(f"{path.stem}*"))
+
+
+async def test_a_killed_processs_file_is_gone_on_with(tmp_path: Path) -> None:
+    """A process that starts again and again leaves one file."""
+    paths = {killed_after(tmp_path, 2)[0] for _ in range(3)}
+    async with journaling(tmp_path) as journal:
+        assert paths == {journal._seat.path}
+        assert len(await journal.owed()) == 6
+
+
+async def test_a_merge_that_was_cut_short_is_repeated_and_the_later_version_stays(tmp_path: Path) -> None:
+    """A process may die between taking a file over and removing it."""
+    (key,) = await filled(tmp_path / "old")
+    (file,) = (tmp_path / "old").glob("*.sqlite")
+    folder = tmp_path / "journal"
+    async with journaling(folder) as journal:
+        shutil.copyfile(file, folder / "jobs-00000001.sqlite")
+        await journal._writer.do(lambda connection: _schema.merge(connection, folder / "jobs-00000001.sqlite"))
+        (entry,) = await journal.owed()  # once more, and removed
+        assert entry.key == key
+        await journal.take([key])
+        owner = job(journal, key=key, id="task-0")
+        await journal.settled(owner, generation(owner))
+        shutil.copyfile(file, folder / "jobs-00000001.sqlite")
+        assert await journal.owed() == []
+        again = await journal.entry(key)
+        assert again is not None
+        assert again.state is EntryState.SUCCEEDED
+        assert len(list(folder.glob("*.sqlite"))) == 1
+
+
+async def test_a_file_that_vanishes_before_it_is_locked_is_no_journal(tmp_path: Path) -> None:
+    """Somebody else has just taken it over; nothing is made in its place."""
+    async with journaling(tmp_path) as journal:
+        gone = tmp_path / "jobs-00000001.sqlite"
+
+        def listed(folder: Path) -> list[Path]:
+            return [gone, *sorted(folder.glob("jobs-*.sqlite"))]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_seats, "databases", listed)
+            assert await journal.owed() == []
+        assert not list(tmp_path.glob("jobs-00000001*"))
+
+
+def test_a_lock_on_a_name_that_is_gone_is_worth_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was removed by its holder between the opening and the locking."""
+    real = _seats._try_lock
+
+    def slow(descriptor: int) -> None:
+        (tmp_path / "jobs-1.lock").unlink()
+        real(descriptor)
+
+    monkeypatch.setattr(_seats, "_try_lock", slow)
+    assert Seat.take(tmp_path / "jobs-1.sqlite") is None
+
+
+def test_a_file_system_without_locks_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of the system says so."""
+
+    def none(descriptor: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(_seats, "_try_lock", none)
+    with pytest.raises(JournalError, match="Operation not supported"):
+        Journal(tmp_path)
+
+
+def test_a_forked_child_lets_go_of_what_its_parent_holds(tmp_path: Path) -> None:
+    """So that its parent's end, and not its own, frees the file."""
+    seat = Seat.new(tmp_path)
+    assert Seat.take(seat.path) is None
+    _seats._let_go_of_all()
+    again = Seat.take(seat.path)
+    assert again is not None
+    again.release()
+
+
+def test_a_new_file_never_takes_a_name_that_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unlikely as it is."""
+    names = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])
+    monkeypatch.setattr(secrets, "token_hex", lambda _: next(names))
+    one, other = Seat.new(tmp_path), Seat.new(tmp_path)
+    assert (one.path.name, other.path.name) == ("jobs-aaaaaaaa.sqlite", "jobs-bbbbbbbb.sqlite")
+    one.release()
+    other.release()
+    other.release()
+
+
+async def test_a_merge_that_fails_leaves_the_file_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk; the next attempt finds it, and nothing is half copied."""
+    await filled(tmp_path / "old", rows=3)
+    (file,) = (tmp_path / "old").glob("*.sqlite")
+    async with journaling(tmp_path / "journal") as journal:
+        shutil.copyfile(file, tmp_path / "journal" / "jobs-00000001.sqlite")
+        trigger = "CREATE TEMP TRIGGER no BEFORE INSERT ON jobs BEGIN SELECT RAISE(ABORT, 'not now'); END"
+        await journal._writer.do(lambda connection: connection.execute(trigger))
+        with pytest.raises(JournalError, match="cannot be read or written: not now"):
+            await journal.owed()
+        await journal._writer.do(lambda connection: connection.execute("DROP TRIGGER no"))
+        assert len(await journal.owed()) == 3
+
+
+# -- files that are not what they should be --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [1, 20, 700, 4000, 9000])
+async def test_a_log_cut_short_loses_nothing_before_the_cut(tmp_path: Path, cut: int) -> None:
+    """As when the machine loses its power: every row whose frames are whole is there."""
+    path, keys = killed_after(tmp_path, 12)
+    log = path.with_name(f"{path.name}-wal")
+    size = log.stat().st_size
+    os.truncate(log, size - cut)
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    async with journaling(tmp_path) as journal:
+        found = {entry.key: entry for entry in await journal.owed()}
+        lost = 2 + 2 * cut // 4096  # a purchase has two commits, and a commit here one or two pages
+        assert set(keys[: len(keys) - lost]) <= found.keys() <= set(keys)
+        await journal.intended(job(journal), intent())
+
+
+def test_a_lock_on_a_file_that_was_replaced_is_worth_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is somebody else's lock by now."""
+    real = _seats._try_lock
+
+    def slow(descriptor: int) -> None:
+        (tmp_path / "jobs-1.lock").rename(tmp_path / "old")
+        (tmp_path / "jobs-1.lock").touch()
+        real(descriptor)
+
+    monkeypatch.setattr(_seats, "_try_lock", slow)
+    assert Seat.take(tmp_path / "jobs-1.sqlite") is None
+
+
+async def test_taking_jobs_that_cannot_be_written_takes_none(tmp_path: Path) -> None:
+    """They stay owed."""
+    (key,) = await filled(tmp_path)
+    async with journaling(tmp_path) as journal:
+        trigger = "CREATE TEMP TRIGGER no BEFORE UPDATE ON jobs BEGIN SELECT RAISE(ABORT, 'not now'); END"
+        await journal._writer.do(lambda connection: connection.execute(trigger))
+        with pytest.raises(JournalError, match="not now"):
+            await journal.take([key])
+        await journal._writer.do(lambda connection: connection.execute("DROP TRIGGER no"))
+        assert len(await journal.owed()) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_log_with_flipped_bytes_loses_nothing_before_them(tmp_path: Path, seed: int) -> None:
+    """The checksums of what follows do not fit, so it is not believed."""
+    path, keys = killed_after(tmp_path, 12)
+    log = path.with_name(f"{path.name}-wal")
+    data = bytearray(log.read_bytes())
+    place = len(data) - 1 - seed * 2000
+    data[place] ^= 0xFF
+    log.write_bytes(data)
+    async with journaling(tmp_path) as journal:
+        found = {entry.key for entry in await journal.owed()}
+        lost = 2 + (seed * 2000) // 4096
+        assert set(keys[: len(keys) - lost]) <= found <= set(keys)
+
+
+@pytest.mark.parametrize("place", ["head", "leaf", "cut", "noise"])
+@pytest.mark.parametrize("when", ["first", "later"])
+async def test_a_damaged_file_is_set_aside_and_the_others_are_recovered(
+    tmp_path: Path, place: str, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a critical line in the log; nobody takes it for a journal again."""
+    folder = tmp_path / "journal"
+    keys = await filled(folder, rows=3)
+    await filled(tmp_path / "other", rows=60)
+    (file,) = (tmp_path / "other").glob("*.sqlite")
+    data = bytearray(file.read_bytes())
+    match place:
+        case "head":
+            data[:100] = bytes(100)
+        case "leaf":
+            data[8192:12288] = b"\xa5" * 4096
+        case "cut":
+            del data[6000:]
+        case "noise":
+            data = bytearray(os.urandom(20_000))
+    damaged = folder / "jobs-00000000.sqlite"
+    if when == "first":
+        damaged.write_bytes(data)
+    async with journaling(folder) as journal:
+        if when == "later":
+            damaged.write_bytes(data)
+        found = await journal.owed()
+    assert {entry.key for entry in found} >= set(keys)
+    assert (folder / "jobs-00000000.damaged").read_bytes() == bytes(data)
+    assert not damaged.exists()
+    (line,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert "is damaged and is set aside as" in line.getMessage()
+    assert len(journal_entries(folder)) == 3
+
+
+async def test_a_row_that_cannot_be_read_keeps_no_other_from_its_owner(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named with all that is left of it, and its key is not free to be bought again."""
+    good, bad, worse = await filled(tmp_path, rows=3)
+    (file,) = tmp_path.glob("*.sqlite")
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE jobs SET state = 'acce\u00dfted' WHERE key = ?", (bad,))
+        connection.execute("UPDATE jobs SET outcome = '{\"images\": [' WHERE key = ?", (worse,))
+    connection.close()
+    async with journaling(tmp_path) as journal:
+        assert [entry.key for entry in await journal.owed()] == [good]
+        assert f"the entry of mirako image, key {bad}, id task-1, is damaged" in caplog.text
+        for key in (bad, worse):
+            with pytest.raises(JournalError, match="is damaged"):
+                await journal.entry(key)
+
+
+async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """At the start, when it is found later, and by a reader: this version could not know what it leaves out."""
+    await filled(tmp_path / "newer")
+    (file,) = (tmp_path / "newer").glob("*.sqlite")
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    newer = r"written by a newer version of this library \(format 7; this one knows 1\)"
+    with pytest.raises(JournalError, match=newer):
+        Journal(tmp_path / "newer")
+    with pytest.raises(JournalError, match=newer):
+        journal_entries(tmp_path / "newer")
+    async with journaling(tmp_path / "journal") as journal:
+        shutil.copyfile(file, tmp_path / "journal" / "jobs-00000000.sqlite")
+        with pytest.raises(JournalError, match=newer):
+            await journal.owed()
+        (tmp_path / "journal" / "jobs-00000000.sqlite").unlink()
+        assert await journal.owed() == []
+
+
+@pytest.mark.parametrize("owner", [0, 0x12345678])
+async def test_somebody_elses_database_is_refused_and_left_as_it_is(tmp_path: Path, owner: int) -> None:
+    """Not a byte of it is changed."""
+    file = tmp_path / "jobs-theirs.sqlite"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE things (name TEXT)")
+        connection.execute(f"PRAGMA application_id = {owner}")
+    connection.close()
+    before = file.read_bytes()
+    with pytest.raises(JournalError, match="is a database, but no journal"):
+        Journal(tmp_path)
+    assert file.read_bytes() == before
+
+
+async def test_a_file_of_an_older_version_is_brought_up_to_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step by step, with its rows, both when it is gone on with and when it is taken over."""
+    keys = await filled(tmp_path, rows=2)
+    (file,) = tmp_path.glob("*.sqlite")
+    old = tmp_path / "kept"
+    shutil.copyfile(file, old)
+    monkeypatch.setattr(_schema, "VERSION", 3)
+    first, second = "ALTER TABLE jobs ADD COLUMN mood TEXT;", "UPDATE jobs SET mood = 'new';"
+    monkeypatch.setattr(_schema, "_MIGRATIONS", (first, second))
+    monkeypatch.setattr(_schema, "_TABLES", _schema._TABLES.replace("run TEXT", "mood TEXT,\n    run TEXT"))
+
+    def look(connection: sqlite3.Connection) -> tuple[Any, ...]:
+        moods = connection.execute("SELECT mood FROM jobs").fetchall()
+        return connection.execute("PRAGMA user_version").fetchone()[0], moods
+
+    async with journaling(tmp_path) as journal:
+        assert await journal._writer.do(look) == (3, [("new",)] * 2)
+        shutil.copyfile(old, tmp_path / "jobs-00000000.sqlite")
+        assert sorted(entry.key for entry in await journal.owed()) == sorted(keys)
+        assert list(tmp_path.glob("*.sqlite")) == [journal._seat.path]
+
+
+async def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps are one transaction."""
+    await filled(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_schema, "VERSION", 3)
+        patch.setattr(_schema, "_MIGRATIONS", ("ALTER TABLE jobs ADD COLUMN mood TEXT;", "nonsense;"))
+        with pytest.raises(JournalError, match="syntax error"):
+            Journal(tmp_path)
+    async with journaling(tmp_path) as journal:
+        assert len(await journal.owed()) == 1
+
+
+def test_an_sqlite_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any file is made."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 23, 9))
+    with pytest.raises(JournalError, match=r"needs SQLite 3\.24\.0 or newer"):
+        Journal(tmp_path / "journal")
+    assert not (tmp_path / "journal").exists()

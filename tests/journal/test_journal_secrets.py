@@ -1,0 +1,88 @@
+"""What is in no file of a journal: keys, prompts, pictures in base64, and the tokens of addresses to call back."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+import pytest
+from journal_bench import KEY, PROMPT, crashed, files, hub, picture, soon, until
+
+from mirage_async.exceptions import MirageError
+from mirage_async.journal import journal_entries
+from mirage_async.sandbox import Fault, Sandbox
+from mirage_async.webhooks import WebhookReceiver
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "V1StGXR8_Z5jdHi6B-myT0p3Lq9wNcYs"
+NAME = "Ada the unmentioned"
+
+
+class Listing(WebhookReceiver):
+    """A receiver that remembers the tokens it has given out."""
+
+    tokens: list[str]
+
+    def callback_for(self, provider: str, key: str) -> tuple[str, str | None]:  # noqa: D102
+        url, bearer = super().callback_for(provider, key)
+        self.tokens = [*getattr(self, "tokens", ()), url.rpartition("/")[2], bearer or url]
+        return url, bearer
+
+
+async def used(folder: Path, *, store_prompts: bool) -> tuple[bytes, list[str]]:
+    """Use everything a hub has, well and badly, and return all bytes on disk and the tokens that were given out."""
+    hooks = Listing(public_url="http://127.0.0.1:9/hooks", secret=SECRET)
+    reference = picture("navy", (48, 48))
+    async with Sandbox(durations=0.05) as sandbox:
+        body = {"data": [{"b64_json": base64.b64encode(picture()).decode(), "revised_prompt": f"oh, {PROMPT}"}]}
+        sandbox.fail("mira.generate", Fault(status=200, body=body))
+        sandbox.fail("milady.generate", Fault(status=500, body={"error": f"cannot draw {PROMPT} for {KEY}"}))
+        sandbox.fail("miragic.create", Fault(status=422, body={"success": False, "message": f"bad: {PROMPT}"}))
+        sandbox.fail("mirako.generate", Fault(reset=True, when="after"))
+        async with hub(sandbox, folder / "journal", webhooks=hooks, options={"store_prompts": store_prompts}) as mirage:
+            await soon(mirage.mira.generate(PROMPT, reference_images=[reference]))
+            for bad in (mirage.milady.generate, mirage.miragic.generate, mirage.mirako.generate):
+                with pytest.raises(MirageError):
+                    await soon(bad(PROMPT))
+            await soon((await mirage.mirako.submit(PROMPT, images=[reference])).result())
+            await soon(
+                (await mirage.mirako.build_avatar(NAME, picture(size=(512, 512)), max_wait=60)).result(max_wait=60)
+            )
+            await soon(mirage.miragic.generate(PROMPT))
+            pending = await mirage.mirako.submit(PROMPT)
+            await until(lambda: pending.id)
+            crashed(folder / "journal", folder / "copy")
+    assert len(hooks.tokens) == 4
+    assert len(journal_entries(folder / "copy")) == 8
+    return b"\n".join(path.read_bytes() for path in files(folder)), hooks.tokens
+
+
+async def test_no_file_holds_a_key_a_prompt_a_picture_in_base64_or_a_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither before nor after it was tidied up, in whatever spelling."""
+    caplog.set_level(logging.DEBUG)
+    data, tokens = await used(tmp_path, store_prompts=False)
+    logs = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("mirage_async"))
+    for secret in (KEY, PROMPT, SECRET, *tokens):
+        for text in {secret, quote(secret), quote_plus(secret), base64.b64encode(secret.encode()).decode()}:
+            assert text.encode() not in data, text
+            assert text not in logs
+    for each in (picture(), picture("navy", (48, 48)), picture(size=(512, 512))):
+        assert base64.b64encode(each)[40:80] not in data
+    assert picture() in data  # as a file of its own
+    assert not list((tmp_path / "journal" / "requests").iterdir())
+
+
+async def test_with_stored_prompts_requests_are_on_disk_and_keys_are_not(tmp_path: Path) -> None:
+    """The request is what goes out; the key is added by the transport alone."""
+    data, _ = await used(tmp_path, store_prompts=True)
+    assert PROMPT.encode() in data
+    assert KEY.encode() not in data
+    assert list((tmp_path / "journal" / "requests").iterdir())

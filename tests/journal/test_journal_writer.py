@@ -1,0 +1,608 @@
+"""The one thread that writes: in which groups, in which order, and what becomes of a row that the disk refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import multiprocessing
+import os
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from journal_bench import KEY, crashed, generation, intent, job, journaling, picture, soon, until
+
+from mirage_async.exceptions import InputError, JobCancelledError, JournalError
+from mirage_async.journal import EntryState, Journal, journal_entries
+from mirage_async.journal import _journal as journal_module
+from mirage_async.journal import _writer as writer_module
+from mirage_async.journal._writer import Writer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+class Gate:
+    """Holds the writer's thread back, so that rows queue up."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._free = threading.Event()
+        journal._writer.soon(lambda _: self._free.wait(10))
+
+    def open(self) -> None:
+        """Let it go on."""
+        self._free.set()
+
+
+class Trouble:
+    """A disk that refuses every commit as long as it is told to."""
+
+    def __init__(self, journal: Journal, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.on = True
+        journal._writer._retry = 0.01
+        write = Writer._write
+        raised = error or sqlite3.OperationalError("database or disk is full")
+
+        def refuse(writer: Writer, writes: Any) -> None:
+            if self.on:
+                raise raised
+            write(writer, writes)
+
+        monkeypatch.setattr(Writer, "_write", refuse)
+        monkeypatch.setattr(writer_module, "FIRST_RETRY", 0.01)
+
+
+# -- groups and order ------------------------------------------------------------------------------------------------
+
+
+async def test_many_waiters_share_a_commit(tmp_path: Path) -> None:
+    """What queues up while one group is being written is the next group."""
+    async with journaling(tmp_path) as journal:
+        gate = Gate(journal)
+        jobs = [job(journal) for _ in range(500)]
+        waiting = [asyncio.ensure_future(journal.intended(each, intent())) for each in jobs]
+        await asyncio.sleep(0)
+        gate.open()
+        await soon(asyncio.gather(*waiting))
+        statistics = journal.statistics()
+        assert (statistics.rows, statistics.commits, statistics.failures) == (500, 1, 0)
+    assert len(journal_entries(tmp_path)) == 500
+
+
+async def test_a_lone_write_waits_for_no_timer(tmp_path: Path) -> None:
+    """Each of ten that follow each other is a group of its own, and the queue is asked without any timeout."""
+    async with journaling(tmp_path) as journal:
+        asked: list[float | None] = []
+        inner = journal._writer._queue
+
+        class Noting:
+            def get(self, timeout: float | None = None) -> Any:
+                asked.append(timeout)
+                return inner.get(timeout=timeout)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(inner, name)
+
+        journal._writer._queue = Noting()  # type: ignore[assignment]
+        for _ in range(10):
+            await soon(journal.intended(job(journal), intent()))
+        assert journal.statistics().commits == 10
+        assert set(asked) == {None}
+
+
+async def test_a_group_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody's wait grows without end while others go on queueing."""
+    monkeypatch.setattr(writer_module, "_MOST_IN_GROUP", 10)
+    async with journaling(tmp_path) as journal:
+        gate = Gate(journal)
+        waiting = []
+        for _ in range(30):  # one a turn
+            waiting.append(asyncio.ensure_future(journal.intended(job(journal), intent())))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        gate.open()
+        await soon(asyncio.gather(*waiting))
+        assert journal.statistics().commits == 3
+
+
+async def test_a_jobs_rows_keep_their_order_within_a_group(tmp_path: Path) -> None:
+    """The next move is made only after the last one is durable, but for a hand-over, which any group may hold."""
+    async with journaling(tmp_path) as journal:
+        owner = job(journal)
+        await journal.intended(owner, intent())
+        owner.id = "task-1"
+        await journal.accepted(owner)
+        gate = Gate(journal)
+        settled = asyncio.ensure_future(journal.settled(owner, generation(owner)))
+        await asyncio.sleep(0)
+        journal.handed_over(owner)
+        gate.open()
+        await soon(settled)
+        entry = await soon(journal.entry(owner.key))
+        assert (entry.state, entry.handed_over, entry.id) == (EntryState.SUCCEEDED, True, "task-1")
+
+
+async def test_an_outcome_can_be_asked_for_again_only_after_what_was_queued_before(tmp_path: Path) -> None:
+    """A question waits its turn behind the rows, even in the middle of a batch of both."""
+    async with journaling(tmp_path) as journal:
+        gate = Gate(journal)
+        owner, other = job(journal), job(journal)
+        first = asyncio.ensure_future(journal.intended(owner, intent()))
+        await asyncio.sleep(0)
+        asked = asyncio.ensure_future(journal.entry(owner.key))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(journal.intended(other, intent()))
+        await asyncio.sleep(0)
+        gate.open()
+        await soon(asyncio.gather(first, asked, second))
+        assert asked.result() is not None
+        assert journal.statistics().commits == 2
+
+
+# -- a disk that refuses ---------------------------------------------------------------------------------------------
+
+
+async def test_an_intent_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not written later, when the disk is well again: nothing was sent for it."""
+    async with journaling(tmp_path) as journal:
+        trouble = Trouble(journal, monkeypatch)
+        with pytest.raises(JournalError, match=r"cannot be written \(database or disk is full\), so nothing was sent"):
+            await soon(journal.intended(job(journal), intent()))
+        trouble.on = False
+        await soon(journal.intended(job(journal), intent()))
+        assert journal.statistics().failures == 1
+        assert journal.statistics().unwritten == 0
+    assert len(journal_entries(tmp_path)) == 1
+
+
+async def test_a_fact_is_said_once_kept_and_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With everything that is needed to find it by hand; meanwhile nothing more is bought."""
+    async with journaling(tmp_path) as journal:
+        owner = job(journal)
+        await soon(journal.intended(owner, intent()))
+        trouble = Trouble(journal, monkeypatch)
+        owner.id = "task-1"
+        await soon(journal.accepted(owner))
+        await soon(journal.settled(owner, generation(owner)))
+        journal.handed_over(owner)
+        critical = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+        assert len(critical) == 1
+        said = critical[0].getMessage()
+        assert all(text in said for text in ("provider mirako", "kind image", f"key {owner.key}", "id task-1"))
+        assert KEY not in said
+        with pytest.raises(JournalError, match="cannot be written at present, so nothing more is bought"):
+            await journal.intended(job(journal), intent())
+        trouble.on = False
+        await until(lambda: not journal.statistics().unwritten)
+        entry = await soon(journal.entry(owner.key))
+        assert (entry.state, entry.id, entry.handed_over) == (EntryState.SUCCEEDED, "task-1", True)
+        await soon(journal.intended(job(journal), intent()))
+        assert "writes again" in caplog.text
+
+
+async def test_a_refused_disk_is_tried_less_and_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doubling, up to half a minute."""
+    async with journaling(tmp_path) as journal:
+        await soon(journal.intended(owner := job(journal), intent()))
+        trouble = Trouble(journal, monkeypatch)
+        owner.id = "task-1"
+        await soon(journal.accepted(owner))
+        await until(lambda: journal._writer._retry >= 0.1)
+        monkeypatch.setattr(writer_module, "LONGEST_RETRY", 0.2)
+        await until(lambda: journal._writer._retry == 0.2)
+        trouble.on = False
+        await until(lambda: not journal.statistics().unwritten)
+        assert journal._writer._retry == 0.01
+
+
+async def test_a_damaged_database_is_trouble_with_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row is to blame for it, so no fact is thrown away."""
+    async with journaling(tmp_path) as journal:
+        await soon(journal.intended(owner := job(journal), intent()))
+        trouble = Trouble(journal, monkeypatch, sqlite3.DatabaseError("database disk image is malformed"))
+        owner.id = "task-1"
+        await soon(journal.accepted(owner))
+        assert journal.statistics().unwritten == 1
+        trouble.on = False
+        await until(lambda: not journal.statistics().unwritten)
+
+
+async def test_what_is_left_at_the_end_is_tried_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And named where that fails as well."""
+    journal = Journal(tmp_path)
+    await soon(journal.intended(owner := job(journal), intent()))
+    trouble = Trouble(journal, monkeypatch)
+    monkeypatch.setattr(writer_module, "FIRST_RETRY", 60.0)
+    journal._writer._retry = 60.0
+    owner.id = "task-1"
+    await soon(journal.accepted(owner))
+    trouble.on = False
+    await soon(journal.aclose())
+    assert journal_entries(tmp_path)[0].id == "task-1"
+
+    journal = Journal(tmp_path)
+    await soon(journal.intended(owner := job(journal), intent()))
+    trouble.on = True
+    owner.id = "task-2"
+    await soon(journal.accepted(owner))
+    await soon(journal.aclose())
+    assert "closed with 1 facts that are not on disk" in caplog.text
+
+
+async def test_a_row_that_can_never_be_written_keeps_no_other_from_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lone half of a surrogate pair is no text to SQLite; its neighbours are written one by one."""
+    async with journaling(tmp_path) as journal:
+        gate = Gate(journal)
+        good, bad, late = job(journal), job(journal, model="\ud800"), job(journal)
+        waiting = [asyncio.ensure_future(journal.intended(each, intent())) for each in (good, bad, late)]
+        await asyncio.sleep(0)
+        gate.open()
+        ended = await soon(asyncio.gather(*waiting, return_exceptions=True))
+        assert [type(each) for each in ended] == [type(None), UnicodeEncodeError, type(None)]
+        assert "a row of the journal can never be written" in caplog.text
+        assert repr(bad.key) in caplog.text
+        assert journal.statistics().unwritten == 0
+    assert {entry.key for entry in journal_entries(tmp_path)} == {good.key, late.key}
+
+
+async def test_a_row_that_cannot_be_made_is_told_without_what_came_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The result reaches its waiter all the same, and the log says whose it is."""
+    async with journaling(tmp_path) as journal:
+        owner = job(journal)
+        await soon(journal.intended(owner, intent()))
+        result = generation(owner, picture())
+        result.images[0].text = "\ud800 secret words"
+        await soon(journal.settled(owner, result))
+        assert "that was not even made" in caplog.text
+        assert f"key {owner.key}" in caplog.text
+        assert "secret words" not in "".join(record.getMessage() for record in caplog.records)
+
+
+# -- waiters, loops, threads and children ----------------------------------------------------------------------------
+
+
+async def test_a_cancelled_waiter_leaves_its_row_in_place(tmp_path: Path) -> None:
+    """What was queued is written; nobody is told."""
+    async with journaling(tmp_path) as journal:
+        gate = Gate(journal)
+        waiting = asyncio.ensure_future(journal.intended(owner := job(journal), intent()))
+        asked = asyncio.ensure_future(journal.entry(owner.key))
+        failing = asyncio.ensure_future(journal._writer.do(lambda connection: connection.execute("nonsense")))
+        await asyncio.sleep(0)
+        for each in (waiting, asked, failing):
+            each.cancel()
+        await asyncio.wait([waiting, asked, failing])
+        gate.open()
+        assert (await soon(journal.entry(owner.key))).state is EntryState.INTENDED
+
+
+def test_an_event_loop_that_ends_while_it_waits_harms_nobody(tmp_path: Path) -> None:
+    """The row is written, and the journal serves the next loop."""
+    journal = Journal(tmp_path)
+    owner = job(journal)
+    loop = asyncio.new_event_loop()
+    gate = Gate(journal)
+    waiting = loop.create_task(journal.intended(owner, intent()))
+    loop.run_until_complete(asyncio.sleep(0))
+    waiting.cancel()
+    loop.run_until_complete(asyncio.wait([waiting]))
+    loop.close()
+    gate.open()
+
+    async def later() -> None:
+        entry = await journal.entry(owner.key)
+        assert entry is not None
+        await journal.aclose()
+
+    asyncio.run(later())
+    assert len(journal_entries(tmp_path)) == 1
+
+
+def test_what_a_loop_had_gathered_when_it_ended_goes_with_the_next(tmp_path: Path) -> None:
+    """Nobody of the next loop waits for one that is gone."""
+    journal = Journal(tmp_path)
+    owner = job(journal)
+
+    async def leave() -> None:
+        journal.handed_over(owner)
+        waiter = asyncio.ensure_future(journal.intended(owner, intent()))
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.stop)
+        await waiter
+
+    loop = asyncio.new_event_loop()
+    journal._writer._gathered_in = loop  # as if its turn had been cut short
+    task = loop.create_task(leave())
+    with pytest.raises(RuntimeError, match="stopped before"):
+        loop.run_until_complete(task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+
+    async def later() -> None:
+        await soon(journal.intended(job(journal), intent()))
+        await journal.aclose()
+
+    asyncio.run(later())
+    assert len(journal_entries(tmp_path)) == 2
+
+
+async def test_closing_writes_what_is_queued_and_ends_the_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Closing twice is fine; everything else then says so."""
+    caplog.set_level(logging.INFO)
+    journal = Journal(tmp_path)
+    gate = Gate(journal)
+    waiting = [asyncio.ensure_future(journal.intended(job(journal), intent())) for _ in range(20)]
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(journal.aclose())
+    await asyncio.sleep(0)
+    gate.open()
+    await soon(asyncio.gather(*waiting, closing))
+    await journal.aclose()
+    assert len(journal_entries(tmp_path)) == 20
+    late = job(journal)
+    for use in (journal.entry("0" * 32), journal.owed(), journal.intended(late, intent())):
+        with pytest.raises(JournalError, match="the journal is closed"):
+            await use
+    await journal.accepted(late)
+    assert f"key {late.key}" in caplog.records[-1].getMessage()
+    journal.handed_over(late)
+    assert "the journal is closed" in caplog.records[-1].getMessage()
+
+
+async def test_a_journal_that_was_never_used_is_closed_as_well(tmp_path: Path) -> None:
+    """It has no thread to end, and lets go of its file."""
+    journal = Journal(tmp_path)
+    await journal.aclose()
+    await journal.aclose()
+    async with journaling(tmp_path) as again:
+        assert again._seat.path == journal._seat.path
+
+
+async def test_nobody_waits_for_ever_for_a_thread_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a log handler raises in it: waiters are turned away, and so are later ones."""
+    journal = Journal(tmp_path)
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Writer, "_commit", broken)
+    gate = Gate(journal)
+    waiting = [asyncio.ensure_future(journal.intended(job(journal), intent())) for _ in "ab"]
+    waiting.append(asyncio.ensure_future(journal.note("a", "b")))
+    await asyncio.sleep(0)
+    gate.open()
+    for ended in await soon(asyncio.gather(*waiting, return_exceptions=True)):
+        assert isinstance(ended, JournalError)
+    assert "the journal's thread has ended" in caplog.text
+    with pytest.raises(JournalError, match="closed"):
+        await journal.intended(job(journal), intent())
+    await journal.aclose()
+
+
+async def test_what_is_queued_when_the_thread_ends_is_turned_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only what it was just dealing with."""
+    monkeypatch.setattr(writer_module, "_MOST_IN_GROUP", 1)
+    journal = Journal(tmp_path)
+    gate = Gate(journal)
+    monkeypatch.setattr(Writer, "_deal_with", lambda *_: 1 / 0)
+    waiting: list[asyncio.Future[Any]] = []
+    for _ in "abc":
+        waiting += [
+            asyncio.ensure_future(journal.intended(job(journal), intent())),
+            asyncio.ensure_future(journal.owed()),
+        ]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    gate.open()
+    for ended in await soon(asyncio.gather(*waiting, return_exceptions=True)):
+        assert isinstance(ended, JournalError)
+    await journal.aclose()
+
+
+async def test_what_is_handed_over_after_the_thread_has_ended_is_turned_away(tmp_path: Path) -> None:
+    """It may end between the putting of a row and the end of that turn of the loop."""
+    journal = Journal(tmp_path)
+    waiting = asyncio.ensure_future(journal.intended(job(journal), intent()))
+    asyncio.get_running_loop().call_soon(setattr, journal._writer, "_ended", True)  # noqa: FBT003 - setattr's own
+    with pytest.raises(JournalError, match="the journal is closed"):
+        await soon(waiting)
+    journal._writer._ended = False
+    await journal.aclose()
+
+
+async def test_work_nobody_waits_for_is_logged_where_it_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Tidying up costs nobody anything."""
+    async with journaling(tmp_path) as journal:
+        journal._writer.soon(lambda connection: connection.execute("nonsense"))
+        await until(lambda: "could not be tidied" in caplog.text)
+
+
+def _use_in_child(journal: Journal, answers: Any) -> None:
+    said = []
+    for use in (journal.entry("0" * 32), journal.intended(job(journal), intent())):
+        try:
+            asyncio.run(use)
+        except JournalError as error:
+            said.append(str(error))
+    asyncio.run(journal.aclose())
+    journal.__dict__.clear()
+    gc.collect()
+    answers.put((said, os.getpid()))
+
+
+async def test_another_process_than_the_one_that_opened_it_is_refused(tmp_path: Path) -> None:
+    """As a forked child is, whose number is another; there nothing is closed either."""
+    journal = Journal(tmp_path)
+    journal._writer._process = -1
+    for use in (journal.entry("0" * 32), journal.intended(job(journal), intent())):
+        with pytest.raises(JournalError, match="the journal belongs to process -1"):
+            await use
+    await journal.aclose()
+    assert not journal._writer.closed
+    journal._writer._process = os.getpid()
+    await journal.aclose()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+async def test_a_forked_child_neither_writes_nor_closes(tmp_path: Path) -> None:
+    """It is told to open a journal of its own, and its end harms nothing of its parent's."""
+    context = multiprocessing.get_context("fork")
+    journal = Journal(tmp_path)
+    await soon(journal.intended(job(journal), intent()))
+    answers = context.SimpleQueue()
+    child = context.Process(target=_use_in_child, args=(journal, answers))
+    child.start()
+    said, pid = await asyncio.to_thread(answers.get)
+    await asyncio.to_thread(child.join, 10)
+    assert child.exitcode == 0
+    assert said == [f"the journal belongs to process {os.getpid()}, not to its child {pid}: open another one"] * 2
+    await soon(journal.intended(job(journal), intent()))
+    await journal.aclose()
+    assert len(journal_entries(tmp_path)) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+async def test_a_forked_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
+    """A worker that outlives its parent must not keep others from adopting what the parent left."""
+    context = multiprocessing.get_context("fork")
+    journal = Journal(tmp_path)
+    path = journal._seat.path
+    end = context.Event()
+    ready = context.Event()
+
+    def outlive() -> None:
+        ready.set()
+        end.wait(30)
+
+    child = context.Process(target=outlive)
+    child.start()
+    await asyncio.to_thread(ready.wait, 10)
+    await journal.aclose()
+    async with journaling(tmp_path) as heir:
+        assert heir._seat.path == path
+    end.set()
+    await asyncio.to_thread(child.join, 10)
+
+
+# -- what is written -------------------------------------------------------------------------------------------------
+
+
+async def test_every_move_of_a_purchase_leaves_the_state_of_the_table(tmp_path: Path) -> None:
+    """From the intent to the end, and what is said of attempts before the last."""
+    async with journaling(tmp_path) as journal:
+
+        async def state(of: Any) -> tuple[EntryState, int, int]:
+            entry = await soon(journal.entry(of.key))
+            return entry.state, entry.attempts, entry.doubtful
+
+        owner = job(journal)
+        await journal.intended(owner, intent())
+        await journal.withdrawn(owner)
+        assert await state(owner) == (EntryState.UNPAID, 1, 0)
+        await journal.intended(owner, intent())
+        assert await state(owner) == (EntryState.INTENDED, 2, 0)
+        await journal.intended(owner, intent())
+        await journal.withdrawn(owner)
+        assert await state(owner) == (EntryState.UNCERTAIN, 3, 1)
+        await journal.intended(owner, intent())
+        assert await state(owner) == (EntryState.INTENDED, 4, 2)
+        owner.id = "task-1"
+        await journal.accepted(owner)
+        assert await state(owner) == (EntryState.ACCEPTED, 4, 2)
+        await journal.settled(owner, JobCancelledError("no", provider="mirako", job_id="task-1"))
+        assert await state(owner) == (EntryState.CANCELLED, 4, 2)
+
+
+async def test_a_key_that_is_free_again_takes_the_next_request_whole(tmp_path: Path) -> None:
+    """Whatever that is: of the one that bought nothing, only the count is left."""
+    async with journaling(tmp_path) as journal:
+        key = "a" * 32
+        await journal.intended(first := job(journal, key=key, model="one"), intent())
+        await journal.withdrawn(first)
+        second = job(journal, key=key, provider="mira", kind="image", model="two", requested=3)
+        await journal.intended(second, intent("else", blocking=True, announced=True, label="Ada", account="f" * 12))
+        entry = await soon(journal.entry(key))
+        assert (entry.provider, entry.model, entry.requested, entry.blocking) == ("mira", "two", 3, True)
+        assert (entry.announced, entry.account, entry.is_called("Ada"), entry.attempts) == (True, "f" * 12, True, 2)
+
+
+async def test_pruning_happens_by_itself_after_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that runs for months keeps a week, not everything."""
+    monkeypatch.setattr(journal_module, "_PRUNE_EVERY", 3)
+    async with journaling(tmp_path, retention=0) as journal:
+        for _ in range(3):
+            owner = job(journal)
+            await journal.intended(owner, intent())
+            await journal.settled(owner, generation(owner, picture()))
+            journal.handed_over(owner)
+            await soon(journal.entry(owner.key))
+        owner = job(journal)
+        await journal.intended(owner, intent())
+        await journal.settled(owner, generation(owner, picture()))
+        journal.handed_over(owner)
+        await until(lambda: len(list((tmp_path / "pictures").iterdir())) <= 1)
+    assert len(journal_entries(tmp_path)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"durability": "none"}, r"durability must be 'power' or 'process'; got 'none'"),
+        ({"retention": -1}, r"retention must be at least 0 seconds; got -1"),
+        ({"retention": True}, r"got True"),
+        ({"retention": float("nan")}, r"got nan"),
+        ({"retention": "week"}, r"got 'week'"),
+        ({"store_prompts": 1}, r"store_prompts must be True or False; got 1"),
+    ],
+)
+def test_an_argument_out_of_range_is_refused(tmp_path: Path, options: dict[str, Any], why: str) -> None:
+    """And no folder is made."""
+    with pytest.raises(InputError, match=why):
+        Journal(tmp_path / "journal", **options)
+    assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.parametrize(("durability", "level"), [("power", 2), ("process", 1)])
+async def test_durability_decides_what_is_flushed(
+    tmp_path: Path, durability: Any, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FULL and flushed files, or NORMAL and neither; both survive the end of the process."""
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    async with journaling(tmp_path / "journal", durability=durability) as journal:
+        ask = journal._writer.do
+        assert await ask(lambda connection: connection.execute("PRAGMA synchronous").fetchone()[0]) == level
+        assert await ask(lambda connection: connection.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
+        flushed.clear()  # of the new folder, which is always flushed
+        await journal.intended(owner := job(journal), intent(blocking=True))
+        await journal.settled(owner, generation(owner, picture()))
+        assert bool(flushed) is (durability == "power")
+        async with journaling(crashed(tmp_path / "journal", tmp_path / "copy")) as heir:
+            (entry,) = await soon(heir.owed())
+            assert entry.outcome is not None
+            assert heir.picture_path(entry.outcome.images[0].file or "").read_bytes() == picture()
+
+
+async def test_a_journal_describes_itself(tmp_path: Path) -> None:
+    """By its folder and its file."""
+    async with journaling(tmp_path) as journal:
+        assert repr(journal) == f"<Journal {str(tmp_path)!r} {journal._seat.path.name}>"
+        assert repr(journal._seat) == f"<Seat {journal._seat.path.name}>"
