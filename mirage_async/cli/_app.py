@@ -22,7 +22,7 @@ _EXTRAS = {"PIL": "sandbox", "rich": "cli"}  # by module; what the command line 
 # Typer has moved its usage errors between releases; what they share is the base class of the one it exports.
 _UsageError = typer.BadParameter.__bases__[0]
 
-_COMMANDS = ("demo", "generate", "avatar", "sandbox", "webhook")
+_COMMANDS = ("demo", "generate", "batch", "avatar", "jobs", "sandbox", "webhook")
 
 
 def _show_version(wanted: bool) -> None:

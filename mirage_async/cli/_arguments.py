@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from mirage_async.cli._exits import CommandError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["options_of", "prompt_of", "reference_of", "seconds", "whole"]
+__all__ = ["amount", "options_of", "prompt_of", "reference_of", "seconds", "value_of", "whole"]
 
 
 def whole(text: str | int) -> int:
@@ -35,6 +36,17 @@ def seconds(text: str | float) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"must be a number of seconds; got {text!r:.60}") from None
+
+
+def amount(text: str | float) -> float:
+    """Read a number from 0 up; raises as `whole` does."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise typer.BadParameter(f"must be a number from 0 up; got {text!r:.60}")
+    return number
 
 
 def prompt_of(text: str) -> str:
@@ -71,11 +83,12 @@ def options_of(pairs: Iterable[str]) -> dict[str, Any]:
             raise CommandError(f"--option must look like key=value; got {pair[:60]!r}")
         if name in options:
             raise CommandError(f"--option {name} is given twice; got {options[name]!r} and {text[:60]!r}")
-        options[name] = _value(text)
+        options[name] = value_of(text)
     return options
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """Return what reads like a JSON number, true, false, null or quoted text as that, and everything else as text."""
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:

@@ -57,12 +57,16 @@ class Row:
 
     async def follow(self, job: Job[T]) -> T:
         """Show a job's states until it ends, and return its result or raise why there is none."""
+        await self.watch(job)
+        return await job
+
+    async def watch(self, job: Job[Any]) -> None:
+        """Show a job's states until it ends, and leave its result to whoever awaits it; raises what stops the wait."""
         async for update in job.updates():
             # A handle still "submitting" is a request whose answer will be the picture: somebody is drawing.
             drawing = update.status is JobStatus.SUBMITTING
             self.state = "running" if drawing else update.status.value
             self.progress = update.progress
-        return await job
 
     def end(self, state: End, reason: str = "") -> None:
         """Stop the clock; the first end counts."""

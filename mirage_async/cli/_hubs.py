@@ -19,18 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from mirage_async.jobs import Job
+    from mirage_async.journal import Journal
 
 __all__ = ["check_key", "ends_with_us", "hub_on", "minded", "whereabouts"]
 
 
 @asynccontextmanager
-async def hub_on(*, sandbox: bool, poll_interval: float | None = None) -> AsyncGenerator[Mirage, None]:
+async def hub_on(
+    *, sandbox: bool, poll_interval: float | None = None, journal: Journal | None = None
+) -> AsyncGenerator[Mirage, None]:
     """Make a hub, not yet entered, for the providers of the environment or for a sandbox.
 
     Args:
         sandbox: use the sandbox that MIRAGE_SANDBOX_URL names, or else one that lives as long as this block. Neither
             real keys nor real addresses are used then.
         poll_interval: seconds between two status calls of a job, above 0; None follows the providers' documents.
+        journal: keeps what is bought, and is closed with the hub; None keeps nothing.
 
     Raises:
         InputError: `poll_interval` is out of range.
@@ -38,15 +42,15 @@ async def hub_on(*, sandbox: bool, poll_interval: float | None = None) -> AsyncG
     scheduler = None if poll_interval is None else Scheduler(policy=FixedInterval(poll_interval))
     keys = dict.fromkeys(Providers.classes(), "sandbox")
     if not sandbox:
-        yield Mirage(scheduler=scheduler)
+        yield Mirage(scheduler=scheduler, journal=journal)
     elif not ends_with_us(sandbox=sandbox):
         running = os.environ["MIRAGE_SANDBOX_URL"]
-        yield Mirage(keys, base_urls=dict.fromkeys(keys, running), scheduler=scheduler)
+        yield Mirage(keys, base_urls=dict.fromkeys(keys, running), scheduler=scheduler, journal=journal)
     else:
         from mirage_async.sandbox import Sandbox  # noqa: PLC0415 - needs an extra that buying does not
 
         async with Sandbox() as embedded:
-            yield Mirage(keys, base_urls=embedded.base_urls, scheduler=scheduler)
+            yield Mirage(keys, base_urls=embedded.base_urls, scheduler=scheduler, journal=journal)
 
 
 def ends_with_us(*, sandbox: bool) -> bool:

@@ -12,16 +12,17 @@ from mirage_async.cli._output import output_for
 from mirage_async.cli._verbosity import Verbose
 from mirage_async.models import ImageRequest
 
-__all__ = ["generate"]
+__all__ = ["PROVIDERS", "generate"]
 
 # The codecs are one public module a provider; the registry itself would load the HTTP client.
-_PROVIDERS = ", ".join(module.name for module in pkgutil.iter_modules(wire.__path__) if module.name[0] != "_")
+PROVIDERS = ", ".join(module.name for module in pkgutil.iter_modules(wire.__path__) if module.name[0] != "_")
+"""The names of all providers, as help texts list them."""
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; - reads it from stdin.")],
     *,
-    provider: Annotated[str, typer.Option(metavar="NAME", help=f"Who draws: {_PROVIDERS}.")],
+    provider: Annotated[str, typer.Option(metavar="NAME", help=f"Who draws: {PROVIDERS}.")],
     output: Annotated[
         str,
         typer.Option(

@@ -40,7 +40,10 @@ async def _python(code: str, *words: str, folder: Path) -> Ended:
 async def test_help_and_version_load_no_http_client(tmp_path: Path) -> None:
     """What answers without work starts without what work needs."""
     probe = _PROBE.format(heavy=("aiohttp", "PIL"))
-    questions = ("--help", "--version", "generate --help", "sandbox --help", "sandbox env --help")
+    questions = (
+        *("--help", "--version", "generate --help", "batch --help", "sandbox --help", "sandbox env --help"),
+        *("jobs --help", "jobs list --help", "jobs wait --help"),
+    )
     answers = await asyncio.gather(*(_python(probe, *words.split(), folder=tmp_path) for words in questions))
     for words, ended in zip(questions, answers, strict=True):
         assert (ended.code, ended.stderr.strip()) == (0, "loaded:"), words
@@ -94,6 +97,9 @@ async def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:
         ["generate", "--help"],
         ["demo", "-h"],
         ["avatar", "--help"],
+        ["batch", "--help"],
+        ["jobs", "--help"],
+        ["jobs", "resolve", "--help"],
         ["sandbox", "--help"],
         ["sandbox", "env", "--help"],
         [],

@@ -1,0 +1,194 @@
+"""The folder of a batch: pictures, a manifest and a page for people, and `.mirage` for the next run.
+
+What is under `.mirage` is what makes a second run buy nothing twice: `journal` knows what was paid for, and
+`batch.json` which batch this is. Whoever removes it gets a new batch, so that is refused while the manifest is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mirage_async.cli._batch.page import MARK
+from mirage_async.cli._exits import CommandError, ExitCode
+from mirage_async.cli._writable import check_writable
+from mirage_async.journal import journal_entries
+from mirage_async.journal._seats import Seat, databases
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+    from pathlib import Path
+
+    from mirage_async.cli._batch.items import Purchase
+    from mirage_async.journal import Entry
+
+__all__ = ["Batch", "BatchFolder", "held_folder", "write_whole"]
+
+_VERSION = 1
+_HEAD = 4096  # characters in which a page of ours shows its mark
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """What `batch.json` says.
+
+    Attributes:
+        version: of this format.
+        id: a random text that makes the keys of this batch its own.
+        sandbox: whether the pictures are a sandbox's.
+        lines: by key, the number of the line a purchase was first seen in; the names of its files begin with it.
+    """
+
+    version: int = _VERSION
+    id: str = msgspec.field(default_factory=lambda: secrets.token_hex(16))
+    sandbox: bool = False
+    lines: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+
+
+class BatchFolder:
+    """The files of a batch, held so that no other command works on them.
+
+    Args:
+        path: the folder.
+        batch: what its `batch.json` says.
+    """
+
+    def __init__(self, path: Path, batch: Batch) -> None:
+        self.path = path
+        self.batch = batch
+
+    @property
+    def journal(self) -> Path:
+        """Where the journal is."""
+        return _state(self.path) / "journal"
+
+    @property
+    def manifest(self) -> Path:
+        """Where the manifest is."""
+        return self.path / "results.jsonl"
+
+    @property
+    def page(self) -> Path:
+        """Where the page is."""
+        return self.path / "index.html"
+
+    def stem(self, key: str) -> str:
+        """Return the name, without suffix, of the first picture of a purchase: the same whenever it is saved."""
+        return f"{self.batch.lines[key]:04d}-{key[:8]}"
+
+    def remember(self, keys: Iterable[tuple[str, Purchase]]) -> None:
+        """Note in which line each purchase was first seen.
+
+        Raises:
+            CommandError: the file cannot be written.
+        """
+        for key, purchase in keys:
+            self.batch.lines.setdefault(key, purchase.number)
+        write_whole(_state(self.path) / "batch.json", msgspec.json.encode(self.batch))
+
+    def forget_journal(self) -> None:
+        """Remove the journal of a sandbox that has ended."""
+        shutil.rmtree(self.journal, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """Return what the journal knows; raises `JournalError` where it cannot be read."""
+        return journal_entries(self.journal)
+
+    def check_alone(self) -> None:
+        """Make sure that all of the journal is in our own hands, once what the dead have left is taken over.
+
+        Raises:
+            CommandError: another program works with it.
+        """
+        if len(databases(self.journal)) > 1:
+            raise CommandError(f"another program works with {str(self.journal)!r}: end it first")
+
+
+def _state(folder: Path) -> Path:
+    return folder / ".mirage"
+
+
+@contextlib.contextmanager
+def held_folder(path: Path, *, sandbox: bool) -> Generator[BatchFolder, None, None]:
+    """Make the folder where it is missing, and hold it.
+
+    Args:
+        path: the folder.
+        sandbox: whether a sandbox is to draw.
+
+    Raises:
+        CommandError: it cannot be written to, another command holds it, or what is in it does not fit.
+    """
+    check_writable(path)
+    page = path / "index.html"
+    if os.path.lexists(page) and not _is_ours(page):
+        raise CommandError(f"{str(page)!r} exists and is not from a batch: name another folder with -o")
+    state = _state(path)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seat = Seat.take(state / "batch")
+    except OSError as error:
+        raise CommandError(f"cannot hold {str(path)!r}: {error.strerror or error}") from None
+    if seat is None:
+        raise CommandError(f"another command{_process_in(state)} works on {str(path)!r}: let it end, or end it")
+    try:
+        yield BatchFolder(path, _batch_in(path, sandbox=sandbox))
+    finally:
+        seat.release()
+
+
+def _process_in(state: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return f" (process {int((state / 'batch.lock').read_text('ascii'))})"
+    return ""
+
+
+def _batch_in(folder: Path, *, sandbox: bool) -> Batch:
+    file = _state(folder) / "batch.json"
+    try:
+        batch = msgspec.json.decode(file.read_bytes(), type=Batch)
+    except FileNotFoundError:
+        if (folder / "results.jsonl").exists():
+            raise CommandError(
+                f"{str(folder)!r} holds the results of a batch whose {str(file)!r} is gone, so nobody knows what was "
+                "bought: name another folder with -o"
+            ) from None
+        return Batch(sandbox=sandbox)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise CommandError(f"cannot read {str(file)!r}: {error}") from None
+    if batch.version > _VERSION:
+        raise CommandError(f"{str(file)!r} was written by a newer version of this command (format {batch.version})")
+    if batch.sandbox is not sandbox:
+        whose = "a sandbox's pictures" if batch.sandbox else "pictures that no sandbox has drawn"
+        raise CommandError(f"{str(folder)!r} holds {whose}: name another folder with -o")
+    return batch
+
+
+def _is_ours(page: Path) -> bool:
+    try:
+        with page.open(encoding="utf-8", errors="replace") as file:
+            return MARK in file.read(_HEAD)
+    except OSError:
+        return False
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put a file in its place in one step, on the disk before the old one is gone.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        message = f"cannot write {str(path)!r}: {error.strerror or error}"
+        raise CommandError(message, code=ExitCode.FAILURE) from None

@@ -1,0 +1,176 @@
+"""The input of a batch: one request a line, in three formats, each line checked by itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import msgspec
+
+from mirage_async.cli._arguments import value_of
+from mirage_async.cli._exits import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Fields", "Format", "Line", "Problem", "read_lines"]
+
+Format: TypeAlias = Literal["jsonl", "csv", "txt"]
+
+_SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "txt"}
+_OPTION = "options."  # what the name of a column begins with that holds one of the provider's own parameters
+_STDIN = "-"
+
+
+class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a line may say; the names are those of `ImageRequest`, and so is what they mean."""
+
+    prompt: str
+    provider: str | None = None
+    aspect_ratio: str | None = None
+    size: str | None = None
+    n: int | None = None
+    seed: int | None = None
+    model: str | None = None
+    references: list[str] | str = ()  # type: ignore[assignment]  # an empty list would have to be made each time
+    options: dict[str, Any] | None = None
+    max_wait: float | None = None
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One request as it was written.
+
+    Attributes:
+        number: of the line it begins in, from 1.
+        fields: what it says.
+    """
+
+    number: int
+    fields: Fields
+
+
+class Problem(msgspec.Struct, frozen=True, order=True):
+    """What is wrong with a line."""
+
+    number: int
+    reason: str
+
+
+def read_lines(source: str, wished: str | None) -> tuple[list[Line], list[Problem]]:
+    """Return the requests of a file, and what is wrong with the lines that are none.
+
+    Args:
+        source: the path of a file, or "-" for stdin.
+        wished: one of `Format`, or None to go by the file's name; stdin is JSON lines where it begins with a brace, and
+            text where it does not.
+
+    Raises:
+        CommandError: it cannot be read, or nobody can say in which format it is.
+    """
+    text = _text_of(source)
+    form = _format_of(source, wished, text)
+    rows = {"jsonl": _from_jsonl, "csv": _from_csv, "txt": _from_txt}[form](text)
+    lines: list[Line] = []
+    problems: list[Problem] = []
+    for row in rows:
+        (problems if isinstance(row, Problem) else lines).append(row)  # type: ignore[arg-type]
+    return lines, problems
+
+
+def _text_of(source: str) -> str:
+    where = "stdin" if source == _STDIN else repr(source)
+    try:
+        data = sys.stdin.buffer.read() if source == _STDIN else Path(source).read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise CommandError(f"cannot read {where}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{where} must be UTF-8 text: {error}") from None
+
+
+def _format_of(source: str, wished: str | None, text: str) -> Format:
+    allowed: Sequence[Format] = get_args(Format)
+    for form in allowed:
+        if form == wished:
+            return form
+    if wished is not None:
+        raise CommandError(f"--format must be one of {', '.join(allowed)}; got {wished!r}")
+    if source == _STDIN:
+        return "jsonl" if text.lstrip().startswith("{") else "txt"
+    found = _SUFFIXES.get(Path(source).suffix.lower())
+    if found is None:
+        raise CommandError(
+            f"the name {source!r} does not tell the format: add --format {' or --format '.join(allowed)}"
+        )
+    return found
+
+
+def _from_txt(text: str) -> Iterator[Line | Problem]:
+    for number, line in enumerate(io.StringIO(text), 1):
+        prompt = line.strip()
+        if prompt and not prompt.startswith("#"):
+            yield Line(number, Fields(prompt=prompt))
+
+
+def _from_jsonl(text: str) -> Iterator[Line | Problem]:
+    decoder = msgspec.json.Decoder(Fields)
+    for number, line in enumerate(io.StringIO(text), 1):
+        if not line.strip():
+            continue
+        try:
+            yield Line(number, decoder.decode(line))
+        except msgspec.MsgspecError as error:
+            yield Problem(number, _reason(error))
+
+
+def _from_csv(text: str) -> Iterator[Line | Problem]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    begins = 1
+    try:
+        unknown = sorted(name for name in reader.fieldnames or () if not _is_column(name))
+        if unknown:
+            names = ", ".join(Fields.__struct_fields__)
+            yield Problem(1, f"unknown columns {', '.join(map(repr, unknown))}; known are {names}, {_OPTION}NAME")
+            return
+        begins = reader.line_num + 1
+        for row in reader:
+            yield _from_row(begins, row)
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        yield Problem(begins, f"no CSV: {error}")
+
+
+def _is_column(name: str) -> bool:
+    return name in Fields.__struct_fields__ or (name.startswith(_OPTION) and name != _OPTION)
+
+
+def _from_row(number: int, row: dict[Any, Any]) -> Line | Problem:
+    """Return the request of a row; an empty cell says nothing."""
+    if None in row:
+        return Problem(number, "more cells than the header has names")
+    fields: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for name, cell in row.items():
+        if not cell:
+            continue
+        if name.startswith(_OPTION):
+            options[name.removeprefix(_OPTION)] = value_of(cell)
+        else:
+            fields[name] = cell
+    try:
+        for name, opening in (("options", "{"), ("references", "[")):
+            if fields.get(name, "").startswith(opening):
+                fields[name] = msgspec.json.decode(fields[name])
+        if options:
+            fields["options"] = {**fields.get("options", {}), **options}
+        return Line(number, msgspec.convert(fields, Fields, strict=False))
+    except (msgspec.MsgspecError, TypeError) as error:
+        return Problem(number, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong, in the words of whoever reads a file and not of whoever decodes it."""
+    return str(error).replace("Object ", "the request ").replace("`", "'").replace("$.", "").replace(" | null", "")

@@ -1,0 +1,147 @@
+"""Showing how a batch goes: a bar on a terminal, a line for each purchase elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mirage_async.cli._lines import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from rich.console import ConsoleOptions, RenderResult
+
+    from mirage_async.cli._batch.record import Record
+
+__all__ = ["Tally", "displayed"]
+
+_FRAMES_PER_SECOND = 8
+_MINUTE, _HOUR = 60, 3600  # seconds
+_SLOWEST = 10  # a minute; from there on a fraction says nothing
+
+
+class Tally:
+    """How far a batch is.
+
+    Args:
+        total: purchases in all.
+        over: how many of them needed nothing from this run.
+        flying: returns how many are under way.
+
+    Attributes:
+        states: how many of this run ended in each state of the manifest.
+        pictures: saved by this run.
+        credits: what this run is known to have spent; None where nothing is.
+        stopping: whether nothing more is bought.
+    """
+
+    def __init__(self, total: int, over: int, flying: Callable[[], int] = lambda: 0) -> None:
+        self.total = total
+        self.over = over
+        self.flying = flying
+        self.states: Counter[str] = Counter()
+        self.pictures = 0
+        self.credits: float | None = None
+        self.stopping = False
+        self.began = time.monotonic()
+
+    def count(self, record: Record) -> None:
+        """Count a purchase that has ended."""
+        self.states[record.state] += 1
+        self.pictures += len(record.files)
+        if record.credits is not None:
+            self.credits = (self.credits or 0.0) + record.credits
+
+    @property
+    def ended(self) -> int:
+        """How many are over, those of earlier runs included."""
+        return self.over + self.states.total()
+
+    def words(self) -> list[str]:
+        """Say what is under way, what went wrong, how fast it goes, how long it will take and what it has cost."""
+        flying, states = self.flying(), self.states
+        words = [f"{flying} in flight"] if flying else []
+        words += [f"{states[name]} {name}" for name in sorted(states) if name not in {"done", "unbought"}]
+        elapsed = time.monotonic() - self.began
+        rate = states.total() / elapsed if elapsed > 0 else 0.0
+        if rate and self.ended < self.total:
+            words.append(_rate(rate * _MINUTE))
+            words.append("stopping" if self.stopping else f"{_duration((self.total - self.ended) / rate)} left")
+        elif self.stopping and self.ended < self.total:
+            words.append("stopping")
+        words.append(f"{self.pictures} picture{'' if self.pictures == 1 else 's'}")
+        if self.credits is not None:
+            words.append(f"{self.credits:g} credits")
+        return words
+
+
+def _rate(per_minute: float) -> str:
+    if per_minute < 1:
+        return f"{per_minute * _MINUTE:.1f} an hour"
+    return f"{per_minute:.0f} a minute" if per_minute >= _SLOWEST else f"{per_minute:.1f} a minute"
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds + 0.5)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}:{whole % _MINUTE:02d}"
+    return f"{whole // _HOUR}:{whole % _HOUR // _MINUTE:02d} h"
+
+
+class _Frame:
+    """The tally as it looks right now: two lines."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        tally = self._tally
+        share = tally.ended / tally.total if tally.total else 1.0
+        bad = tally.states.total() > tally.states["done"] + tally.states["unbought"]
+        table = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(ratio=1)
+        table.add_column(no_wrap=True, width=4, justify="right")
+        bar = ProgressBar(
+            total=max(tally.total, 1),
+            completed=tally.ended,
+            complete_style="yellow" if bad else "cyan",
+            finished_style="yellow" if bad else "green",
+            style="bright_black",
+        )
+        table.add_row(Text(f"{tally.ended} of {tally.total}", "bold"), bar, Text(f"{share:.0%}", "dim"))
+        yield Group(table, Text(" · ".join(tally.words()), "dim", no_wrap=True, overflow="ellipsis"))
+
+
+@contextmanager
+def displayed(tally: Tally, *, quiet: bool) -> Generator[Callable[[Record], None]]:
+    """Show a tally until the block ends, and yield what is to be called with each purchase that ends.
+
+    A bar is for a terminal that can redraw; with logging on it would only be torn apart.
+    """
+    console = Console(stderr=True, highlight=False)
+    animated = sys.stderr.isatty() and console.is_interactive and not console.is_dumb_terminal
+    if quiet:
+        yield lambda _: None
+    elif animated and not logging.getLogger("mirage_async").isEnabledFor(logging.INFO):
+        with Live(_Frame(tally), console=console, refresh_per_second=_FRAMES_PER_SECOND, redirect_stdout=False):
+            yield lambda _: None
+    else:
+        yield lambda record: _write_line(tally, record)
+
+
+def _write_line(tally: Tally, record: Record) -> None:
+    if record.state != "unbought":
+        counted = f"{tally.ended}/{tally.total}"
+        sys.stderr.write(f"{counted:>9}  {record.provider:<8} {record.state:<9}  {one_line(record.prompt)}\n")

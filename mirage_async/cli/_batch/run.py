@@ -1,0 +1,160 @@
+"""One run of a batch, from the lines to the page: what is owed is collected, the rest is bought, all of it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+from typing import TYPE_CHECKING
+
+from mirage_async.cli._batch.folder import BatchFolder, held_folder, write_whole
+from mirage_async.cli._batch.interruption import Interruption, minding_signals
+from mirage_async.cli._batch.items import items_of, purchases_of
+from mirage_async.cli._batch.manifest import Manifest
+from mirage_async.cli._batch.page import render
+from mirage_async.cli._batch.plan import plan_for
+from mirage_async.cli._batch.progress import Tally, displayed
+from mirage_async.cli._batch.report import ending, tell_before, tell_uncertain
+from mirage_async.cli._batch.till import budget_for
+from mirage_async.cli._batch.worker import Worker
+from mirage_async.cli._exits import CommandError, ExitCode
+from mirage_async.cli._hubs import ends_with_us, hub_on
+from mirage_async.cli._lines import tell
+from mirage_async.clients import Providers
+from mirage_async.hub import Mirage
+from mirage_async.journal import EntryState, Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mirage_async.cli._batch.items import Purchase
+    from mirage_async.cli._batch.order import BatchOrder
+    from mirage_async.cli._batch.plan import Plan
+    from mirage_async.cli._batch.record import Record
+
+__all__ = ["fulfil"]
+
+_MOST_PROBLEMS = 20  # lines told of
+
+
+async def fulfil(order: BatchOrder) -> ExitCode:
+    """Do what is left of a batch.
+
+    Returns:
+        `DONE` where every picture is in the folder; `PARTIAL` where some are missing; where all are, the code they have
+        in common. `INTERRUPTED` where it was told to stop before the end.
+
+    Raises:
+        CommandError: a line is wrong, the folder does not serve, or a provider has no key; nothing was bought.
+        MirageError: the journal cannot be read or written; nothing was bought.
+    """
+    purchases = await _checked(order)
+    sandbox = order.sandbox or bool(os.environ.get("MIRAGE_SANDBOX_URL"))
+    with held_folder(order.folder, sandbox=sandbox) as folder:
+        return await _Run(order, folder).go(purchases)
+
+
+async def _checked(order: BatchOrder) -> Sequence[Purchase]:
+    """Return the purchases the lines take, or tell of all that is wrong with them."""
+    items, unreadable = items_of(order.lines, order.base, order.defaults)
+    keys = dict.fromkeys(Providers.classes(), "sandbox") if order.sandbox else None
+    async with Mirage(keys) as hub:
+        purchases, refused = await purchases_of(hub, items)
+    problems = sorted([*order.problems, *unreadable, *refused])
+    for problem in problems[:_MOST_PROBLEMS]:
+        tell(f"line {problem.number}: {problem.reason}")
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS
+        and_more = f", the first {_MOST_PROBLEMS} of which are told above" if more > 0 else ""
+        lines = "1 line" if len(problems) == 1 else f"{len(problems)} lines"
+        raise CommandError(f"{lines} of {order.source!r} cannot be bought{and_more}: nothing was sent")
+    if not purchases:
+        raise CommandError(f"{order.source!r} asks for nothing")
+    return purchases
+
+
+class _Run:
+    def __init__(self, order: BatchOrder, folder: BatchFolder) -> None:
+        self._order = order
+        self._folder = folder
+        self._fleeting = ends_with_us(sandbox=order.sandbox)
+        if self._fleeting:
+            folder.forget_journal()
+        self._manifest = Manifest(folder.manifest)
+
+    async def go(self, purchases: Sequence[Purchase]) -> ExitCode:
+        order = self._order
+        # What is over is never forgotten: a key that is on record is what keeps its purchase from being made again.
+        journal = Journal(self._folder.journal, retention=math.inf)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(journal.aclose)
+            hub = await stack.enter_async_context(hub_on(sandbox=order.sandbox, journal=journal))
+            await stack.enter_async_context(hub)
+            recovered = await hub.recover()
+            self._folder.check_alone()
+            plan = self._plan(purchases)
+            tally = Tally(len(plan.tasks), len(plan.over))
+            worker = Worker(order, hub=hub, journal=journal, folder=self._folder, manifest=self._manifest, tally=tally)
+            interruption = Interruption(worker.stop_for_good, self._leave)
+            try:
+                with minding_signals(interruption):
+                    await self._work(worker, plan, tally)
+                    await asyncio.sleep(0)  # a signal of this moment is heard here, and not while all is closed
+            except asyncio.CancelledError:
+                if not interruption.leaving:
+                    raise
+                interruption.task.uncancel()
+            del recovered  # until now they were held, so that whoever asks with their keys gets these very jobs
+            worker.finish_printing()
+        return self._end(plan, tally, worker, interruption)
+
+    def _plan(self, purchases: Sequence[Purchase]) -> Plan:
+        order, folder = self._order, self._folder
+        plan = plan_for(
+            purchases,
+            folder.batch.id,
+            folder.entries(),
+            self._manifest.records,
+            folder.path,
+            retry_failed=order.retry_failed,
+            resumable=not self._fleeting,
+        )
+        folder.remember((task.key, task.purchase) for task in plan.tasks)
+        self._manifest.begin()
+        if not order.quiet:
+            tell_before(plan, folder)
+        return plan
+
+    async def _work(self, worker: Worker, plan: Plan, tally: Tally) -> None:
+        if not plan.owed and not plan.fresh:
+            return
+        order = self._order
+        budget = None if order.bound is None else budget_for(order.bound, order.price, self._folder.entries())
+        with displayed(tally, quiet=order.quiet) as show:
+            worker.show = show
+            async with asyncio.TaskGroup() as group:
+                group.create_task(worker.collect(plan.owed))
+                group.create_task(worker.buy(plan.fresh, budget))
+
+    def _leave(self) -> None:
+        tell(f"to go on with the batch, and buy nothing twice: {self._order.again}")
+
+    def _end(self, plan: Plan, tally: Tally, worker: Worker, interruption: Interruption) -> ExitCode:
+        records = self._records(plan, worker)
+        listed = self._manifest.finish(records)
+        write_whole(self._folder.page, render(listed).encode())
+        if not self._fleeting:
+            tell_uncertain(records, self._folder)
+        code = ending(records, self._folder, tally, worker, quiet=self._order.quiet)
+        missing = any(record.state == "unbought" for record in records)
+        if missing and worker.reason is not None and not (interruption.leaving or worker.over_budget):
+            self._leave()
+        return ExitCode.INTERRUPTED if interruption.leaving or (interruption.stopping and missing) else code
+
+    def _records(self, plan: Plan, worker: Worker) -> list[Record]:
+        """Return what became of all purchases; of those that were cut short the journal knows."""
+        known = {**plan.over, **{key: self._manifest.records[key] for key in worker.written}}
+        entries = {} if self._fleeting else {entry.key: entry for entry in self._folder.entries()}
+        entries = {key: entry for key, entry in entries.items() if entry.state is not EntryState.UNPAID}
+        return [known[task.key] if task.key in known else task.found(entries.get(task.key)) for task in plan.tasks]

@@ -1,0 +1,275 @@
+"""Does the work of a batch: collects what is owed, buys what is not, saves the pictures, and writes it all down."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mirage_async.cli._exits import ExitCode, code_for
+from mirage_async.cli._lines import one_line, tell
+from mirage_async.exceptions import BudgetExceededError, ClosedError, MirageError, SubmissionUncertainError
+from mirage_async.journal import EntryState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mirage_async.batch import Batch, Budget
+    from mirage_async.cli._batch.folder import BatchFolder
+    from mirage_async.cli._batch.manifest import Manifest
+    from mirage_async.cli._batch.order import BatchOrder
+    from mirage_async.cli._batch.plan import Task
+    from mirage_async.cli._batch.progress import Tally
+    from mirage_async.cli._batch.record import Record
+    from mirage_async.hub import Mirage
+    from mirage_async.jobs import Job
+    from mirage_async.journal import Journal
+    from mirage_async.models import Generation, Outcome
+
+__all__ = ["INTERRUPTED", "Worker"]
+
+INTERRUPTED = "interrupted"
+"""Why the buying stopped where a person said so."""
+
+_NOBODY_READS = "nobody reads stdout any more"
+_MORE_BUDGET = "with a higher --budget, or with --price where Budget(price=...) is asked for, the same command goes on"
+_MOST_PROBLEMS = 20  # purchases told of, one by one
+
+
+class Worker:
+    """Works off the tasks of a batch.
+
+    Args:
+        order: what was asked for.
+        hub: buys.
+        journal: of the hub.
+        folder: takes the pictures.
+        manifest: takes the records.
+        tally: counts them.
+
+    Attributes:
+        show: is called with each record.
+        reason: why the buying stopped before the end, or None.
+        over_budget: whether that was because the budget is used up.
+        codes: the exit codes of what went wrong.
+        written: keys of the records it has written.
+    """
+
+    def __init__(
+        self,
+        order: BatchOrder,
+        *,
+        hub: Mirage,
+        journal: Journal,
+        folder: BatchFolder,
+        manifest: Manifest,
+        tally: Tally,
+    ) -> None:
+        self._order = order
+        self._hub = hub
+        self._journal = journal
+        self._folder = folder
+        self._manifest = manifest
+        self._tally = tally
+        self._batch: Batch | None = None
+        self._places = asyncio.Semaphore(order.limit)  # for pictures that are being saved, and jobs that are owed
+        self._busy = 0
+        self._told = 0
+        self._doubtful: set[str] = set()  # since an earlier run, which has told of them
+        self._held_back: list[str] | None = [] if _shares_a_terminal(order) else None
+        self.show: Callable[[Record], None] = lambda _: None
+        self.reason: str | None = None
+        self.over_budget = False
+        self.codes: set[ExitCode] = set()
+        self.written: set[str] = set()
+        tally.flying = self._flying
+
+    def _flying(self) -> int:
+        return self._busy + (0 if self._batch is None else self._batch.statistics().in_flight)
+
+    # --- stopping ---
+
+    def stop_for_good(self) -> None:
+        """Buy nothing more, because a person says so."""
+        self._stop(INTERRUPTED)
+        tell(f"nothing more is bought; {self._flying()} in flight are finished first (Ctrl-C again ends at once)")
+
+    def _stop(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self._tally.stopping = True
+        if self._batch is not None:
+            self._batch.stop()
+
+    # --- collecting ---
+
+    async def collect(self, tasks: Sequence[Task]) -> None:
+        """Get what was bought before."""
+        async with asyncio.TaskGroup() as group:
+            for task in tasks:
+                await self._places.acquire()
+                group.create_task(self._occupying(self._collect(task)))
+
+    async def _collect(self, task: Task) -> None:
+        try:
+            job = await self._hub.submit(self._request(task))  # which buys nothing: the journal knows the key
+            generation = await _ended(job)
+        except MirageError as error:
+            if isinstance(error, SubmissionUncertainError):
+                self._doubtful.add(task.key)
+            await self._record_failure(task, error)
+        else:
+            if await self._save(task, generation):
+                await job  # only now does it count as handed over
+
+    # --- buying ---
+
+    async def buy(self, tasks: Sequence[Task], budget: Budget | None) -> None:
+        """Buy, as far as the budget goes."""
+        if self.reason is not None:
+            return
+        requests = map(self._request, tasks)
+        self._batch = self._hub.batch(requests, limit=self._order.limit, budget=budget)
+        async with self._batch, asyncio.TaskGroup() as group:
+            async for outcome in self._batch:
+                await self._places.acquire()
+                group.create_task(self._occupying(self._take(tasks[outcome.index], outcome)))
+
+    async def _take(self, task: Task, outcome: Outcome) -> None:
+        if outcome.generation is not None:
+            await self._save(task, outcome.generation)
+        elif isinstance(outcome.error, BudgetExceededError):
+            self.over_budget = True
+            self._stop(f"{outcome.error}; {_MORE_BUDGET}")
+        elif outcome.error is not None:
+            await self._record_failure(task, outcome.error)
+
+    def _request(self, task: Task) -> Any:
+        return msgspec.structs.replace(task.purchase.request, key=task.key)
+
+    async def _occupying(self, work: Any) -> None:
+        self._busy += 1
+        try:
+            await work
+        finally:
+            self._busy -= 1
+            self._places.release()
+
+    # --- keeping ---
+
+    async def _save(self, task: Task, generation: Generation) -> bool:
+        """Save the pictures of a purchase and write down where they are; False where that is not possible."""
+        began = time.monotonic()
+        names: list[str] = []
+        error: str | None = None
+        stem = self._folder.stem(task.key)
+        try:
+            for number, image in enumerate(generation.images, 1):
+                name = stem if number == 1 else f"{stem}-{number}"
+                path = await image.save(self._folder.path / name, overwrite=True)
+                names.append(path.name)
+        except OSError as raised:
+            error = f"the picture cannot be saved: {raised.strerror or raised}"
+            self._stop(error)  # what is bought from now on could not be saved either
+        except MirageError as raised:
+            error = str(raised)
+        if error is not None:
+            self.codes.add(ExitCode.FAILURE)
+        timings = generation.timings
+        spent = sum(filter(None, (timings.detected, timings.downloaded, time.monotonic() - began)))
+        self._write(
+            task.record(
+                state="done" if error is None else "unsaved",
+                model=generation.model,
+                files=tuple(names),
+                width=generation.images[0].width if names else None,
+                height=generation.images[0].height if names else None,
+                credits=generation.credits,
+                job_id=generation.job_id,
+                seconds=round(spent, 3),
+                error=error,
+                billed="yes",
+            )
+        )
+        return error is None
+
+    async def _record_failure(self, task: Task, error: MirageError) -> None:
+        """Write down why there are no pictures; what that means for the money the journal knows."""
+        try:
+            entry = await self._journal.entry(task.key)
+        except MirageError:
+            found = task.record(state="refused" if error.billed == "no" else "uncertain", billed=error.billed)
+        else:
+            unpaid = entry is None or entry.state is EntryState.UNPAID
+            if unpaid and isinstance(error, ClosedError):
+                return  # its turn did not come
+            found = task.record(state="refused") if entry is None else task.found(entry)
+        self.codes.add(code_for(error))
+        billed = error.billed if found.state == "failed" else found.billed
+        self._write(msgspec.structs.replace(found, error=one_line(str(error)), billed=billed))
+
+    def _write(self, record: Record) -> None:
+        try:
+            self.written.add(record.key)
+            self._manifest.add(record)
+        except OSError as error:
+            self._stop(f"the manifest cannot be written: {error.strerror or error}")
+        self._tally.count(record)
+        self.show(record)
+        self._tell_problem(record)
+        self._print(record)
+
+    def _tell_problem(self, record: Record) -> None:
+        if record.state == "done" or record.key in self._doubtful:
+            return
+        self._told += 1
+        if self._told <= _MOST_PROBLEMS:
+            part = f", part {record.part} of {record.parts}" if record.parts > 1 else ""
+            tell(f"line {record.line}{part}: {record.state}: {record.error or 'no reason is known'}")
+        elif self._told == _MOST_PROBLEMS + 1:
+            tell(f"further problems are in {str(self._folder.manifest)!r}")
+
+    # --- stdout ---
+
+    def _print(self, record: Record) -> None:
+        """Print what was saved, at once or, where it would tear the bar on the same terminal, at the end."""
+        if self._order.as_json:
+            self._print_text(msgspec.json.encode(record).decode())
+        elif record.state == "done":
+            for name in record.files:
+                self._print_text(str(self._folder.path / name))
+
+    def _print_text(self, text: str) -> None:
+        if self._held_back is not None:
+            self._held_back.append(text)
+            return
+        try:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+        except OSError:
+            self._held_back = []  # and never printed
+            self._stop(_NOBODY_READS)
+
+    def finish_printing(self) -> None:
+        """Print what was held back."""
+        held, self._held_back = self._held_back, None
+        if self.reason != _NOBODY_READS:
+            for text in held or ():
+                self._print_text(text)
+
+
+async def _ended(job: Job[Generation]) -> Generation:
+    """Wait until a job is done and return its result without taking it, or raise why there is none."""
+    async for _ in job.updates():
+        pass
+    generation, error = job.ending or (None, None)
+    if error is not None:
+        raise error
+    assert generation is not None  # noqa: S101 - a job that is done has one of the two; says so to the type checker
+    return generation
+
+
+def _shares_a_terminal(order: BatchOrder) -> bool:
+    return not order.quiet and sys.stdout.isatty() and sys.stderr.isatty()
