@@ -12,7 +12,6 @@ import asyncio
 import copy
 import logging
 import secrets
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
@@ -377,12 +376,8 @@ class Job(Generic[T]):
 
 
 def new_key() -> str:
-    """Return a key for a job: 32 hexadecimal digits, of which 20 are random.
-
-    The first twelve are milliseconds since the epoch. So keys made at about the same time are neighbours in a sorted
-    index, and what is written at about the same time is written in one place.
-    """
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    """Return a key for a job: 32 random hexadecimal digits."""
+    return secrets.token_hex(16)
 
 
 def checked_wait(seconds: float) -> float:
