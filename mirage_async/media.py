@@ -45,6 +45,7 @@ __all__ = [
     "Base64Decoder",
     "Facts",
     "Picture",
+    "appraise",
     "data_url",
     "decode_base64",
     "describe",
@@ -74,6 +75,7 @@ _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _GIF_STARTS = (b"GIF87a", b"GIF89a")
+_USUAL_STARTS = (_JPEG_START, _PNG_START, *_GIF_STARTS)  # of the formats that one look at the first bytes tells
 _GIF_END = b"\x00;"  # the trailer, after the terminator of the last block: one byte alone is too easily met by chance
 _PADDING = b"\x00 \r\n"  # what sloppy servers and tools leave behind a finished JPEG, PNG or GIF
 _LONGEST_PADDING = 1 << 14  # bytes
@@ -138,14 +140,18 @@ def inspect(data: bytes) -> Facts | None:
     """
     for mime_type, begins, size in _FORMATS:
         if begins(data):
-            width, height = size(data) or (None, None)
-            return Facts(mime_type, width or None, height or None)
+            return _facts(mime_type, size(data))
     return None
+
+
+def _facts(mime_type: str, size: _Size | None) -> Facts:
+    width, height = size or (None, None)
+    return Facts(mime_type, width or None, height or None)
 
 
 def is_known(data: bytes) -> bool:
     """Whether the bytes begin like a picture known here."""
-    return any(begins(data) for _, begins, _ in _FORMATS)
+    return data.startswith(_USUAL_STARTS) or any(begins(data) for _, begins, _ in _FORMATS)
 
 
 def incomplete(head: bytes, tail: bytes, length: int, *, facts: Facts | None = None) -> str | None:
@@ -163,8 +169,21 @@ def incomplete(head: bytes, tail: bytes, length: int, *, facts: Facts | None = N
     facts = facts or inspect(head)
     if facts is None:
         return f"not a picture but {_guess(head)}"
-    reason = _ENDINGS[facts.mime_type](head, tail[-_LONGEST_PADDING:], length)
-    return f"{facts.mime_type} of {length} bytes {reason}" if reason else None
+    return _flaw(facts.mime_type, _ENDINGS[facts.mime_type](head, tail[-_LONGEST_PADDING:], length), length)
+
+
+def appraise(data: bytes) -> tuple[Facts | None, str | None]:
+    """Return what `inspect` and `incomplete` say of all the bytes of a picture, looking through them once."""
+    if not data.startswith(_JPEG_START):
+        facts = inspect(data)
+        return facts, incomplete(data, data, len(data), facts=facts)
+    size, end, scan = _jpeg_header(data)
+    reason = _jpeg_reason(end, data[-_LONGEST_PADDING:], len(data), has_data=scan)
+    return _facts("image/jpeg", size), _flaw("image/jpeg", reason, len(data))
+
+
+def _flaw(mime_type: str, reason: str | None, length: int) -> str | None:
+    return f"{mime_type} of {length} bytes {reason}" if reason else None
 
 
 def data_url(data: bytes, mime_type: str | None = None) -> str:
@@ -350,12 +369,12 @@ def _gif_size(data: bytes) -> _Size | None:
 def _jpeg_header(data: bytes) -> tuple[_Size | None, int, bool]:
     """Walk the segments before the first scan; return the size, where the last one ends, and whether a scan begins.
 
-    One loop for both who want to know, and no generator: every picture passes here twice.
+    One loop for both who want to know, and no generator: every picture passes here.
     """
     size: _Size | None = None
-    position, end = 2, 2
+    position, end, length = 2, 2, len(data)
     for _ in range(_MOST_STEPS):
-        if position + 4 > len(data) or data[position] != 0xFF:  # noqa: PLR2004 - every marker begins with FF
+        if position + 4 > length or data[position] != 0xFF:  # noqa: PLR2004 - every marker begins with FF
             break
         marker = data[position + 1]
         if marker == 0xFF or marker in _BARE:  # noqa: PLR2004 - a fill byte
@@ -403,11 +422,15 @@ _FORMATS: Final[tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], _Siz
 
 
 def _jpeg_ending(head: bytes, tail: bytes, length: int) -> str | None:
-    # A thumbnail inside a segment has an end marker of its own: the walk tells a cut behind it from the real end.
     _, end, scan = _jpeg_header(head)
+    return _jpeg_reason(end, tail, length, has_data=scan or len(head) < length)
+
+
+def _jpeg_reason(end: int, tail: bytes, length: int, *, has_data: bool) -> str | None:
+    # A thumbnail inside a segment has an end marker of its own: the walk tells a cut behind it from the real end.
     if end >= length:
         return "is cut inside its header"
-    if not scan and len(head) == length:
+    if not has_data:
         return "has no picture data"
     return None if tail.rstrip(_PADDING).endswith(_JPEG_END) else "has no end marker"
 

@@ -244,8 +244,7 @@ class GeneratedImage:
 
     def fill(self, data: bytes) -> None:
         """Take over the bytes and what their header says; called by the reader, of little use elsewhere."""
-        facts = media.inspect(data)
-        self.take(data, facts, None if facts is None else media.incomplete(data, data, len(data), facts=facts))
+        self.take(data, *media.appraise(data))
 
     def take(self, data: bytes, facts: media.Facts | None, flaw: str | None) -> None:
         """Take over bytes somebody has looked at already; where they are of a type unknown here, nothing is flawed."""

@@ -142,7 +142,7 @@ class DurationModel:
         self._scale /= _FADING
         first = min(bisect_right(EDGES, seen) - 1, BUCKETS - 1)
         last = max(first, min(bisect_left(EDGES, now) - 1, BUCKETS - 1))
-        if first == 0 < last and self.evidence < float(__import__("os").environ.get("NW", "10")):
+        if first == 0 < last and self.evidence < _NEW:
             # Nothing is known but a bound. Where it lies below that is reckoned anew with every fit: the first of a
             # row of such jobs must not go on saying what was believed before the others came.
             self._at_first[last] += self._scale

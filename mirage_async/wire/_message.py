@@ -112,10 +112,7 @@ class Piece(_Unshown, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Look at the bytes, once for all who want to know."""
-        facts = flaw = None
-        if self.data is not None:
-            facts = media.inspect(self.data)
-            flaw = media.incomplete(self.data, self.data, len(self.data), facts=facts)
+        facts, flaw = (None, None) if self.data is None else media.appraise(self.data)
         msgspec.structs.force_setattr(self, "facts", facts)
         msgspec.structs.force_setattr(self, "flaw", flaw)
 
