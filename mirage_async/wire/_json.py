@@ -7,7 +7,7 @@ from the answer into bytes, and one odd field never costs the others.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -16,13 +16,14 @@ from mirage_async.exceptions import ResponseError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["Fields", "decode", "each", "encode", "field", "inner", "opened", "plain"]
+__all__ = ["Fields", "decode", "each", "encode", "field", "glimpse", "inner", "opened", "plain"]
 
 T = TypeVar("T")
 
 Fields: TypeAlias = dict[str, msgspec.Raw]
 
 _NULL = msgspec.Raw(b"null")
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _PLAIN_LIMIT = 1 << 18  # bytes of one field; what is longer is picture data under a name we do not know
 
 
@@ -32,13 +33,26 @@ def decode(body: bytes | msgspec.Raw, type_: type[T], *, provider: str | None = 
     Raises:
         ResponseError: it is not JSON, or JSON of another shape. The message says so and repeats nothing of it.
     """
+    wanted: Any = type_  # what a cache takes is more than what a type checker knows to be hashable
     try:
-        return cast("T", _decoder(cast("Any", type_)).decode(body))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        decoded: T = _decoder(wanted).decode(body)
+    except _UNREADABLE:
         pass
+    else:
+        return decoded
     # Raised outside the handler: the decoder's own text can repeat the value, and it would travel along as context.
     message = "the answer is not the JSON its document describes"
     raise ResponseError(message, provider=provider)
+
+
+def glimpse(body: bytes, type_: type[T]) -> T | None:
+    """Decode what `type_` has fields for, in one go; None where the answer is not exactly so, or no JSON at all."""
+    wanted: Any = type_
+    try:
+        decoded: T = _decoder(wanted).decode(body)
+    except _UNREADABLE:
+        return None
+    return decoded
 
 
 @cache

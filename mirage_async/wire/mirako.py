@@ -26,7 +26,8 @@ from mirage_async.wire._checks import (
     web_address,
     whole_number,
 )
-from mirage_async.wire._json import Fields, decode, encode, field, inner, plain
+from mirage_async.wire._errors import raise_for_status
+from mirage_async.wire._json import Fields, decode, encode, field, glimpse, inner, plain
 from mirage_async.wire._message import PICTURE_LIMIT, Call, Piece, Reply, Report, Submitted
 from mirage_async.wire._pictures import accepted, as_base64, as_data_url, warn
 from mirage_async.wire._results import picture_bytes
@@ -107,6 +108,7 @@ _TASK_STATES = {
     "CANCELLED": JobStatus.CANCELLED,
     "TIMED_OUT": JobStatus.EXPIRED,
 }
+_GOING_ON = {word: Report(status=_TASK_STATES[word], word=word) for word in ("IN_QUEUE", "IN_PROGRESS")}
 _AVATAR_STATES = {
     "PENDING": JobStatus.QUEUED,
     "BUILDING": JobStatus.RUNNING,
@@ -136,6 +138,16 @@ class _Generate(msgspec.Struct, omit_defaults=True):
 class _Build(msgspec.Struct):
     name: str
     image: msgspec.Raw
+
+
+class _Task(msgspec.Struct):
+    status: str
+    task_id: str = ""
+
+
+class _Glimpse(msgspec.Struct):
+    data: _Task
+    success: object = None
 
 
 def credential(key: str) -> tuple[str, str]:
@@ -248,6 +260,9 @@ def read_submitted(reply: Reply) -> Submitted:
         APIError: Mirako refused.
         ResponseError: there is no usable task id.
     """
+    task, going_on = _at_a_glance(reply)
+    if going_on is not None and task:
+        return Submitted(id=checked_id(task, NAME), report=going_on)
     answer, data = _opened(reply)
     task_id = checked_id(field(data, "task_id"), NAME)
     return Submitted(id=task_id, report=_task_report(answer, data, reply))
@@ -260,6 +275,9 @@ def read_status(reply: Reply) -> Report:
         APIError: Mirako answered with an error; it says nothing about the task itself.
         ResponseError: there is no state in the answer.
     """
+    _, going_on = _at_a_glance(reply)
+    if going_on is not None:
+        return going_on
     report = _task_report(*_opened(reply), reply)
     if report is None:
         raise ResponseError(f"{NAME} sent no task status", provider=NAME)
@@ -406,6 +424,22 @@ def _size(facts: Facts) -> str:
 
 
 # -- answers, in parts -------------------------------------------------------------------------------------------------
+
+
+def _at_a_glance(reply: Reply) -> tuple[str, Report | None]:
+    """Return the id of a task that goes on, and its report; None for a report where a closer look is due.
+
+    Most answers are of this kind and say no more. One pass is enough for them, where the way through fields that may
+    each be anything takes several.
+
+    Raises:
+        APIError: Mirako answered with an error.
+    """
+    raise_for_status(reply, NAME)
+    answer = glimpse(reply.body, _Glimpse)
+    if answer is None or answer.success is False:
+        return "", None
+    return answer.data.task_id, _GOING_ON.get(answer.data.status)
 
 
 def _opened(reply: Reply) -> tuple[Fields, Fields]:
