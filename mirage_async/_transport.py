@@ -23,6 +23,7 @@ import platform
 import weakref
 from contextvars import ContextVar
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -54,6 +55,7 @@ READ_BUFFER = 1 << 17
 STREAMED_FROM = 1 << 16  # bytes of an answer; below, reading it whole is as quick and takes no memory to speak of
 SHORTEST_SECRET = 8  # characters; a shorter "key" is a placeholder and might be an ordinary word of an answer
 LONGEST_QUOTE = 1 << 16  # bytes; an answer longer than this is a picture, not a complaint about a key
+_NO_PICTURES: Mapping[bytes, bytes | None] = MappingProxyType({})
 _LARGE_BODY = 1 << 20  # aiohttp warns about larger `bytes` bodies; a payload object of its own does not
 _USER_AGENT = f"mirage-async (python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
 
@@ -251,7 +253,7 @@ class Transport:
         if self._given is not None and self._given.closed:
             msg = "the session passed to the client is closed"
             raise NotSentError(msg)
-        if self._session is None or self._session.closed:
+        if self._session is None:
             if self._given is not None:
                 _equip(self._given)
                 self._session = self._given
@@ -315,7 +317,7 @@ class Transport:
             headers = {**_HEADERS, **(headers or {})}
         else:
             _passage.set(passage)
-        async with session.request(
+        response = await session.request(
             call.method,
             passage.url,
             data=_payload(call),
@@ -326,15 +328,18 @@ class Transport:
             timeout=_timeouts(silence),
             trace_request_ctx=passage,
             middlewares=middlewares,
-        ) as response:
-            body, pictures = await _read_body(response, call)
-            return Reply(
-                status=response.status,
-                headers=response.headers,
-                body=passage.endpoint.without_key(body),
-                received_at=self._clock.time(),
-                pictures=pictures,
-            )
+        )
+        body, pictures = _body_at_hand(response, call), _NO_PICTURES
+        if body is None:
+            async with response:
+                body, pictures = await _read_body(response, call)
+        return Reply(
+            status=response.status,
+            headers=response.headers,
+            body=passage.endpoint.without_key(body),
+            received_at=self._clock.time(),
+            pictures=pictures,
+        )
 
     async def aclose(self) -> None:
         """Close the pool for good; a caller's own session stays open."""
@@ -351,6 +356,17 @@ def _timeouts(silence: float | None) -> aiohttp.ClientTimeout:
 
 class _TooLargeError(Exception):
     """The answer passed its cap."""
+
+
+def _body_at_hand(response: aiohttp.ClientResponse, call: Call) -> bytes | None:
+    """Return a short answer that came whole with its head, as they do; None where there is more to it.
+
+    Its connection is back in the pool by then, so there is nothing to tidy up.
+    """
+    content = response.content
+    if response.connection is not None or not content.is_eof():
+        return None
+    return content.read_nowait() if content.total_bytes < min(STREAMED_FROM, call.max_reply_bytes) else None
 
 
 async def _read_body(response: aiohttp.ClientResponse, call: Call) -> tuple[bytes, Mapping[bytes, bytes | None]]:
