@@ -14,7 +14,6 @@ file.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import ipaddress
@@ -30,6 +29,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from mirage_async._deadlines import Deadlines
 from mirage_async.exceptions import ConfigurationError, MirageError
 from mirage_async.wire import Form, PictureReader, Reply
 
@@ -243,6 +243,7 @@ class Transport:
         self._given = session
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._deadlines = Deadlines()
         self.proxy = proxy
         self.paid_posts = anyio.CapacityLimiter(PAID_POSTS_AT_ONCE)
 
@@ -289,7 +290,7 @@ class Transport:
         try:
             if deadline is None:
                 return await self._exchange(call, passage, silence)
-            async with asyncio.timeout(deadline):
+            with self._deadlines.within(deadline):
                 return await self._exchange(call, passage, silence)
         except TimeoutError:
             waited = min(each for each in (silence, deadline, math.inf) if each is not None)

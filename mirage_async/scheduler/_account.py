@@ -29,6 +29,7 @@ LONGEST_PAUSE = 60.0  # seconds; a provider that asks for more is asked again af
 FIRST_SPACING, LONGEST_SPACING = 0.05, 2.0  # seconds between status calls after a throttle, doubling in between
 _RECOVERY = 0.9  # of the spacing, which every good answer leaves
 _NO_SPACING = 0.01  # seconds; below this it is over
+_LONG_AGO = -math.inf
 _JUST_NOW = 1.0  # seconds ago
 _LATENESS = 0.01  # seconds, but at most one interval, by which a call may make up for one that began late
 
@@ -106,7 +107,7 @@ class Account:
         self.paused_until = -math.inf
         self._rate_open_at = -math.inf
         self._spacing = 0.0
-        self._purchase_open_at = -math.inf
+        self._purchase_open_at = _LONG_AGO
         self._begun_at = -math.inf
         self._finished = 0
         self._finished_polls = 0
@@ -172,7 +173,7 @@ class Account:
             self._spacing *= _RECOVERY
             if self._spacing < _NO_SPACING:
                 self._spacing = 0.0
-        self._purchase_open_at = -math.inf
+        self._purchase_open_at = _LONG_AGO
 
     def noticed(self, bound: float) -> None:
         """Count that the end of a job was noticed at most `bound` seconds late."""
@@ -252,18 +253,19 @@ class Account:
         Returns:
             None while nothing may begin. A note that is asked about early still has its `due`.
         """
-        if now < self._closed_until():
+        if now < self.paused_until or now < self._rate_open_at or now < self._begun_at + self._spacing:
             return None
-        if self.limits.polls is not None and self.in_flight > self.limits.polls:
+        limits, ready = self.limits, self.ready
+        if limits.polls is not None and self.in_flight > limits.polls:
             return None  # the limit was lowered meanwhile
-        while self.ready:
+        while ready:
             if urgency is None or not self.is_scarce:
-                entry = self.ready.take_first()
+                entry = ready.take_first()
             else:
-                entry = self.ready.take_most_urgent(now, urgency)
+                entry = ready.take_most_urgent(now, urgency)
             if entry.job is not None:  # not forgotten while it waited
                 return self._begin(entry, now)
-        early = self._early_line.take(now, self.entries, urgency) if self.limits.ask_early else None
+        early = self._early_line.take(now, self.entries, urgency) if limits.ask_early else None
         if early is None:
             return None
         self.early += 1
@@ -271,8 +273,8 @@ class Account:
 
     def _begin(self, entry: Entry, now: float) -> Entry:
         self._begun_at = now
-        interval = _interval(self.limits)
-        if interval:
+        if self.limits.polls_per_second is not None:
+            interval = _interval(self.limits)
             # One reservation a call, evenly spaced (GCRA): nothing is looked up twice, and nothing is saved up.
             late = now - self._rate_open_at
             self._rate_open_at = (self._rate_open_at if late <= min(_LATENESS, interval) else now) + interval

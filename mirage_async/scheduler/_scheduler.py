@@ -220,8 +220,6 @@ class Scheduler:
             self._arm()  # whatever went wrong, the others are asked about in time
 
     def _take(self, account: Account, now: float) -> Entry | None:
-        if not account.lively:
-            return None
         entry = account.take(now, self._learning.urgency(self.policy, now) if account.chooses else None)
         if entry is not None and entry.due is not None:  # asked about early
             entry.due = None
@@ -240,8 +238,8 @@ class Scheduler:
             self._timer, self._timer_at = self.clock.call_at(at, self._on_timer), at
 
     def _go_on(self, account: Account) -> None:
-        """Begin what was made ready for `account` just now."""
-        if account in self._ready:
+        """Begin what was made ready for `account` just now; without room a poller of the account's takes it up."""
+        if account in self._ready and account.has_room():
             self._turn()
 
     def _on_timer(self) -> None:
@@ -384,12 +382,11 @@ class Scheduler:
         if job is None:
             return  # forgotten between being taken and being asked about
         job.polls += 1
-        asked = self.clock.monotonic()
         hinted, entry.hinted = entry.hinted, None
         try:
             report = await job.kind.look(job)
             entry.account.calm()
-            ended = self._answered(entry, job, report, asked, hinted)
+            ended = self._answered(entry, job, report, poller.began, hinted)
         except MirageError as error:
             self._missed(entry, error)
         except Exception as error:
@@ -413,7 +410,7 @@ class Scheduler:
         self._learning.looked(self.policy, entry, job, report, asked=asked, now=now, hinted=hinted)
         if report.status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
-        if report.status is not None and report.status.terminal:
+        elif report.status.terminal:
             if is_dubious(report):
                 entry.dubious += 1
                 if entry.dubious < DUBIOUS_REPORTS:

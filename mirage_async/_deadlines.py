@@ -1,0 +1,90 @@
+"""Deadlines of many short pieces of work, behind one timer.
+
+Nearly every exchange ends long before its deadline. A timer of its own, arranged and called off again, would be one of
+the dearest things about it. Here a deadline is an entry in a set, and one timer looks through the set when the earliest
+may have come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Deadlines"]
+
+
+class Deadlines:
+    """Ends what takes too long, in the one event loop it is used in."""
+
+    __slots__ = ("_looks_at", "_running")
+
+    def __init__(self) -> None:
+        self._running: set[_Deadline] = set()
+        self._looks_at = math.inf
+
+    def within(self, seconds: float) -> _Deadline:
+        """Return a context manager that ends its block with `TimeoutError` after `seconds`.
+
+        It does so as `asyncio.timeout` does, by cancelling the task; a cancellation from elsewhere stays one, also
+        where both come at once.
+        """
+        return _Deadline(self, seconds)
+
+    def begin(self, deadline: _Deadline) -> None:
+        """Watch over a block."""
+        self._running.add(deadline)
+        self._look_at(deadline.at)
+
+    def end(self, deadline: _Deadline) -> None:
+        """Watch over it no longer; a timer that comes too early costs less than one that is called off."""
+        self._running.discard(deadline)
+
+    def _look_at(self, at: float) -> None:
+        if at < self._looks_at:
+            self._looks_at = at
+            asyncio.get_running_loop().call_at(at, self._look, at)
+
+    def _look(self, at: float) -> None:
+        if at != self._looks_at:
+            return  # another has been set since, for an earlier moment
+        self._looks_at = math.inf
+        for deadline in tuple(self._running):
+            if deadline.at <= at:
+                deadline.passes()
+        self._look_at(min((deadline.at for deadline in self._running if not deadline.passed), default=math.inf))
+
+
+class _Deadline:
+    """One block and its end."""
+
+    __slots__ = ("_all", "_cancelling", "_seconds", "_task", "at", "passed")
+
+    def __init__(self, all_: Deadlines, seconds: float) -> None:
+        self._all = all_
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None  # noqa: S101 - whatever awaits runs in a task; says so to the type checker
+        self._task = task
+        self._cancelling = task.cancelling()
+        self.at = loop.time() + self._seconds
+        self.passed = False
+        self._all.begin(self)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._all.end(self)
+        if self.passed and self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
+            raise TimeoutError from exc
+
+    def passes(self) -> None:
+        """Cut the block short."""
+        self.passed = True
+        self._task.cancel()
