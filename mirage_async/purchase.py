@@ -130,15 +130,14 @@ async def attempt(transport: Transport, endpoint: Endpoint, offer: Offer[T]) -> 
 
 def weigh(reply: Reply, offer: Offer[T]) -> Attempt[T]:
     """Decide by the answer. Pure, so that every row of the table can be tested without a socket."""
-    status = reply.status
-    fate = FATES.get(status, Fate.UNCERTAIN)
     read = _read(reply, offer)
     if isinstance(read, APIError):
         # A provider may quote the caller's own words; read again without them, outside the first error's context.
         read = _read(unquoted(reply, offer.call), offer)
     if not isinstance(read, MirageError):
         return Attempt(fate=Fate.ACCEPTED, value=read)
-    error = read
+    error, status = read, reply.status
+    fate = FATES.get(status, Fate.UNCERTAIN)
     retry_after = error.retry_after if isinstance(error, APIError) else None
     if isinstance(error, APIError) and 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers
         fate = Fate.REFUSED
@@ -190,13 +189,13 @@ async def purchase(
         max_retry_after: the longest wait in seconds a provider may ask for; a longer one ends the attempts at once.
         resend_uncertain: the caller accepts the risk of paying twice.
     """
+    end = clock.monotonic() + budget
+    outcome = await send()
+    if outcome.fate is Fate.ACCEPTED:  # as nearly always
+        return outcome
     resendable = {Fate.NOT_SENT, Fate.THROTTLED}
     if resend_uncertain:
         resendable.add(Fate.UNCERTAIN)
-    end = clock.monotonic() + budget
-    outcome = await send()
-    if outcome.fate not in resendable:  # as nearly always
-        return outcome
     budget = end - clock.monotonic()
     retrier = Retrier(clock, tries=1 + RESENDS, budget=budget, initial=0.5, maximum=8.0, max_floor=max_retry_after)
     while outcome.fate in resendable and await retrier.again(outcome.retry_after):

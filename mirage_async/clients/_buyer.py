@@ -171,7 +171,6 @@ class Buyer:
 
     async def _take_slot(self, job: Job[Any], deadline: float) -> None:
         runtime, slots = self._runtime, self._runtime.transport.paid_posts
-        runtime.check_open()
         try:
             slots.acquire_on_behalf_of_nowait(job)
         except anyio.WouldBlock:
@@ -244,6 +243,9 @@ class Buyer:
                 return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(msg, provider=job.provider))
             job.may_be_billed = True
             outcome = await attempt(self._runtime.transport, self._endpoint, offer)
+            if outcome.fate is Fate.ACCEPTED:  # as nearly always
+                self._account.calm()
+                return outcome
             if outcome.fate in _PROVEN_UNPAID:
                 await self._withdraw(job)
         if outcome.fate in _PROVEN_UNPAID:
@@ -252,8 +254,6 @@ class Buyer:
                 outcome.error.billed = "unknown"
         if outcome.fate is Fate.THROTTLED:
             self._account.pause(self._runtime.clock.monotonic(), outcome.retry_after)
-        elif outcome.fate is Fate.ACCEPTED:
-            self._account.calm()
         return outcome
 
     async def _withdraw(self, job: Job[Any]) -> None:

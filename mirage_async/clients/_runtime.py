@@ -196,19 +196,13 @@ class Runtime:
 class _UntilClosed:
     """The runtime's clock, whose sleeps end when everything closes."""
 
-    __slots__ = ("_runtime",)
+    __slots__ = ("_runtime", "call_at", "monotonic", "time")
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-
-    def monotonic(self) -> float:
-        return self._runtime.clock.monotonic()
-
-    def time(self) -> float:
-        return self._runtime.clock.time()
-
-    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        return self._runtime.clock.call_at(when, callback)
+        self.monotonic = runtime.clock.monotonic
+        self.time = runtime.clock.time
+        self.call_at = runtime.clock.call_at
 
     async def sleep(self, seconds: float) -> None:
         with self._runtime.until_closed():

@@ -13,7 +13,7 @@ from mirage_async.models import Reference
 from mirage_async.wire import miragic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from mirage_async.clients._desk import Desk
     from mirage_async.jobs import Job, JobKind
@@ -164,8 +164,8 @@ class MiragicClient(ProviderClient):
         fields = ("model", "width", "height", "image_url")
         self._call(request.prompt, **{name: arguments[name] for name in fields if name in arguments})
 
-    async def _look(self, job: Job[Generation]) -> Report:
-        return await self._desk.ask_once(miragic.status_call(job.id or ""), miragic.read_status)
+    def _look(self, job: Job[Generation]) -> Awaitable[Report]:
+        return self._desk.ask_once(miragic.status_call(job.id or ""), miragic.read_status)
 
 
 def _arguments(request: ImageRequest) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mirage_async.clients._portable import (
 from mirage_async.wire import mirako
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from mirage_async.clients._desk import Desk
     from mirage_async.jobs import Job, JobKind
@@ -234,11 +234,11 @@ class MirakoClient(ProviderClient):
         pictures = await load_all("images", images, provider=self.provider, at_most=mirako.MAX_IMAGES)
         return mirako.submit_call(prompt, aspect_ratio=aspect_ratio, seed=seed, images=pictures, webhook=webhook)
 
-    async def _look(self, job: Job[Generation]) -> Report:
-        return await self._desk.ask_once(mirako.status_call(job.id or ""), mirako.read_status)
+    def _look(self, job: Job[Generation]) -> Awaitable[Report]:
+        return self._desk.ask_once(mirako.status_call(job.id or ""), mirako.read_status)
 
-    async def _look_at_avatar(self, job: Job[Avatar]) -> Report:
-        return await self._desk.ask_once(mirako.avatar_status_call(job.id or ""), mirako.read_avatar_status)
+    def _look_at_avatar(self, job: Job[Avatar]) -> Awaitable[Report]:
+        return self._desk.ask_once(mirako.avatar_status_call(job.id or ""), mirako.read_avatar_status)
 
 
 async def _avatar_of(job: Job[Avatar], report: Report) -> Avatar:
