@@ -20,11 +20,11 @@ from mirage_async.jobs import Hints, NullHints, NullRecorder, Recorder
 from mirage_async.scheduler import AdaptiveInterval, Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     import aiohttp
 
-    from mirage_async._clock import Clock, Timer
+    from mirage_async._clock import Clock
     from mirage_async._transport import Endpoint
     from mirage_async.clients._buyer import Buyer
     from mirage_async.jobs import Job

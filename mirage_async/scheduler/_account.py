@@ -220,11 +220,6 @@ class Account:
             return True
         return limits.polls is not None and len(self.ready) > limits.polls - self.in_flight
 
-    @property
-    def chooses(self) -> bool:
-        """Whether `take` will want to know who is how urgent."""
-        return self.limits.ask_early or self.is_scarce
-
     def has_room(self) -> bool:
         """Whether one more status call may be in flight."""
         return self.limits.polls is None or self.in_flight < self.limits.polls

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 __all__ = ["DelayBounds"]
 
 COUNTERS = 64
 _SHORTEST = 0.001  # seconds; the first counter takes everything up to this
-_GROWTH = math.log(1.25)  # from one counter to the next; the last begins above twenty minutes
+_GROWTH = 1.25  # from one counter to the next; the last begins above twenty minutes
+_BOUNDS = tuple(_SHORTEST * _GROWTH**step for step in range(COUNTERS - 1))  # the most that each but the last takes
 _PERCENTILE = 0.95
 
 
@@ -28,8 +30,7 @@ class DelayBounds:
         self._count += 1
         self._total += seconds
         self._largest = max(self._largest, seconds)
-        step = 0 if seconds <= _SHORTEST else math.ceil(math.log(seconds / _SHORTEST) / _GROWTH)
-        self._counters[min(step, COUNTERS - 1)] += 1
+        self._counters[bisect_left(_BOUNDS, seconds)] += 1
 
     @property
     def mean(self) -> float | None:
@@ -42,8 +43,8 @@ class DelayBounds:
         if not self._count:
             return None
         missing = math.ceil(_PERCENTILE * self._count)
-        for step, count in enumerate(self._counters[:-1]):
+        for bound, count in zip(_BOUNDS, self._counters, strict=False):
             missing -= count
             if missing <= 0:
-                return min(self._largest, _SHORTEST * math.exp(_GROWTH * step))
+                return min(self._largest, bound)
         return self._largest

@@ -44,7 +44,7 @@ _DRIFT_LIMIT = 6.0
 _DRIFT_JOBS = 5.0  # evidence below which there is nothing to drift from
 _DRIFT_KEPT = 0.1
 
-_REBUILD_EVERY = 0.1  # seconds
+_REBUILD_EVERY = 0.5  # seconds
 _REBUILD_SHARE = 0.1  # of the evidence so far has to be new
 _FAVOURITE_DELAY = 20.0  # looks that one typical duration of delay is worth, where nobody says otherwise
 _CHEAPEST, _DEAREST = 1 / 30, 4.0
@@ -160,7 +160,7 @@ class DurationModel:
             self.rescale()
 
     def refresh(self, at: float) -> None:
-        """Bring the tables up to date if that is worth its third of a millisecond; at most once in a tenth of a second.
+        """Bring the tables up to date if that is worth its half a millisecond; at most twice a second.
 
         Args:
             at: the moment on any clock that only goes forward.

@@ -11,7 +11,7 @@ from mirage_async.scheduler._adaptive import Sighting
 from mirage_async.scheduler._intervals import JobView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from mirage_async.jobs import Job
     from mirage_async.scheduler._adaptive import ModelStatistics
@@ -42,12 +42,12 @@ def begin(entry: Entry, job: Job[Any], now: float, *, attached: bool) -> None:
 
 def view_of(entry: Entry, job: Job[Any], now: float) -> JobView:
     """Return what a policy may know about a job."""
-    began = entry.began
+    kind, began = job.kind, entry.began
     return JobView(
-        provider=job.provider,
-        kind=job.kind.name,
+        provider=kind.provider,
+        kind=kind.name,
         model=job.model,
-        pace=job.kind.pace,
+        pace=kind.pace,
         status=job.status,
         progress=job.progress,
         elapsed=now - job.submitted_at,
@@ -139,7 +139,7 @@ class Learning:
         return cast("tuple[ModelStatistics, ...]", learned) if isinstance(learned, tuple) else ()
 
     def _tell(
-        self, policy: IntervalPolicy, observe: Callable[[Sighting], object], sightings: Iterator[Sighting]
+        self, policy: IntervalPolicy, observe: Callable[[Sighting], object], sightings: list[Sighting]
     ) -> None:
         try:
             for sighting in sightings:
@@ -195,29 +195,32 @@ def _sightings(
     *,
     at: float,
     late: float | None = None,
-) -> Iterator[Sighting]:
+) -> list[Sighting]:
     """Return one sighting for each phase the job has been in."""
+    kind = job.kind
     last, moment = span
-    phases = [("queued", entry.started)]
-    if entry.began is not None:
-        phases.append(("running", entry.began))
-    marks = entry.shown if outcome == "done" and entry.shown is not None else ()
-    for phase, start in phases:
-        yield Sighting(
-            provider=job.provider,
-            kind=job.kind.name,
+    marks = entry.shown if outcome == "done" else None
+    sightings: list[Sighting] = []
+    for phase, start in (("queued", entry.started), ("running", entry.began)):
+        if start is None:
+            continue
+        sighting = Sighting(
+            provider=kind.provider,
+            kind=kind.name,
             model=job.model,
             phase=phase,
-            pace=job.kind.pace,
-            seen=max(0.0, last - start),
+            pace=kind.pace,
+            seen=last - start if last > start else 0.0,
             now=moment - start,
             outcome=outcome,
             progress=report.progress,
             at=at,
             polls=job.polls,
             late=late,
-            shown=tuple((shown_at - start, progress) for shown_at, progress in marks if shown_at >= start),
+            shown=tuple((at - start, progress) for at, progress in marks if at >= start) if marks else (),
         )
+        sightings.append(sighting)
+    return sightings
 
 
 def _mark(entry: Entry, moment: float, progress: float) -> None:
