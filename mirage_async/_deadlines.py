@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["Deadlines"]
+
+_NONE = nullcontext()
 
 
 class Deadlines:
@@ -26,13 +29,13 @@ class Deadlines:
         self._running: set[_Deadline] = set()
         self._looks_at = math.inf
 
-    def within(self, seconds: float) -> _Deadline:
-        """Return a context manager that ends its block with `TimeoutError` after `seconds`.
+    def within(self, seconds: float | None) -> AbstractContextManager[None, None]:
+        """Return a context manager that ends its block with `TimeoutError` after `seconds`; None never does.
 
         It does so as `asyncio.timeout` does, by cancelling the task; a cancellation from elsewhere stays one, also
         where both come at once.
         """
-        return _Deadline(self, seconds)
+        return _NONE if seconds is None else _Deadline(self, seconds)
 
     def begin(self, deadline: _Deadline) -> None:
         """Watch over a block."""

@@ -34,7 +34,7 @@ from mirage_async.exceptions import ConfigurationError, MirageError
 from mirage_async.wire import Form, PictureReader, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from types import SimpleNamespace
 
     from aiohttp.connector import Connection
@@ -288,10 +288,19 @@ class Transport:
         """
         passage = _Passage(endpoint, call.path)
         try:
-            if deadline is None:
-                return await self._exchange(call, passage, silence)
             with self._deadlines.within(deadline):
-                return await self._exchange(call, passage, silence)
+                response = await self._request(call, passage, silence)
+                body, pictures = _body_at_hand(response, call), _NO_PICTURES
+                if body is None:
+                    async with response:
+                        body, pictures = await _read_body(response, call)
+            return Reply(
+                status=response.status,
+                headers=response.headers,
+                body=endpoint.without_key(body),
+                received_at=self._clock.time(),
+                pictures=pictures,
+            )
         except TimeoutError:
             waited = min(each for each in (silence, deadline, math.inf) if each is not None)
             if passage.connected:
@@ -308,7 +317,7 @@ class Transport:
             raise LostError(reason)
         raise NotSentError(reason)
 
-    async def _exchange(self, call: Call, passage: _Passage, silence: float | None) -> Reply:
+    def _request(self, call: Call, passage: _Passage, silence: float | None) -> Awaitable[aiohttp.ClientResponse]:
         session = self._ready_session()
         headers = None if call.content_type is None else {"Content-Type": call.content_type}
         middlewares: tuple[Any, ...] = ()
@@ -318,7 +327,7 @@ class Transport:
             headers = {**_HEADERS, **(headers or {})}
         else:
             _passage.set(passage)
-        response = await session.request(
+        return session.request(
             call.method,
             passage.url,
             data=_payload(call),
@@ -329,17 +338,6 @@ class Transport:
             timeout=_timeouts(silence),
             trace_request_ctx=passage,
             middlewares=middlewares,
-        )
-        body, pictures = _body_at_hand(response, call), _NO_PICTURES
-        if body is None:
-            async with response:
-                body, pictures = await _read_body(response, call)
-        return Reply(
-            status=response.status,
-            headers=response.headers,
-            body=passage.endpoint.without_key(body),
-            received_at=self._clock.time(),
-            pictures=pictures,
         )
 
     async def aclose(self) -> None:

@@ -138,9 +138,7 @@ class Learning:
         learned = self._ask(policy, "statistics") if hasattr(policy, "statistics") else None
         return cast("tuple[ModelStatistics, ...]", learned) if isinstance(learned, tuple) else ()
 
-    def _tell(
-        self, policy: IntervalPolicy, observe: Callable[[Sighting], object], sightings: list[Sighting]
-    ) -> None:
+    def _tell(self, policy: IntervalPolicy, observe: Callable[[Sighting], object], sightings: list[Sighting]) -> None:
         try:
             for sighting in sightings:
                 observe(sighting)

@@ -340,7 +340,13 @@ class Scheduler:
         """Ask about ready jobs of the poller's account until there is none, wait to be given another, and so on."""
         poller.task = asyncio.current_task()
         while poller.entry is not None:  # one that is over already still has to put back what it was given
-            await self._poll_ready(poller)
+            try:
+                await self._poll_ready(poller)
+            except asyncio.CancelledError:
+                if not poller.over:
+                    raise  # not by the sweep: the event loop ends
+            finally:
+                self._leave(poller)
             if poller.over:
                 return
             poller.parked = asyncio.get_running_loop().create_future()
@@ -355,16 +361,28 @@ class Scheduler:
     async def _poll_ready(self, poller: Poller) -> None:
         account = poller.account
         assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
-        try:
-            while poller.entry is not None and not poller.over:
-                poller.began = self.clock.monotonic()
-                await self._poll(poller.entry, poller)
-                poller.entry = self._take(account, self.clock.monotonic())
-        except asyncio.CancelledError:
-            if not poller.over:
-                raise  # not by the sweep: the event loop ends
-        finally:
-            self._leave(poller)
+        while (entry := poller.entry) is not None and not poller.over:
+            poller.began = self.clock.monotonic()
+            job = entry.job
+            if job is not None:  # not forgotten between being taken and being asked about
+                job.polls += 1
+                hinted, entry.hinted = entry.hinted, None
+                try:
+                    report = await job.kind.look(job)
+                    account.calm()
+                    ended = self._answered(entry, job, report, poller.began, hinted)
+                except MirageError as error:
+                    self._missed(entry, error)
+                except Exception as error:
+                    _logger.exception("a status call for %r failed in an unforeseen way", job)
+                    self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
+                else:
+                    if ended and is_at_hand(job, report):
+                        poller.began = math.inf  # nothing is awaited for long; whatever is must not be cut short
+                        await self._conclude(job, report)
+                    elif ended:
+                        self._tasks.spawn(self._conclude(job, report))
+            poller.entry = self._take(account, self.clock.monotonic())
 
     def _leave(self, poller: Poller) -> None:
         """Take the poller from its account; a call that it did not make, or not to the end, is made again."""
@@ -377,28 +395,6 @@ class Scheduler:
             self._missed(entry, ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most"))
         if account.lively:
             self._turn()
-
-    async def _poll(self, entry: Entry, poller: Poller) -> None:
-        job = entry.job
-        if job is None:
-            return  # forgotten between being taken and being asked about
-        job.polls += 1
-        hinted, entry.hinted = entry.hinted, None
-        try:
-            report = await job.kind.look(job)
-            entry.account.calm()
-            ended = self._answered(entry, job, report, poller.began, hinted)
-        except MirageError as error:
-            self._missed(entry, error)
-        except Exception as error:
-            _logger.exception("a status call for %r failed in an unforeseen way", job)
-            self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
-        else:
-            if ended and is_at_hand(job, report):
-                poller.began = math.inf  # nothing is awaited for long, and whatever is must not be cut short
-                await self._conclude(job, report)
-            elif ended:
-                self._tasks.spawn(self._conclude(job, report))
 
     def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float, hinted: float | None) -> bool:
         """Act on a usable answer, and return whether it ends the job, which is then claimed for the caller to conclude.
