@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -97,7 +98,7 @@ class Buyer:
         try:
             await self._take_place(job, max_wait)
             outcome = await purchase(
-                lambda: self._attempt(job, offer, job.submitted_at + max_wait),
+                partial(self._attempt, job, offer, job.submitted_at + max_wait),
                 clock=self._runtime.waits,
                 budget=max_wait,
                 max_retry_after=self._terms.max_retry_after,

@@ -93,6 +93,7 @@ class Desk:
         self.key = key
         self.alias = endpoint.alias
         self.answers: JobKind[Generation] = self.kind("image", _UNUSED_PACE, _never_asked, self.redeem)
+        self._name = f"{provider} client"
         self._buyer = Buyer(runtime, endpoint=endpoint, terms=terms, ledger=ledger)
 
     @property
@@ -132,7 +133,7 @@ class Desk:
 
     def check_open(self) -> None:
         """Raise `ClosedError` after everything was closed."""
-        self.runtime.check_open(f"{self.provider} client")
+        self.runtime.check_open(self._name)
 
     def callback(self) -> tuple[str | None, tuple[str, str | None] | None]:
         """Return a key for a job to come, and where the provider may announce that job; two None without a receiver."""
@@ -290,9 +291,9 @@ class Desk:
             announced=announced,
         )
 
-    async def redeem(self, job: Job[Generation], report: Report) -> Generation:
+    def redeem(self, job: Job[Generation], report: Report) -> Awaitable[Generation]:
         """Turn the report of a finished image job into what its waiters get."""
-        return await redeem_pictures(self.runtime, job, report, allow_private=self.endpoint.loopback)
+        return redeem_pictures(self.runtime, job, report, allow_private=self.endpoint.loopback)
 
     # --- asking ---
 
