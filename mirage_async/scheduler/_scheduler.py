@@ -220,6 +220,8 @@ class Scheduler:
             self._arm()  # whatever went wrong, the others are asked about in time
 
     def _take(self, account: Account, now: float) -> Entry | None:
+        if not account.lively:
+            return None
         chooses = account.is_scarce or account.limits.ask_early
         entry = account.take(now, self._learning.urgency(self.policy, now) if chooses else None)
         if entry is not None and entry.due is not None:  # asked about early
