@@ -58,7 +58,7 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
         polls: status calls made for the job so far, this one included, for statistics; 0 where that is not known.
         late: for a job that has ended: how many seconds ago at most, as far as the looks prove, for statistics; None
             where they prove nothing. Other evidence may have narrowed `seen` to `now` further.
-        at: seconds on any clock that only goes forward; the tables are made anew at most twice a second.
+        at: seconds on any clock that only goes forward; the tables are made anew at most ten times a second.
     """
 
     provider: str

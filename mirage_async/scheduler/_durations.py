@@ -44,7 +44,9 @@ _DRIFT_LIMIT = 6.0
 _DRIFT_JOBS = 5.0  # evidence below which there is nothing to drift from
 _DRIFT_KEPT = 0.1
 
-_REBUILD_EVERY = 0.5  # seconds
+_REBUILD_EVERY = 0.1  # seconds
+_REBUILD_SETTLED = 0.5  # seconds, once there is evidence of so many jobs that a few more say little
+_SETTLED = 50.0
 _REBUILD_SHARE = 0.1  # of the evidence so far has to be new
 _FAVOURITE_DELAY = 20.0  # looks that one typical duration of delay is worth, where nobody says otherwise
 _CHEAPEST, _DEAREST = 1 / 30, 4.0
@@ -160,7 +162,7 @@ class DurationModel:
             self.rescale()
 
     def refresh(self, at: float) -> None:
-        """Bring the tables up to date if that is worth its half a millisecond; at most twice a second.
+        """Bring the tables up to date if that is worth its half a millisecond; at most ten times a second, later twice.
 
         Args:
             at: the moment on any clock that only goes forward.
@@ -168,7 +170,8 @@ class DurationModel:
         unused, since = self._unused, at - self._rebuilt_at
         if unused < 1.0 or unused < _REBUILD_SHARE * self.evidence:
             return
-        if not (since >= _REBUILD_EVERY or since < 0):  # a clock that went back must not stop the learning
+        every = _REBUILD_EVERY if self.evidence < _SETTLED else _REBUILD_SETTLED
+        if not (since >= every or since < 0):  # a clock that went back must not stop the learning
             return
         self._rebuilt_at = at
         self._fit()

@@ -187,18 +187,20 @@ def test_steady_durations_raise_hardly_an_alarm() -> None:
     assert alarms <= 6
 
 
-def test_the_tables_are_made_at_most_twice_a_second() -> None:
+@pytest.mark.parametrize(("before", "every"), [(1, 0.1), (100, 0.5)])
+def test_the_tables_are_made_at_most_ten_times_a_second_and_twice_once_much_is_known(before: int, every: float) -> None:
     """A thousand finished jobs within a moment cost one rebuild."""
     durations = model(60.0)
-    durations.done(0, 5)
+    for _ in range(before):
+        durations.done(0, 50)
     durations.refresh(100.0)
-    after_one = durations.median
-    for _ in range(50):
-        durations.done(0, 5)
-        durations.refresh(100.49)
-    assert durations.median == after_one
-    durations.refresh(100.51)
-    assert durations.median < after_one / 2
+    known = durations.median
+    for _ in range(20):
+        durations.done(0, 30)
+        durations.refresh(100.0 + 0.98 * every)
+    assert durations.median == known
+    durations.refresh(100.0 + 1.02 * every)
+    assert durations.median < known
 
 
 def test_the_index_is_the_delay_to_expect() -> None:
