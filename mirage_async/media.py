@@ -75,7 +75,6 @@ _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _GIF_STARTS = (b"GIF87a", b"GIF89a")
-_USUAL_STARTS = (_JPEG_START, _PNG_START, *_GIF_STARTS)  # of the formats that one look at the first bytes tells
 _GIF_END = b"\x00;"  # the trailer, after the terminator of the last block: one byte alone is too easily met by chance
 _PADDING = b"\x00 \r\n"  # what sloppy servers and tools leave behind a finished JPEG, PNG or GIF
 _LONGEST_PADDING = 1 << 14  # bytes
@@ -145,13 +144,12 @@ def inspect(data: bytes) -> Facts | None:
 
 
 def _facts(mime_type: str, size: _Size | None) -> Facts:
-    width, height = size or (None, None)
-    return Facts(mime_type, width or None, height or None)
+    return Facts(mime_type, *(side or None for side in size or (None, None)))
 
 
 def is_known(data: bytes) -> bool:
     """Whether the bytes begin like a picture known here."""
-    return data.startswith(_USUAL_STARTS) or any(begins(data) for _, begins, _ in _FORMATS)
+    return data.startswith((_JPEG_START, _PNG_START)) or any(begins(data) for _, begins, _ in _FORMATS)
 
 
 def incomplete(head: bytes, tail: bytes, length: int, *, facts: Facts | None = None) -> str | None:

@@ -16,7 +16,7 @@ from mirage_async.exceptions import ResponseError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["Fields", "decode", "each", "encode", "field", "glimpse", "inner", "opened", "plain"]
+__all__ = ["Fields", "decode", "decode_or_none", "each", "encode", "field", "inner", "opened", "plain"]
 
 T = TypeVar("T")
 
@@ -45,8 +45,8 @@ def decode(body: bytes | msgspec.Raw, type_: type[T], *, provider: str | None = 
     raise ResponseError(message, provider=provider)
 
 
-def glimpse(body: bytes, type_: type[T]) -> T | None:
-    """Decode what `type_` has fields for, in one go; None where the answer is not exactly so, or no JSON at all."""
+def decode_or_none(body: bytes, type_: type[T]) -> T | None:
+    """Decode JSON into `type_`; None where it is not JSON, or JSON of another shape."""
     wanted: Any = type_
     try:
         decoded: T = _decoder(wanted).decode(body)

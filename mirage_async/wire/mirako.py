@@ -26,8 +26,8 @@ from mirage_async.wire._checks import (
     web_address,
     whole_number,
 )
-from mirage_async.wire._errors import raise_for_status
-from mirage_async.wire._json import Fields, decode, encode, field, glimpse, inner, plain
+from mirage_async.wire._glimpse import glimpse
+from mirage_async.wire._json import Fields, decode, encode, field, inner, plain
 from mirage_async.wire._message import PICTURE_LIMIT, Call, Piece, Reply, Report, Submitted
 from mirage_async.wire._pictures import accepted, as_base64, as_data_url, warn
 from mirage_async.wire._results import picture_bytes
@@ -140,16 +140,6 @@ class _Build(msgspec.Struct):
     image: msgspec.Raw
 
 
-class _Task(msgspec.Struct):
-    status: str
-    task_id: str = ""
-
-
-class _Glimpse(msgspec.Struct):
-    data: _Task
-    success: object = None
-
-
 def credential(key: str) -> tuple[str, str]:
     """Return name and value of the header that carries the key.
 
@@ -260,9 +250,9 @@ def read_submitted(reply: Reply) -> Submitted:
         APIError: Mirako refused.
         ResponseError: there is no usable task id.
     """
-    task, going_on = _at_a_glance(reply)
-    if going_on is not None and task:
-        return Submitted(id=checked_id(task, NAME), report=going_on)
+    task = glimpse(reply, NAME)
+    if task is not None and task.task_id and task.status in _GOING_ON:
+        return Submitted(id=checked_id(task.task_id, NAME), report=_GOING_ON[task.status])
     answer, data = _opened(reply)
     task_id = checked_id(field(data, "task_id"), NAME)
     return Submitted(id=task_id, report=_task_report(answer, data, reply))
@@ -275,9 +265,9 @@ def read_status(reply: Reply) -> Report:
         APIError: Mirako answered with an error; it says nothing about the task itself.
         ResponseError: there is no state in the answer.
     """
-    _, going_on = _at_a_glance(reply)
-    if going_on is not None:
-        return going_on
+    task = glimpse(reply, NAME)
+    if task is not None and task.status in _GOING_ON:
+        return _GOING_ON[task.status]
     report = _task_report(*_opened(reply), reply)
     if report is None:
         raise ResponseError(f"{NAME} sent no task status", provider=NAME)
@@ -424,22 +414,6 @@ def _size(facts: Facts) -> str:
 
 
 # -- answers, in parts -------------------------------------------------------------------------------------------------
-
-
-def _at_a_glance(reply: Reply) -> tuple[str, Report | None]:
-    """Return the id of a task that goes on, and its report; None for a report where a closer look is due.
-
-    Most answers are of this kind and say no more. One pass is enough for them, where the way through fields that may
-    each be anything takes several.
-
-    Raises:
-        APIError: Mirako answered with an error.
-    """
-    raise_for_status(reply, NAME)
-    answer = glimpse(reply.body, _Glimpse)
-    if answer is None or answer.success is False:
-        return "", None
-    return answer.data.task_id, _GOING_ON.get(answer.data.status)
 
 
 def _opened(reply: Reply) -> tuple[Fields, Fields]:
