@@ -78,6 +78,15 @@ def test_a_whole_picture_is_whole(name: str) -> None:
     assert media.incomplete(data[:300], data[-32:], len(data)) is None
 
 
+@pytest.mark.parametrize("name", [*SAMPLES, "text"])
+def test_one_look_says_what_two_would(name: str) -> None:
+    """Of a picture that is whole, of one cut anywhere, and of what is none."""
+    data = SAMPLES.get(name, b"not a picture at all")
+    for end in range(len(data) + 1):
+        cut = data[:end]
+        assert media.appraise(cut) == (media.inspect(cut), media.incomplete(cut, cut, len(cut)))
+
+
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name != "gif"])
 def test_a_picture_cut_anywhere_is_never_whole(name: str) -> None:
     """One missing byte is enough, wherever the cut falls and however little of the picture is in view."""

@@ -107,6 +107,34 @@ def test_m7_every_spelling_of_a_state_is_understood(word: str, status: JobStatus
     assert report.word == word
 
 
+@pytest.mark.parametrize(
+    "odd", [{"extra": [1, {}]}, {"task_id": 7}, {"task_id": None}, {"success": None}, {"status": " In_Progress "}]
+)
+def test_a_glance_and_a_closer_look_see_the_same(odd: dict[str, object]) -> None:
+    """Answers that say no more than that a task goes on are read in one pass, others field by field."""
+    plain = {"status": "IN_PROGRESS", "task_id": "7"}
+    report = mirako.read_status(answered({"data": {**plain, **odd}}))
+    assert (report.status, report.word.strip().upper()) == (JobStatus.RUNNING, "IN_PROGRESS")
+    if odd.get("task_id", "") is not None:
+        submitted = mirako.read_submitted(answered({"data": {**plain, **odd}}))
+        assert (submitted.id, submitted.report) == ("7", report)
+
+
+def test_an_unfinished_task_of_an_answer_that_takes_itself_back_is_not_believed() -> None:
+    """`success: false` counts, whatever stands beside it."""
+    body = {"success": False, "data": {"status": "IN_PROGRESS", "task_id": "7"}}
+    for read in (mirako.read_status, mirako.read_submitted):
+        with pytest.raises(BadRequestError):
+            read(answered(body))
+
+
+@pytest.mark.parametrize("task_id", ["", "../7", "7/status"])
+def test_an_id_that_could_change_an_address_is_refused_at_a_glance(task_id: str) -> None:
+    """The quick way checks it as the other does."""
+    with pytest.raises(ResponseError, match="mirako must send an id"):
+        mirako.read_submitted(answered({"data": {"status": "IN_QUEUE", "task_id": task_id}}))
+
+
 def test_m8_the_type_of_a_reference_is_read_from_its_bytes() -> None:
     """PNG bytes are announced as PNG and JPEG bytes as JPEG."""
     images = sent(submit(images=[picture(png(64, 64)), picture(JPEG)]))["images"]
