@@ -78,10 +78,18 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     providers: tuple[str, ...]
 
 
+def _unsent(index: int, error: Exception) -> MirageError:
+    """Return the error of an item that was not bought."""
+    if isinstance(error, MirageError):
+        return error
+    _logger.error("item %d of a batch could not be bought", index, exc_info=error)
+    return MirageError(f"an unforeseen {type(error).__name__}, as logged; nothing was sent", billed="no")
+
+
 class _Entry:
     """One purchase, from the moment its item is pulled until its outcome is taken."""
 
-    __slots__ = ("error", "finished", "generation", "index", "jobs", "part", "parts", "request", "tried")
+    __slots__ = ("error", "finished", "generation", "index", "jobs", "launched", "part", "parts", "request", "tried")
 
     def __init__(self, index: int, request: ImageRequest, part: int, parts: int) -> None:
         self.index = index
@@ -92,6 +100,7 @@ class _Entry:
         self.tried: tuple[Tried, ...] = ()
         self.generation: Generation | None = None
         self.error: MirageError | None = None
+        self.launched = False  # there is a task that will finish it
         self.finished = False
 
 
@@ -184,11 +193,18 @@ class Engine:
         except asyncio.CancelledError:  # the end of pulling, for `stop` as for whatever closes the batch
             if self._closed:
                 raise
-        except Exception as error:  # noqa: BLE001 - whatever the input raises is raised to the taker, after the outcomes
+        except BaseException as error:  # noqa: BLE001 - whatever the input raises is raised to the taker, after the outcomes
             self._failure = error
         finally:
             self._pumped = True
+            self._finish_unlaunched()
             self._news.set()
+
+    def _finish_unlaunched(self) -> None:
+        """Give what nobody works on any more an outcome, so that nobody waits for it; normally there is none."""
+        if not self._closed:
+            for entry in [each for each in self._under_way if not each.launched and not each.finished]:
+                self._finish(entry, MirageError("the batch has ended before this was bought"))
 
     async def _pull_all(self) -> None:
         while True:
@@ -222,8 +238,8 @@ class Engine:
             request = request_of(item, self._terms.provider, self._terms.providers)
             most = self._shop.max_images(request)
             parts, requests = parts_of(request, most) if self._terms.split else (1, iter((request,)))
-        except MirageError as error:
-            self._finish(self._entry(index, request, 1, 1), error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with an item must not hold up the batch
+            self._finish(self._entry(index, request, 1, 1), _unsent(index, error))
             return
         for part, each in enumerate(requests, 1):
             await self._place()
@@ -253,9 +269,10 @@ class Engine:
         except BudgetExceededError as error:
             self._finish(entry, error)
             self.stop()
-        except MirageError as error:
-            self._finish(entry, error)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._finish(entry, _unsent(entry.index, error))
         else:
+            entry.launched = True
             self._tasks.spawn(self._work(entry, request, before, share))
 
     def _without_barred(self, request: ImageRequest) -> tuple[ImageRequest, tuple[Tried, ...]]:

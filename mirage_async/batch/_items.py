@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["iterate", "parts_of", "request_of"]
 
 _NOT_SEVERAL = (str, bytes, Mapping, ImageRequest)
+_LARGEST = 2**63  # of whole numbers; what is beyond cannot always be shown, nor be reckoned with
+
+_TEXTS = ("provider", "aspect_ratio", "size", "model", "key")
+_WHOLE = ("n", "seed")
+_LISTS = ("providers", "references")
 
 
 def iterate(requests: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
@@ -52,15 +58,39 @@ def request_of(item: object, provider: str | None, providers: tuple[str, ...]) -
     """Return the request an item stands for, bought from `provider` or `providers` where it names none.
 
     Raises:
-        InputError: neither a request nor a prompt.
+        InputError: neither a request nor a prompt, or one with a value of a type it cannot have.
     """
     request = ImageRequest(prompt=item) if isinstance(item, str) else item
     if not isinstance(request, ImageRequest):
         msg = f"an item of a batch must be an ImageRequest or a prompt; got one of type {type(item).__name__}"
         raise InputError(msg)
+    _check_types(request)
     if request.provider is None and not request.providers:
         return msgspec.structs.replace(request, provider=provider, providers=providers)
     return request
+
+
+def _check_types(request: ImageRequest) -> None:
+    """Raise `InputError` for a value that could not even be reckoned with; ranges are the provider's business."""
+    _must_be("prompt", request.prompt, str, "text")
+    for name in _TEXTS:
+        _must_be(name, getattr(request, name), (str, NoneType), "text or None")
+    for name in _WHOLE:
+        value = getattr(request, name)
+        _must_be(name, value, (int, NoneType), "a whole number or None")
+        if value is not None and not -_LARGEST < value < _LARGEST:
+            msg = f"{name} must be a number of at most 19 digits; got one of {value.bit_length()} bits"
+            raise InputError(msg)
+    for name in _LISTS:
+        _must_be(name, getattr(request, name), (tuple, list), "a tuple or a list")
+    _must_be("options", request.options, (Mapping, NoneType), "a mapping of parameters by name, or None")
+    _must_be("max_wait", request.max_wait, (int, float, NoneType), "a number of seconds or None")
+
+
+def _must_be(name: str, value: object, kinds: Any, words: str) -> None:
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        msg = f"{name} must be {words}; got a value of type {type(value).__name__}"
+        raise InputError(msg)
 
 
 def parts_of(request: ImageRequest, most: int) -> tuple[int, Iterator[ImageRequest]]:
@@ -69,8 +99,8 @@ def parts_of(request: ImageRequest, most: int) -> tuple[int, Iterator[ImageReque
     Raises:
         InputError: it has a seed, so that every part would be the same picture.
     """
-    n: Any = request.n
-    if not isinstance(n, int) or n <= most:
+    n = request.n
+    if n is None or n <= most:
         return 1, iter((request,))
     if request.seed is not None:
         msg = f"seed must be left out of a request that is split, or its parts would be the same; got n={n} with a seed"

@@ -10,7 +10,7 @@ from batch_shop import MOST, FakeShop, Source, batch, refusal, rest, take, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirage_async import ImageRequest, Outcome
+from mirage_async import Budget, ImageRequest, Outcome
 from mirage_async.exceptions import (
     AuthenticationError,
     ConnectionFailedError,
@@ -85,6 +85,81 @@ async def test_prompts_requests_and_bad_items_each_have_their_outcome() -> None:
     assert "provider must be 'mira' or 'miragic'; got 'dali'" in str(outcomes[3].error)
 
 
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"prompt": None}, "prompt must be text; got a value of type NoneType"),
+        ({"provider": 5}, "provider must be text or None; got a value of type int"),
+        ({"providers": 5}, "providers must be a tuple or a list; got a value of type int"),
+        ({"providers": iter(["mira"])}, "providers must be a tuple or a list; got a value of type list_iterator"),
+        ({"aspect_ratio": 1.5}, "aspect_ratio must be text or None; got a value of type float"),
+        ({"size": (512, 512)}, "size must be text or None; got a value of type tuple"),
+        ({"model": ["x"]}, "model must be text or None; got a value of type list"),
+        ({"key": b"0f"}, "key must be text or None; got a value of type bytes"),
+        ({"n": "2"}, "n must be a whole number or None; got a value of type str"),
+        ({"n": True}, "n must be a whole number or None; got a value of type bool"),
+        ({"n": 10**400}, "n must be a number of at most 19 digits; got one of 1329 bits"),
+        ({"seed": -(10**5000)}, "seed must be a number of at most 19 digits; got one of 16610 bits"),
+        ({"references": 5}, "references must be a tuple or a list; got a value of type int"),
+        ({"options": 5}, "options must be a mapping of parameters by name, or None; got a value of type int"),
+        ({"max_wait": "9"}, "max_wait must be a number of seconds or None; got a value of type str"),
+    ],
+)
+@pytest.mark.parametrize("split", [False, True])
+async def test_a_value_of_a_wrong_type_is_its_items_own_trouble(fields: Any, why: str, *, split: bool) -> None:
+    """It is refused before it is reckoned with, and the batch goes on."""
+    shop = FakeShop(at_once=True)
+    items = ["a", ImageRequest(**{"prompt": "b", "provider": "mira", **fields}), "c"]
+    budget = Budget(purchases=9, credits=9.0, price=1.0)
+    outcomes = await rest(batch(items, shop, ordered=True, split=split, budget=budget))
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+    error = outcomes[1].error
+    assert isinstance(error, InputError)
+    assert (str(error), error.billed) == (why, "no")
+    assert [request.prompt for request in shop.bought] == ["a", "c"]
+
+
+@pytest.mark.parametrize("where", ["max_images", "names"])
+async def test_trouble_that_nobody_has_thought_of_is_an_outcome(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing that happens between pulling an item and buying it can hold up the batch."""
+    shop = FakeShop(at_once=True)
+    known = getattr(shop, where)
+
+    def asked(request: ImageRequest) -> Any:
+        if request.prompt == "b":
+            msg = "oops"
+            raise ZeroDivisionError(msg)
+        return known(request)
+
+    monkeypatch.setattr(shop, where, asked)
+    outcomes = await rest(batch(["a", "b", "c"], shop, ordered=True))
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+    error = outcomes[1].error
+    assert type(error) is MirageError
+    assert (str(error), error.billed) == ("an unforeseen ZeroDivisionError, as logged; nothing was sent", "no")
+    assert "item 1 of a batch could not be bought" in caplog.text
+    assert [request.prompt for request in shop.bought] == ["a", "c"]
+
+
+async def test_whatever_ends_the_pulling_leaves_no_item_without_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what is no error at all."""
+    shop = FakeShop(at_once=True)
+
+    def asked(request: ImageRequest) -> Any:
+        raise SystemExit(request.prompt)
+
+    monkeypatch.setattr(shop, "names", asked)
+    made = batch(["a", "b"], shop, split=False)
+    monkeypatch.setattr(shop, "max_images", lambda _: MOST)
+    outcome = await take(made)
+    assert (str(outcome.error), outcome.billed) == ("the batch has ended before this was bought", "no")
+    with pytest.raises(SystemExit, match="a"):
+        await take(made)
+    assert await rest(made) == []
+
+
 async def test_a_default_of_several_providers_is_taken_by_items_that_name_none() -> None:
     """The items keep what they say themselves."""
     shop = FakeShop(at_once=True)
@@ -126,6 +201,24 @@ async def test_an_error_of_the_input_comes_after_the_outcomes(*, ordered: bool) 
 
 
 # --- order and bounds ---
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+async def test_an_input_that_ends_the_program_does_not_end_like_an_empty_one(
+    kind: type[BaseException], *, ordered: bool
+) -> None:
+    """It is raised to whoever takes the outcomes, after them, as an error is."""
+
+    def items() -> Iterator[str]:
+        yield "a"
+        raise kind
+
+    made = batch(items(), FakeShop(at_once=True), ordered=ordered)
+    assert (await take(made)).index == 0
+    with pytest.raises(kind):
+        await take(made)
+    assert await rest(made) == []
 
 
 async def test_outcomes_come_as_they_finish() -> None:
