@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import TypeGuard
 
-__all__ = ["fields_of", "is_array", "is_object", "items_of", "moment", "number", "share", "text", "whole"]
+__all__ = ["amount", "fields_of", "is_array", "is_object", "items_of", "moment", "number", "share", "text", "whole"]
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15})", re.ASCII)
 _MILLISECONDS_FROM = 1e11  # as seconds this is the year 5138, as milliseconds 1973
@@ -30,6 +30,12 @@ def number(value: object) -> float | None:
     except OverflowError:  # JSON allows integers of any length
         return None
     return result if math.isfinite(result) else None
+
+
+def amount(value: object) -> float | None:
+    """Return a number of at least 0, such as what something cost, else None."""
+    result = number(value)
+    return result if result is not None and result >= 0 else None
 
 
 def whole(value: object) -> int | None:

@@ -24,7 +24,7 @@ from mirage_async.wire._errors import refusal
 from mirage_async.wire._json import Fields, inner, plain
 from mirage_async.wire._message import Call, Form, Piece, Reply, Report, Submitted
 from mirage_async.wire._results import link
-from mirage_async.wire._values import fields_of, moment, number, share, text
+from mirage_async.wire._values import amount, fields_of, moment, share, text
 from mirage_async.wire._wording import one_line
 
 __all__ = [
@@ -184,7 +184,7 @@ def _report(word: str, data: dict[str, Any], answer: Fields) -> Report:
         pieces=pieces,
         temporary=bool(pieces),
         reason=reason,
-        credits=number(data.get("creditsUsed")),
+        credits=amount(data.get("creditsUsed")),
         took=_took(data) if status is JobStatus.SUCCEEDED else None,
         raw={**plain(answer, without=("data",)), "data": data},
     )

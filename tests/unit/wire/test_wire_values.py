@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from mirage_async.wire._values import moment, number, whole
+from mirage_async.wire._values import amount, moment, number, whole
 
 NOON = datetime(2025, 11, 5, 12, tzinfo=UTC)
 
@@ -65,6 +65,15 @@ def test_g5_what_is_no_moment_is_none(value: object) -> None:
 def test_a_number_is_finite_or_none(value: object, expected: float | None) -> None:
     """Text counts, booleans do not."""
     assert number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(5, 5.0), ("0.5", 0.5), (0, 0.0), (-1, None), ("-0.5", None), (float("inf"), None), (float("nan"), None)],
+)
+def test_an_amount_is_never_negative(value: object, expected: float | None) -> None:
+    """What a provider gives back is nothing that a budget could spend."""
+    assert amount(value) == expected
 
 
 @pytest.mark.parametrize(("value", "expected"), [(5, 5), ("7", 7), (0, 0), (-1, None), (1.5, None), ("x", None)])
