@@ -17,7 +17,7 @@ from mirage_async.clients._runtime import Runtime
 from mirage_async.exceptions import ClosedError, ConfigurationError, InputError
 from mirage_async.jobs import Job, checked_wait, read_token
 from mirage_async.journal import Journal
-from mirage_async.models import Generation, ImageRequest
+from mirage_async.models import Generation, ImageRequest, check_types
 from mirage_async.scheduler import Limits, Scheduler, SchedulerStatistics
 
 if TYPE_CHECKING:
@@ -332,6 +332,7 @@ class Mirage(Providers):
         fields["references"] = _several(fields["references"])
         fields["providers"] = _named(fields["provider"], fields["providers"])
         if isinstance(prompt, ImageRequest):
+            check_types(prompt)
             given = {name: value for name, value in fields.items() if value is not None and value != ()}
             if "provider" in given or "providers" in given:  # one takes the place of the other as well
                 given = {"provider": None, "providers": (), **given}
@@ -361,7 +362,7 @@ class Mirage(Providers):
             provider: who draws the items that name nobody.
             providers: in place of `provider`, as for `generate`.
             limit: the most items under way: pulled, and their outcome not yet taken.
-            budget: where to stop buying.
+            budget: where to stop buying; not with `resend_uncertain`.
             ordered: give the outcomes in the order of the input, and not as they come.
             split: buy an `n` above the provider's maximum in several requests, with an outcome each.
 
@@ -371,6 +372,11 @@ class Mirage(Providers):
             ClosedError: the hub is closed.
         """
         self._check_open()
+        if budget is not None and self._options.get("resend_uncertain"):
+            msg = (
+                "a budget cannot be kept by a hub that may buy a request more than once: Mirage(resend_uncertain=True)"
+            )
+            raise InputError(msg)
         names = _named(provider, providers)
         if provider is not None or names:
             self._sellers.of(ImageRequest(prompt="", provider=provider, providers=names))

@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
@@ -37,6 +38,7 @@ __all__ = [
     "Reference",
     "Timings",
     "Tried",
+    "check_types",
 ]
 
 
@@ -142,6 +144,36 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Say as little to rich, whose tracebacks show local variables."""
         return [("provider", self.provider)]
+
+
+_LARGEST = 2**63  # of whole numbers; what is beyond cannot always be shown, nor be reckoned with
+
+_TEXTS = ("provider", "aspect_ratio", "size", "model", "key")
+_WHOLE = ("n", "seed")
+_LISTS = ("providers", "references")
+
+
+def check_types(request: ImageRequest) -> None:
+    """Raise `InputError` for a value that could not even be reckoned with; ranges are the provider's business."""
+    _must_be("prompt", request.prompt, str, "text")
+    for name in _TEXTS:
+        _must_be(name, getattr(request, name), (str, NoneType), "text or None")
+    for name in _WHOLE:
+        value = getattr(request, name)
+        _must_be(name, value, (int, NoneType), "a whole number or None")
+        if value is not None and not -_LARGEST < value < _LARGEST:
+            msg = f"{name} must be a number of at most 19 digits; got one of {value.bit_length()} bits"
+            raise InputError(msg)
+    for name in _LISTS:
+        _must_be(name, getattr(request, name), (tuple, list), "a tuple or a list")
+    _must_be("options", request.options, (Mapping, NoneType), "a mapping of parameters by name, or None")
+    _must_be("max_wait", request.max_wait, (int, float, NoneType), "a number of seconds or None")
+
+
+def _must_be(name: str, value: object, kinds: Any, words: str) -> None:
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        msg = f"{name} must be {words}; got a value of type {type(value).__name__}"
+        raise InputError(msg)
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):

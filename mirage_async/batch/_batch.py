@@ -25,8 +25,8 @@ class Batch:
 
     **Outcomes.** Every item that is pulled from the input has exactly one outcome, or one for each part of a split one,
     in the order they come in or, with `ordered`, in that of the input. An item that cannot be bought, or that is no
-    request at all, has one with an error; it never ends the batch or harms the others. An error of the input itself is
-    raised after the outcomes of all that was pulled.
+    request at all, has one with an error; it never ends the batch or harms the others. An error of the input itself,
+    whatever its type, is raised after the outcomes of all that was pulled.
 
     **Bounds.** At most `limit` items are under way at any time: pulled, and their outcome not yet taken (of a split
     one, each part counts). So at most `limit` are in flight, and the input is never read more than `limit` items
@@ -120,7 +120,8 @@ class Batch:
     async def aclose(self) -> None:
         """Buy nothing more, leave what is in flight or not taken to the clients' `jobs`, and end. May be called twice.
 
-        A request on the wire is not cut short: what it buys appears in `jobs`.
+        A request on the wire is not cut short: what it buys appears in `jobs`. An input that is an asynchronous
+        generator is closed; what it raises then is raised here.
         """
         await self._engine.aclose()
 

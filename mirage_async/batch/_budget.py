@@ -32,6 +32,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     what was bought before under the same `ImageRequest.key`. What is in
     flight is reckoned as bought until it is known to be unpaid, so `purchases` and `pictures` are never exceeded, with
     one exception: a request with several `providers` whose job failed is bought again elsewhere, and both count.
+    `resend_uncertain` may buy one request several times over, which no bound could hold, so the two exclude each other:
+    the batch of a hub that has it on takes no budget, and a request whose `options` turn it on is refused.
 
     `credits` are reckoned by the highest price a picture of that provider and model has had so far. Before there is
     one, and without `price`, a purchase is made alone. So the sum is exceeded at most by the first purchase of each
@@ -111,7 +113,11 @@ class Till:
 
         Raises:
             BudgetExceededError: there is not enough left, however those end.
+            InputError: it may be bought more than once.
         """
+        if self._budget is not None and request.options and request.options.get("resend_uncertain"):
+            msg = "resend_uncertain may buy a request more than once, so it cannot be had within a budget; got True"
+            raise InputError(msg)
         pictures = pictures_of(request)
         prices = [(provider, request.model) for provider in providers]
         cost = pictures * max((self._price(price) or 0.0 for price in prices), default=0.0)

@@ -15,6 +15,7 @@ import contextlib
 import copy
 import logging
 from collections import deque
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -115,7 +116,7 @@ class Engine:
     """
 
     def __init__(self, source: AsyncIterator[Any], shop: Shop, till: Till, terms: Terms) -> None:
-        self._source = source
+        self._source: AsyncIterator[Any] | None = source
         self._shop = shop
         self._till = till
         self._terms = terms
@@ -207,13 +208,15 @@ class Engine:
                 self._finish(entry, MirageError("the batch has ended before this was bought"))
 
     async def _pull_all(self) -> None:
+        source = self._source
+        assert source is not None  # noqa: S101 - it is let go of once this task is over; says so to the type checker
         while True:
             await self._place()
             if self._stopping:
                 return
             self._pulling = True
             try:
-                item = await anext(self._source)
+                item = await anext(source)
             except StopAsyncIteration:
                 return
             except asyncio.CancelledError:
@@ -255,17 +258,9 @@ class Engine:
         return entry
 
     async def _launch(self, entry: _Entry) -> None:
-        request, before = self._without_barred(entry.request)
         try:
-            names = self._shop.names(request)
-            if barred := next((self._barred[name] for name in names if name in self._barred), None):
-                raise copy.copy(barred)
-            while (share := None if self._stopping else self._till.take(request, names)) is None:
-                if self._stopping:
-                    msg = "the batch was stopped before this was bought"
-                    raise ClosedError(msg)
-                self._room.clear()
-                await self._room.wait()
+            request, before = self._without_barred(entry.request)
+            share = await self._share(request)
         except BudgetExceededError as error:
             self._finish(entry, error)
             self.stop()
@@ -274,6 +269,19 @@ class Engine:
         else:
             entry.launched = True
             self._tasks.spawn(self._work(entry, request, before, share))
+
+    async def _share(self, request: ImageRequest) -> Share:
+        """Wait until the budget allows a purchase; raises why it is not to be made."""
+        names = self._shop.names(request)
+        if barred := next((self._barred[name] for name in names if name in self._barred), None):
+            raise copy.copy(barred)
+        while (share := None if self._stopping else self._till.take(request, names)) is None:
+            if self._stopping:
+                msg = "the batch was stopped before this was bought"
+                raise ClosedError(msg)
+            self._room.clear()
+            await self._room.wait()
+        return share
 
     def _without_barred(self, request: ImageRequest) -> tuple[ImageRequest, tuple[Tried, ...]]:
         """Leave out the providers that have refused the account, unless that leaves nobody."""
@@ -367,9 +375,12 @@ class Engine:
                 loop.call_soon_threadsafe(self.abandon)
 
     async def aclose(self) -> None:
-        """Abandon, and wait until no task is left."""
+        """Abandon, wait until no task is left, and close an input that is an asynchronous generator."""
         self.abandon()
         await self._tasks.aclose(grace=0)
+        source, self._source = self._source, None
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
 
     def statistics(self) -> BatchStatistics:
         """Return the counts of this moment."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mirage_async.exceptions import InputError
-from mirage_async.models import ImageRequest
+from mirage_async.models import ImageRequest, check_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["iterate", "parts_of", "request_of"]
 
 _NOT_SEVERAL = (str, bytes, Mapping, ImageRequest)
-_LARGEST = 2**63  # of whole numbers; what is beyond cannot always be shown, nor be reckoned with
-
-_TEXTS = ("provider", "aspect_ratio", "size", "model", "key")
-_WHOLE = ("n", "seed")
-_LISTS = ("providers", "references")
 
 
 def iterate(requests: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
@@ -64,33 +58,10 @@ def request_of(item: object, provider: str | None, providers: tuple[str, ...]) -
     if not isinstance(request, ImageRequest):
         msg = f"an item of a batch must be an ImageRequest or a prompt; got one of type {type(item).__name__}"
         raise InputError(msg)
-    _check_types(request)
+    check_types(request)
     if request.provider is None and not request.providers:
         return msgspec.structs.replace(request, provider=provider, providers=providers)
     return request
-
-
-def _check_types(request: ImageRequest) -> None:
-    """Raise `InputError` for a value that could not even be reckoned with; ranges are the provider's business."""
-    _must_be("prompt", request.prompt, str, "text")
-    for name in _TEXTS:
-        _must_be(name, getattr(request, name), (str, NoneType), "text or None")
-    for name in _WHOLE:
-        value = getattr(request, name)
-        _must_be(name, value, (int, NoneType), "a whole number or None")
-        if value is not None and not -_LARGEST < value < _LARGEST:
-            msg = f"{name} must be a number of at most 19 digits; got one of {value.bit_length()} bits"
-            raise InputError(msg)
-    for name in _LISTS:
-        _must_be(name, getattr(request, name), (tuple, list), "a tuple or a list")
-    _must_be("options", request.options, (Mapping, NoneType), "a mapping of parameters by name, or None")
-    _must_be("max_wait", request.max_wait, (int, float, NoneType), "a number of seconds or None")
-
-
-def _must_be(name: str, value: object, kinds: Any, words: str) -> None:
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        msg = f"{name} must be {words}; got a value of type {type(value).__name__}"
-        raise InputError(msg)
 
 
 def parts_of(request: ImageRequest, most: int) -> tuple[int, Iterator[ImageRequest]]:

@@ -230,6 +230,28 @@ async def test_a_budget_in_credits_holds_on_the_servers_side(pair: tuple[Mirage,
     assert next(prompts) == "number 8"
 
 
+async def test_a_budget_and_sending_doubtful_purchases_again_exclude_each_other(pair: tuple[Mirage, Sandbox]) -> None:
+    """One request could be bought three times, and no bound would hold."""
+    mirage, sandbox = pair
+    items: list[ImageRequest | str] = [
+        ImageRequest(prompt="a", options={"resend_uncertain": True}),
+        ImageRequest(prompt="b", options={"resend_uncertain": False}),
+        "c",
+    ]
+    async with Mirage(base_urls=sandbox.base_urls, resend_uncertain=True) as resending:
+        with pytest.raises(InputError, match="a budget cannot be kept by a hub that may buy a request more than once"):
+            resending.batch(items, provider="miragic", budget=Budget(purchases=2))
+    sandbox.fail("miragic.create", *[Fault(reset=True, when="after")] * 2)
+    made = mirage.batch(items, provider="miragic", budget=Budget(purchases=2), ordered=True)
+    outcomes = [outcome async for outcome in made]
+    assert [type(outcome.error) for outcome in outcomes] == [InputError, *[SubmissionUncertainError] * 2]
+    assert outcomes[0].billed == "no"
+    assert sandbox.statistics().purchases == {"miragic": 2}
+    sandbox.fail("miragic.create", Fault(reset=True, when="after"))
+    (outcome,) = [outcome async for outcome in mirage.batch(items[:1], provider="miragic")]
+    assert outcome.error is None  # without a budget it is the caller's own choice
+
+
 async def test_a_consumer_that_stops_taking_stops_the_spending(pair: tuple[Mirage, Sandbox]) -> None:
     """An endless input, three outcomes taken, and no more than the limit bought ahead."""
     mirage, sandbox = pair

@@ -226,12 +226,16 @@ async def test_a_list_of_providers_is_checked_at_the_call(
 
 @pytest.mark.parametrize(
     "request_",
-    [ImageRequest(prompt="a", provider="mira", providers=("milady",)), ImageRequest(prompt="a", providers=5)],  # type: ignore[arg-type]
+    [
+        ImageRequest(prompt="a", provider="mira", providers=("milady",)),
+        ImageRequest(prompt="a", providers=5),  # type: ignore[arg-type]
+        ImageRequest(prompt="a", providers=("mira",), references=5),  # type: ignore[arg-type]
+    ],
 )
 async def test_a_request_that_names_both_or_no_list_is_refused(pair: tuple[Mirage, Sandbox], request_: Any) -> None:
     """As an error of `submit`, and as an outcome of a batch."""
     mirage, sandbox = pair
-    with pytest.raises(InputError, match="provider"):
+    with pytest.raises(InputError, match=r"provider|references"):
         await mirage.submit(request_)
     (outcome,) = [each async for each in mirage.batch([request_])]
     assert isinstance(outcome.error, InputError)

@@ -178,6 +178,30 @@ async def test_closing_ends_a_wait_for_the_input() -> None:
     assert asyncio.all_tasks() <= tasks
 
 
+@pytest.mark.parametrize("taken", [0, 1, 3])
+async def test_closing_closes_an_input_that_is_an_asynchronous_generator(taken: int) -> None:
+    """There and then, so that what it holds open is let go of; twice does no harm, and nothing else is closed."""
+    told: list[str] = []
+
+    async def items() -> AsyncIterator[str]:
+        try:
+            for name in "ab":
+                yield name
+        finally:
+            await asyncio.sleep(0)
+            told.append("closed")
+
+    source = items()
+    made = batch(source, FakeShop(at_once=True), limit=1)
+    async with made:
+        outcomes = [outcome async for outcome in made] if taken > 1 else [await take(made) for _ in range(taken)]
+    assert len(outcomes) == min(taken, 2)
+    assert told == (["closed"] if taken else [])
+    await made.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(source)
+
+
 async def test_an_input_that_was_cancelled_is_no_input_that_has_ended() -> None:
     """Somebody cancelled what feeds it, and not the batch: what was pulled is handed over, and then that is said."""
 
