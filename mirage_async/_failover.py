@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 import anyio
 import msgspec
 
+from mirage_async._claims import Claims, bought, claim_of
 from mirage_async.exceptions import (
     ClosedError,
     InputError,
@@ -28,11 +29,10 @@ from mirage_async.exceptions import (
     MirageError,
     WaitTimeoutError,
 )
-from mirage_async.journal import EntryState
 from mirage_async.models import ImageRequest, Tried
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from mirage_async.jobs import Job
     from mirage_async.journal import Journal
@@ -95,11 +95,15 @@ class Sellers:
     Args:
         client: returns the client of a provider by name; raises `InputError` and `ConfigurationError`.
         journal: remembers what was bought under a caller's own key, or None.
+        check_open: raises `ClosedError` once everything is closed.
     """
 
-    def __init__(self, client: Callable[[str | None], Seller], journal: Journal | None) -> None:
+    def __init__(
+        self, client: Callable[[str | None], Seller], journal: Journal | None, check_open: Callable[[], None]
+    ) -> None:
         self._client = client
         self._journal = journal
+        self._check_open = check_open
         self._turns: weakref.WeakValueDictionary[str, anyio.Lock] = weakref.WeakValueDictionary()
 
     def of(self, request: ImageRequest) -> tuple[Seller, ...]:
@@ -144,12 +148,38 @@ class Sellers:
         return msgspec.structs.replace(generation, tried=tried) if tried else generation
 
     async def submit(self, request: ImageRequest) -> Job[Generation]:
-        """Submit to the first that accepts."""
-        job, _ = await self._in_turn(request, lambda seller: seller.submit_request(request))
+        """Submit to the first that accepts; the result of the job, or its error, tells who was tried as well."""
+        job, tried = await self._in_turn(request, lambda seller: seller.submit_request(request))
+        if tried:
+            _carry(job, (*await self._tried_before(request, tried[0].provider), *tried[:-1]))
         return job
 
+    async def _tried_before(self, request: ImageRequest, provider: str) -> tuple[Tried, ...]:
+        """Return who is on record as tried in vain before `provider` under the same key, by earlier calls."""
+        if request.key is None or self._journal is None or len(request.providers) < 2:  # noqa: PLR2004 - no choice
+            return ()
+        names = request.providers[: request.providers.index(provider)]
+        entries = [await self._journal.entry(_own_key(request.key, name)) for name in names]
+        return tuple(
+            Tried(provider=entry.provider, error=entry.outcome.error.rebuild())
+            for entry in entries
+            if entry is not None and entry.outcome is not None and entry.outcome.error is not None
+        )
+
+    async def claim(self, request: ImageRequest, parts: int) -> None:
+        """Bring on record that the caller's own key of a request stands for all of its parts.
+
+        Raises:
+            InputError: it stands for something else.
+            JournalError: the journal cannot be read or written.
+        """
+        assert request.key is not None  # noqa: S101 - else there is nothing to claim
+        names = self.names(request)
+        async with self._turn(request.key):
+            await self._claims.make(request.key, claim_of(request, names, parts=parts))
+
     async def buy(
-        self, request: ImageRequest, accepted: Callable[[Job[Generation]], None]
+        self, request: ImageRequest, accepted: Callable[[Job[Generation]], None], without: Collection[str] = ()
     ) -> tuple[Generation, tuple[Tried, ...]]:
         """Buy and wait as `generate` does, but leave the result untaken in the job.
 
@@ -159,6 +189,7 @@ class Sellers:
         Args:
             request: what to buy.
             accepted: is given each job as soon as it is bought, the one that came to a good end last.
+            without: who of several is not to be asked, unless it was bought there before under the same key.
         """
 
         async def attempt(seller: Seller) -> Generation:
@@ -166,38 +197,69 @@ class Sellers:
             accepted(job)
             return await _ended_well(job)
 
-        return await self._in_turn(request, attempt)
+        return await self._in_turn(request, attempt, without)
 
     def keep(self, job: Job[Any]) -> None:
         """Have the client of a job list it until somebody takes it."""
         self._client(job.provider).keep(job)
 
-    async def _in_turn(
-        self, request: ImageRequest, attempt: Callable[[Seller], Awaitable[T]]
-    ) -> tuple[T, tuple[Tried, ...]]:
-        sellers, key = self.of(request), request.key
-        if not request.providers:
-            return await attempt(sellers[0] if key is None else sellers[0].keyed(key)), ()
-        for seller in sellers[1:]:  # the first one's attempt begins with the same check
-            await seller.check_request(request)
-        if key is None:
-            return await self._ask(sellers, attempt)
-        async with self._turns.setdefault(key, anyio.Lock()):  # of those who ask with one key, one asks around
-            return await self._ask(await self._left(key, sellers), attempt)
+    @property
+    def _claims(self) -> Claims:
+        assert self._journal is not None  # noqa: S101 - or the key would have been refused
+        return Claims(self._journal)
 
-    async def _left(self, key: str, sellers: tuple[Seller, ...]) -> tuple[Seller, ...]:
+    def _turn(self, key: str) -> anyio.Lock:
+        """Return what those hold who ask with one key, so that one of them asks around at a time."""
+        return self._turns.setdefault(key, anyio.Lock())
+
+    async def _in_turn(
+        self, request: ImageRequest, attempt: Callable[[Seller], Awaitable[T]], without: Collection[str] = ()
+    ) -> tuple[T, tuple[Tried, ...]]:
+        self._check_open()
+        sellers, key = self.of(request), request.key
+        if key is None:
+            if not request.providers:
+                return await attempt(sellers[0]), ()
+            sellers = tuple(seller for seller in sellers if seller.provider not in without)
+            for seller in sellers[1:]:  # the first one's attempt begins with the same check
+                await seller.check_request(request)
+            return await self._ask(sellers, attempt)
+        return await self._under_key(key, request, sellers, attempt, without)
+
+    async def _under_key(
+        self,
+        key: str,
+        request: ImageRequest,
+        sellers: tuple[Seller, ...],
+        attempt: Callable[[Seller], Awaitable[T]],
+        without: Collection[str],
+    ) -> tuple[T, tuple[Tried, ...]]:
+        if len(sellers) > 1:
+            for seller in sellers:  # before the key stands for a request that nobody can honour
+                await seller.check_request(request)
+        async with self._turn(key):
+            if len(sellers) > 1:
+                return await self._ask(await self._left(key, request, sellers, without), attempt)
+            await self._claims.check_none(key)
+            alone = sellers[0].keyed(key)
+            return await self._ask((alone,), attempt) if request.providers else (await attempt(alone), ())
+
+    async def _left(
+        self, key: str, request: ImageRequest, sellers: tuple[Seller, ...], without: Collection[str]
+    ) -> tuple[Seller, ...]:
         """Return those to ask under a caller's own key: from the last one that has sold anything under it before.
 
         Each has a key of its own made of that one, as a key stands for one request to one provider.
         """
         assert self._journal is not None  # noqa: S101 - or the key would have been refused
-        keys = [hashlib.blake2b(f"{key} {seller.provider}".encode(), digest_size=16).hexdigest() for seller in sellers]
+        names = tuple(seller.provider for seller in sellers)
+        keys = tuple(_own_key(key, name) for name in names)
+        await self._claims.make(key, claim_of(request, names, keys=keys))
         left = [seller.keyed(own) for seller, own in zip(sellers, keys, strict=True)]
-        for place in range(len(keys) - 1, 0, -1):
-            entry = await self._journal.entry(keys[place])
-            if entry is not None and entry.state is not EntryState.UNPAID:
-                return tuple(left[place:])
-        return tuple(left)
+        for place in range(len(keys) - 1, -1, -1):
+            if bought(await self._journal.entry(keys[place])):
+                return (left[place], *(each for each in left[place + 1 :] if each.provider not in without))
+        return tuple(each for each in left if each.provider not in without)
 
     async def _ask(
         self, sellers: tuple[Seller, ...], attempt: Callable[[Seller], Awaitable[T]]
@@ -216,6 +278,49 @@ class Sellers:
                     *(seller.provider, type(error).__name__, error.billed),
                 )
         raise AssertionError  # pragma: no cover - the last one returns or raises
+
+
+def _carry(job: Job[Generation], before: tuple[Tried, ...]) -> None:
+    """Have a job tell, with its result or error, who was tried before it.
+
+    Its kind is replaced by one that adds this at the end, so that jobs of a single provider carry nothing for it.
+    """
+    if isinstance(job.kind.ended, _Telling):  # somebody has asked with the same key before
+        return
+    telling = _Telling(before, job.kind.ended)
+    kind = copy.copy(job.kind)
+    kind.ended = telling
+    job.kind = kind
+    telling.tell(job)
+
+
+class _Telling:
+    """Adds to the end of a job who was tried before it; in place of what is told of that end, which it tells on."""
+
+    __slots__ = ("_before", "_ended")
+
+    def __init__(self, before: tuple[Tried, ...], ended: Callable[[Job[Generation]], None]) -> None:
+        self._before = before
+        self._ended = ended
+
+    def __call__(self, job: Job[Generation]) -> None:
+        self.tell(job)
+        self._ended(job)
+
+    def tell(self, job: Job[Generation]) -> None:
+        """Put what is told in place of how the job has ended or stopped, if it has; nobody has taken it yet."""
+        value, error = (None, job.stopped) if job.ending is None else job.ending
+        if error is not None:
+            told = copy.copy(error)
+            told.tried = (*self._before, Tried(provider=job.provider, error=error))
+            job.amend(None, told)
+        elif value is not None:
+            job.amend(msgspec.structs.replace(value, tried=(*self._before, Tried(provider=job.provider))), None)
+
+
+def _own_key(key: str, provider: str) -> str:
+    """Return the key of a purchase from one of several providers, made of the caller's own."""
+    return hashlib.blake2b(f"{key} {provider}".encode(), digest_size=16).hexdigest()
 
 
 async def _ended_well(job: Job[Generation]) -> Generation:

@@ -106,7 +106,7 @@ class Mirage(Providers):
         self._runtime = Runtime(scheduler=scheduler, session=session, proxy=proxy, webhooks=webhooks, journal=journal)
         self._clients: dict[str, ProviderClient] = {}
         self._recovery = None if journal is None else Recovery(self._runtime, journal, self.client)
-        self._sellers = Sellers(self.client, journal)
+        self._sellers = Sellers(self.client, journal, self._check_open)
 
     def _by_provider(self, name: str, mapping: Mapping[str, Any] | None) -> dict[str, Any]:
         if mapping is not None and not isinstance(mapping, Mapping):
@@ -260,7 +260,8 @@ class Mirage(Providers):
             prompt: what to draw, or a whole `ImageRequest`; what is given beside one takes the place of its field.
             provider: as for `generate`, and so are the rest.
             providers: as for `generate`, as far as `submit` sees: the next one is asked where one does not accept. What
-                becomes of an accepted job is no longer its business, and Mira and Milady "accept" at once.
+                becomes of an accepted job is no longer its business, and Mira and Milady "accept" at once. The job's
+                result, or its error, tells in `tried` of those before it.
             aspect_ratio: as for `generate`.
             size: as for `generate`.
             n: as for `generate`.

@@ -120,8 +120,10 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
         max_wait: seconds to wait for the result, or None for the provider's default.
         key: your own id of this purchase, 32 lowercase hexadecimal digits, such as `uuid.uuid4().hex`; needs a journal.
             Asking again with the same key, in this process or a later one, gets what was bought under it instead of
-            buying again. None has one made. Where there are several `providers`, or the request is split in a batch,
-            each purchase has a key made of this one.
+            buying again. None has one made. A key stands for one request with one list of who may draw it (one name in
+            `providers` is the same as `provider`), however it is split in a batch; with another the same key raises
+            `InputError` and nothing is sent, unless all that was tried under it is proven unpaid. Where there are
+            several `providers`, or the request is split, each purchase has a key made of this one.
     """
 
     prompt: str
@@ -148,7 +150,7 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 _LARGEST = 2**63  # of whole numbers; what is beyond cannot always be shown, nor be reckoned with
 
-_TEXTS = ("provider", "aspect_ratio", "size", "model", "key")
+_TEXTS = ("provider", "aspect_ratio", "size", "model")
 _WHOLE = ("n", "seed")
 _LISTS = ("providers", "references")
 
@@ -167,6 +169,7 @@ def check_types(request: ImageRequest) -> None:
     for name in _LISTS:
         _must_be(name, getattr(request, name), (tuple, list), "a tuple or a list")
     _must_be("options", request.options, (Mapping, NoneType), "a mapping of parameters by name, or None")
+    _must_be("key", request.key, (str, NoneType), "32 lowercase hexadecimal digits, as uuid.uuid4().hex is, or None")
     _must_be("max_wait", request.max_wait, (int, float, NoneType), "a number of seconds or None")
 
 

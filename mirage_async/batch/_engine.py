@@ -34,7 +34,7 @@ from mirage_async.exceptions import (
 from mirage_async.models import ImageRequest, Outcome, Tried
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from mirage_async.batch._budget import Share, Till
     from mirage_async.jobs import Job
@@ -58,10 +58,17 @@ class Shop(Protocol):
         """Return the most pictures that each of them takes in one request."""
         ...
 
+    async def claim(self, request: ImageRequest, parts: int) -> None:
+        """Bring on record that the caller's own key of a request stands for all of its parts."""
+        ...
+
     async def buy(
-        self, request: ImageRequest, accepted: Callable[[Job[Generation]], None]
+        self, request: ImageRequest, accepted: Callable[[Job[Generation]], None], without: Collection[str]
     ) -> tuple[Generation, tuple[Tried, ...]]:
-        """Buy and wait, telling of each job that is bought, and leave the result untaken in the last one."""
+        """Buy and wait, telling of each job that is bought, and leave the result untaken in the last one.
+
+        Of several providers, nothing is bought from those in `without`.
+        """
         ...
 
     def keep(self, job: Job[Any]) -> None:
@@ -241,6 +248,8 @@ class Engine:
             request = request_of(item, self._terms.provider, self._terms.providers)
             most = self._shop.max_images(request)
             parts, requests = parts_of(request, most) if self._terms.split else (1, iter((request,)))
+            if parts > 1 and request.key is not None:
+                await self._shop.claim(request, parts)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with an item must not hold up the batch
             self._finish(self._entry(index, request, 1, 1), _unsent(index, error))
             return
@@ -259,8 +268,8 @@ class Engine:
 
     async def _launch(self, entry: _Entry) -> None:
         try:
-            request, before = self._without_barred(entry.request)
-            share = await self._share(request)
+            left, before = self._without_barred(entry.request)
+            share = await self._share(left)
         except BudgetExceededError as error:
             self._finish(entry, error)
             self.stop()
@@ -268,7 +277,7 @@ class Engine:
             self._finish(entry, _unsent(entry.index, error))
         else:
             entry.launched = True
-            self._tasks.spawn(self._work(entry, request, before, share))
+            self._tasks.spawn(self._work(entry, before, share))
 
     async def _share(self, request: ImageRequest) -> Share:
         """Wait until the budget allows a purchase; raises why it is not to be made."""
@@ -295,10 +304,11 @@ class Engine:
 
     # --- buying ---
 
-    async def _work(self, entry: _Entry, request: ImageRequest, before: tuple[Tried, ...], share: Share) -> None:
+    async def _work(self, entry: _Entry, before: tuple[Tried, ...], share: Share) -> None:
         error: MirageError | None = None
         try:
-            entry.generation, tried = await self._shop.buy(request, entry.jobs.append)
+            without = [each.provider for each in before]
+            entry.generation, tried = await self._shop.buy(entry.request, entry.jobs.append, without)
         except asyncio.CancelledError:
             self._keep(entry)
             raise
@@ -307,7 +317,8 @@ class Engine:
         except Exception as raised:
             _logger.exception("item %d of a batch failed in an unforeseen way", entry.index)
             error, tried = MirageError(f"an unforeseen {type(raised).__name__}, as logged", billed="unknown"), ()
-        entry.tried = (*before, *tried)
+        asked = {each.provider for each in tried}  # also one left out, where it had sold this before
+        entry.tried = (*(each for each in before if each.provider not in asked), *tried)
         errors = [each.error for each in tried if each.error is not None] or ([] if error is None else [error])
         for each in errors:
             if isinstance(each, _OF_THE_ACCOUNT) and each.provider is not None:

@@ -328,6 +328,13 @@ class Job(Generic[T]):
         self._rouse()
         self.kind.ended(self)
 
+    def amend(self, value: T | None, error: MirageError | None) -> None:
+        """Put another result or error in place of the one it has ended or stopped with, as one that tells more."""
+        if self._outcome is not None:
+            self._outcome = (value, error)
+        else:
+            self._stopped = error
+
     def stop(self, error: MirageError) -> None:
         """Tell the waiters that nobody watches the job any more; the status stays and it can be watched again."""
         if self._outcome is None:

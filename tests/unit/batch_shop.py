@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import msgspec
 
 from mirage_async import Generation, ImageRequest, Outcome
 from mirage_async.batch import Batch
@@ -18,7 +19,7 @@ from mirage_async.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
     from mirage_async.jobs import Job
     from mirage_async.models import Tried
@@ -55,6 +56,7 @@ class FakeShop:
     def __init__(self, *, at_once: bool = False) -> None:
         self.at_once = at_once
         self.bought: list[ImageRequest] = []
+        self.claimed: list[tuple[ImageRequest, int]] = []
         self.open: dict[str, asyncio.Future[Any]] = {}
         self.jobs: dict[str, FakeJob] = {}
         self.kept: list[FakeJob] = []
@@ -74,10 +76,16 @@ class FakeShop:
         self.names(request)
         return MOST
 
+    async def claim(self, request: ImageRequest, parts: int) -> None:
+        """Note what a key is to stand for."""
+        self.claimed.append((request, parts))
+
     async def buy(
-        self, request: ImageRequest, accepted: Callable[[Job[Generation]], None]
+        self, request: ImageRequest, accepted: Callable[[Job[Generation]], None], without: Collection[str]
     ) -> tuple[Generation, tuple[Tried, ...]]:
         """Wait for the test to decide."""
+        left = tuple(name for name in request.providers if name not in without)
+        request = msgspec.structs.replace(request, providers=left)
         self.bought.append(request)
         name, provider = request.prompt, self.names(request)[0]
         self.now += 1

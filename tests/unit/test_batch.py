@@ -95,7 +95,10 @@ async def test_prompts_requests_and_bad_items_each_have_their_outcome() -> None:
         ({"aspect_ratio": 1.5}, "aspect_ratio must be text or None; got a value of type float"),
         ({"size": (512, 512)}, "size must be text or None; got a value of type tuple"),
         ({"model": ["x"]}, "model must be text or None; got a value of type list"),
-        ({"key": b"0f"}, "key must be text or None; got a value of type bytes"),
+        (
+            {"key": b"0f"},
+            "key must be 32 lowercase hexadecimal digits, as uuid.uuid4().hex is, or None; got a value of type bytes",
+        ),
         ({"n": "2"}, "n must be a whole number or None; got a value of type str"),
         ({"n": True}, "n must be a whole number or None; got a value of type bool"),
         ({"n": 10**400}, "n must be a number of at most 19 digits; got one of 1329 bits"),

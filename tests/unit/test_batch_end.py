@@ -267,7 +267,7 @@ async def test_an_uncertain_outcome_nobody_takes_is_logged(caplog: pytest.LogCap
     """There is no job to keep, so this line is the only trace; an error that cost nothing leaves none."""
 
     class Blocking(FakeShop):
-        async def buy(self, request: ImageRequest, accepted: Any) -> Any:  # noqa: ARG002 - there is no job
+        async def buy(self, request: ImageRequest, accepted: Any, without: Any) -> Any:  # noqa: ARG002 - there is no job
             await asyncio.sleep(0)
             if request.prompt == "a":
                 raise SubmissionUncertainError("who knows (key 0f)", key="0f")
