@@ -234,14 +234,15 @@ class Sellers:
         attempt: Callable[[Seller], Awaitable[T]],
         without: Collection[str],
     ) -> tuple[T, tuple[Tried, ...]]:
-        if len(sellers) > 1:
+        first, *others = sellers
+        if others:
             for seller in sellers:  # before the key stands for a request that nobody can honour
                 await seller.check_request(request)
         async with self._turn(key):
-            if len(sellers) > 1:
+            if others:
                 return await self._ask(await self._left(key, request, sellers, without), attempt)
             await self._claims.check_none(key)
-            alone = sellers[0].keyed(key)
+            alone = first.keyed(key)
             return await self._ask((alone,), attempt) if request.providers else (await attempt(alone), ())
 
     async def _left(
