@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mirage_async.journal import Entry, Journal
     from mirage_async.models import ImageRequest
 
-__all__ = ["Claim", "Claims", "bought", "claim_of"]
+__all__ = ["Claim", "Claims", "bought", "claim_of", "taken"]
 
 _PLAIN = (str, int, float, type(None))
 _NOT_ASKED_FOR = frozenset({"max_wait", "resend_uncertain", "callback_parameter"})  # but how it is to be bought
@@ -81,7 +81,7 @@ class Claims:
             JournalError: the journal cannot be read or written.
         """
         if bought(await self._journal.entry(key)):
-            raise _taken(key)
+            raise taken(key)
         text = msgspec.json.encode(claim).decode()
         noted = await self._journal.noted(_name(key))
         if noted == text:
@@ -101,17 +101,18 @@ class Claims:
         try:
             keys = msgspec.json.decode(noted, type=Claim).keys
         except msgspec.MsgspecError:  # of another version, or damaged: it stands for something, whatever that is
-            raise _taken(key) from None
+            raise taken(key) from None
         found = [entry for each in keys if (entry := await self._journal.entry(each)) is not None]
         if not found or any(map(bought, found)):
-            raise _taken(key)
+            raise taken(key)
 
 
 def _name(key: str) -> str:
     return f"claim {key}"
 
 
-def _taken(key: str) -> InputError:
+def taken(key: str) -> InputError:
+    """Return the error that refuses a key."""
     return InputError(
         f"key must be one of its own for each request; got {key!r}, which stands for another request already, "
         "or for this one with others to draw it"

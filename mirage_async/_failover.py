@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 import anyio
 import msgspec
 
-from mirage_async._claims import Claims, bought, claim_of
+from mirage_async._claims import Claim, Claims, bought, claim_of, taken
 from mirage_async.exceptions import (
     ClosedError,
     InputError,
@@ -104,6 +104,7 @@ class Sellers:
         self._client = client
         self._journal = journal
         self._check_open = check_open
+        self._alone: weakref.WeakValueDictionary[str, Job[Any]] = weakref.WeakValueDictionary()  # by their only key
         self._turns: weakref.WeakValueDictionary[str, anyio.Lock] = weakref.WeakValueDictionary()
 
     def of(self, request: ImageRequest) -> tuple[Seller, ...]:
@@ -150,6 +151,8 @@ class Sellers:
     async def submit(self, request: ImageRequest) -> Job[Generation]:
         """Submit to the first that accepts; the result of the job, or its error, tells who was tried as well."""
         job, tried = await self._in_turn(request, lambda seller: seller.submit_request(request))
+        if job.key == request.key:
+            self._alone[job.key] = job
         if tried:
             _carry(job, (*await self._tried_before(request, tried[0].provider), *tried[:-1]))
         return job
@@ -176,7 +179,7 @@ class Sellers:
         assert request.key is not None  # noqa: S101 - else there is nothing to claim
         names = self.names(request)
         async with self._turn(request.key):
-            await self._claims.make(request.key, claim_of(request, names, parts=parts))
+            await self._claim(request.key, claim_of(request, names, parts=parts))
 
     async def buy(
         self, request: ImageRequest, accepted: Callable[[Job[Generation]], None], without: Collection[str] = ()
@@ -207,6 +210,12 @@ class Sellers:
     def _claims(self) -> Claims:
         assert self._journal is not None  # noqa: S101 - or the key would have been refused
         return Claims(self._journal)
+
+    async def _claim(self, key: str, claim: Claim) -> None:
+        job = self._alone.get(key)
+        if job is not None and not job.done:  # in the background, and perhaps not on record yet
+            raise taken(key)
+        await self._claims.make(key, claim)
 
     def _turn(self, key: str) -> anyio.Lock:
         """Return what those hold who ask with one key, so that one of them asks around at a time."""
@@ -255,7 +264,7 @@ class Sellers:
         assert self._journal is not None  # noqa: S101 - or the key would have been refused
         names = tuple(seller.provider for seller in sellers)
         keys = tuple(_own_key(key, name) for name in names)
-        await self._claims.make(key, claim_of(request, names, keys=keys))
+        await self._claim(key, claim_of(request, names, keys=keys))
         left = [seller.keyed(own) for seller, own in zip(sellers, keys, strict=True)]
         for place in range(len(keys) - 1, -1, -1):
             if bought(await self._journal.entry(keys[place])):

@@ -173,6 +173,18 @@ async def test_nothing_is_bought_where_a_claim_cannot_be_noted(
     assert sandbox.requests == []
 
 
+@pytest.mark.parametrize("second", [{"providers": ("mira", "milady")}, SPLIT])
+async def test_a_purchase_in_the_background_holds_its_key(sandbox: Sandbox, tmp_path: Path, second: Any) -> None:
+    """From the moment `submit` returns, whatever is on record by then."""
+    async with hub(sandbox, tmp_path) as mirage:
+        job = await mirage.submit(own(provider="mira"))
+        assert job.status == "submitting"
+        with pytest.raises(InputError, match="key must be one of its own"):
+            await buy(mirage, own(**second))
+        assert (await job).key == OWN
+    assert sandbox.statistics().purchases == {"mira": 1}
+
+
 async def test_a_refused_account_changes_nothing_about_what_a_key_stands_for(sandbox: Sandbox, tmp_path: Path) -> None:
     """It is left out where it has sold nothing yet, and not asked for again what another has sold."""
     seen: list[tuple[str | None, list[tuple[str, type | None]]]] = []

@@ -360,6 +360,16 @@ async def test_a_large_n_is_split_where_that_is_asked_for() -> None:
     assert shop.most <= 2
 
 
+async def test_the_key_of_a_split_request_is_claimed_before_its_parts_are_bought() -> None:
+    """Each part has a key of its own; a request that needs no parts is bought under the caller's."""
+    shop = FakeShop(at_once=True)
+    items = [ImageRequest(prompt="a", n=6, key="0f" * 16), ImageRequest(prompt="b", n=2, key="1f" * 16)]
+    await rest(batch(items, shop, split=True, ordered=True))
+    assert [(request.prompt, request.key, parts) for request, parts in shop.claimed] == [("a", "0f" * 16, 2)]
+    assert len({request.key for request in shop.bought}) == 3
+    assert [request.key for request in shop.bought if request.prompt == "b"] == ["1f" * 16]
+
+
 async def test_without_split_a_large_n_is_left_to_the_provider_to_refuse() -> None:
     """Nothing is split in silence."""
     shop = FakeShop(at_once=True)
