@@ -9,7 +9,6 @@ import re
 import secrets
 import sqlite3
 import time
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -22,7 +21,9 @@ from mirage_async.journal._entry import Entry, EntryState, state_of
 from mirage_async.journal._network import MOUNTS, network_file_system
 from mirage_async.journal._outcomes import StoredOutcome, store, stored_images
 from mirage_async.journal._requests import digest_of, label_digest, packed, unpacked
-from mirage_async.journal._seats import Seat, databases, free_seats, make_folder
+from mirage_async.journal._merging import merge
+from mirage_async.journal._reading import entries_in
+from mirage_async.journal._seats import Seat, free_seats, make_folder, only_one
 from mirage_async.journal._writer import Write, Writer
 from mirage_async.wire import passed_id
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from mirage_async.journal._writer import Parameters, Prepared
     from mirage_async.wire import Call
 
-__all__ = ["Journal", "JournalStatistics", "journal_entries"]
+__all__ = ["Journal", "JournalStatistics"]
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ _logger = logging.getLogger("mirage_async.journal")
 WEEK = 7 * 24 * 3600.0  # seconds
 _OLDEST_SQLITE = (3, 24, 0)  # the first that knows "ON CONFLICT ... DO UPDATE"
 _PRUNE_EVERY = 10_000  # rows
-_TRIES = 20
+_DOUBTFUL = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
 _UNWRITTEN = (
     "the journal in %s has not written what became of a purchase. Where the disk is the reason, that is tried again as "
     "long as this process lives. Until then, keep this: provider %s, kind %s, key %s, id %s"
@@ -113,6 +114,8 @@ class Journal:
         self._store_prompts = store_prompts
         self._run = secrets.token_hex(8)
         self._told: set[str] = set()  # keys of which it was said that they are not recorded
+        self._claimed: set[str] = set()  # callers' own keys under which this process buys
+        self._refused: set[str] = set()  # those under which it may not; whatever is on record of them is another's
         _check_sqlite()
         make_folder(self.directory)
         _check_file_system(self.directory)
@@ -158,6 +161,7 @@ class Journal:
         """Return once it is on disk that a request which costs money may leave from now on.
 
         Raises:
+            InputError: another process buys, or has bought, under this key of the caller's; nothing may be sent.
             JournalError: it could not be written, so nothing may be sent.
         """
         if self._writer.unwritten:
@@ -172,10 +176,22 @@ class Journal:
         def row() -> Prepared:
             files = [(self._request_path(key), packed(call))] if self._store_prompts else []
             label = None if call.label is None else label_digest(call.label)
-            return (*who, *what, digest_of(call), label, moment, deadline, self._run), files
+            return (*who, *what, digest_of(call), label, moment, deadline, self._run, intent.own_key), files
 
         try:
-            await self._written(_schema.INTENDED, row, is_fact=False)
+            if intent.own_key:
+                claim = Write(_schema.INTENDED, row, is_fact=False)
+                await self._writer.do(lambda connection: self._claim(connection, key, claim))
+                self._refused.discard(key)
+            else:
+                await self._written(_schema.INTENDED, row, is_fact=False)
+        except _TakenError:
+            self._refused.add(key)
+            msg = (
+                f"another process has bought, or is buying, under the key {key}; nothing was sent. "
+                "Asking again with it returns what was bought"
+            )
+            raise InputError(msg, provider=job.provider, billed="no") from None
         except (sqlite3.Error, OSError) as error:
             msg = f"the journal in {str(self.directory)!r} cannot be written ({error}), so nothing was sent"
             raise JournalError(msg, provider=job.provider) from error
@@ -191,6 +207,7 @@ class Journal:
     async def settled(self, job: Job[Any], outcome: object) -> None:
         """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
         key, state, spooled, moment = job.key, state_of(outcome), job.id is None, time.time()
+        self._claimed.discard(key)
 
         def row() -> Prepared:
             stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts)
@@ -199,6 +216,9 @@ class Journal:
 
         if state is not EntryState.UNPAID:
             await self._note_fact(job, _schema.SETTLED, row)
+            return
+        if key in self._refused:  # by this journal: the record is of the one who may buy
+            self._refused.discard(key)
             return
         # Nothing is owed of a purchase that was refused, least of all by a disk that would not take its intent.
         with contextlib.suppress(sqlite3.Error, OSError):
@@ -378,16 +398,40 @@ class Journal:
         return [self._with_pictures(connection, entry) for entry in found if entry.owed]
 
     def _find(self, connection: sqlite3.Connection, key: str) -> tuple[Entry | None, bool]:
-        """Return an entry, and whether it is in our file, or in one that nobody has."""
-        where = "WHERE key = ?", (key,)
-        found = _schema.select(connection, *where)
-        if not found:
+        """Return an entry, and whether it is in our file, or in one that nobody has.
+
+        What we did not pay for may have been bought by another process since.
+        """
+        ours = _schema.select(connection, *_by(key))
+        if not ours or ours[0].state is EntryState.UNPAID:
             self._take_over(connection)
-            found = _schema.select(connection, *where)
-        if found:
-            return self._with_pictures(connection, found[0]), True
-        others = _entries(self.directory, *where, but=self._seat.path)
+            ours = _schema.select(connection, *_by(key))
+        if ours and ours[0].state is not EntryState.UNPAID:
+            return self._with_pictures(connection, ours[0]), True
+        others = self._of_others(key)
+        if ours and (not others or others[0].state is EntryState.UNPAID):
+            return ours[0], True
         return (others[0] if others else None), False
+
+    def _of_others(self, key: str) -> list[Entry]:
+        """Return what the other files say of a key, what was paid for first."""
+        found = entries_in(self.directory, *_by(key), but=self._seat.path)
+        return [entry for entry in found if entry.key == key]
+
+    def _claim(self, connection: sqlite3.Connection, key: str, write: Write) -> None:
+        """Write that a request with a caller's own key is about to leave, if nobody else has bought under it.
+
+        All processes of the folder do that one after the other.
+        """
+        with only_one(self.directory / "keys.lock"):
+            ours = _schema.select(connection, *_by(key))
+            free = {EntryState.UNPAID, *(_DOUBTFUL if key in self._claimed else ())}  # it is sent again
+            if any(entry.state not in free for entry in ours) or any(
+                entry.state is not EntryState.UNPAID for entry in self._of_others(key)
+            ):
+                raise _TakenError
+            self._writer.commit_alone(write)
+        self._claimed.add(key)
 
     def _take_over(self, connection: sqlite3.Connection) -> None:
         """Copy the files of processes that are gone into our own, and remove them."""
@@ -396,7 +440,7 @@ class Journal:
             if opened is not None:
                 opened.close()  # brought up to this version, and its log is part of it now
                 try:
-                    _schema.merge(connection, seat.path)
+                    merge(connection, seat.path)
                 except BaseException:
                     seat.release()
                     raise
@@ -431,6 +475,14 @@ class Journal:
         return self.directory / "requests" / f"{key}.msgpack"
 
 
+class _TakenError(Exception):
+    """Another process has bought, or is buying, under a key."""
+
+
+def _by(key: str) -> tuple[str, tuple[str, ...]]:
+    return "WHERE key = ?", (key,)
+
+
 def _bytes_of(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
@@ -457,41 +509,3 @@ def _check_file_system(folder: Path) -> None:
     if kind is not None:
         msg = f"a journal needs a local disk; {str(folder)!r} is on a network file system ({kind})"
         raise JournalError(msg)
-
-
-def journal_entries(directory: str | os.PathLike[str]) -> list[Entry]:
-    """Return all entries in a journal's folder, the oldest first, without disturbing the processes that write there.
-
-    Raises:
-        JournalError: there is no journal, or a file of it cannot be read.
-    """
-    folder = Path(directory).absolute()
-    if not databases(folder):
-        msg = f"there is no journal in {str(folder)!r}"
-        raise JournalError(msg)
-    return _entries(folder)
-
-
-def _entries(folder: Path, where: str = "", parameters: Iterable[Any] = (), *, but: Path | None = None) -> list[Entry]:
-    """Return what the files of a folder hold, the oldest entry first."""
-    for _ in range(_TRIES):
-        # A file may be taken over meanwhile, by a process whose own file has been read already.
-        with contextlib.suppress(FileNotFoundError):
-            found = [_read(path, where, parameters) for path in databases(folder) if path != but]
-            return sorted(_latest(chain(*found)), key=lambda entry: (entry.intended_at, entry.key))
-    msg = f"the files of the journal in {str(folder)!r} change faster than they can be read"
-    raise JournalError(msg)
-
-
-def _latest(found: Iterable[tuple[int, Entry]]) -> Iterable[Entry]:
-    """Return of two versions of an entry the one that was written more often."""
-    ordered = sorted(found, key=lambda one: one[0])
-    return {entry.key: entry for _, entry in ordered}.values()
-
-
-def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[tuple[int, Entry]]:
-    try:
-        return _schema.read(path, where, parameters)
-    except sqlite3.Error as error:
-        msg = f"{path} cannot be read: {error}"
-        raise JournalError(msg) from error

@@ -191,6 +191,19 @@ class Writer:
 
     # --- what follows runs in the thread ---
 
+    def commit_alone(self, write: Write) -> None:
+        """Write a row at once, in a transaction of its own; for what `do` was given.
+
+        Raises:
+            sqlite3.Error, OSError: it is not written.
+        """
+        if self._backlog:
+            msg = "facts about earlier purchases have to be written first"
+            raise OSError(msg)
+        self._write(self._ready([write]))
+        self.commits += 1
+        self.rows += 1
+
     def _run(self) -> None:
         items: list[_Item] = []
         try:

@@ -26,6 +26,7 @@ from journal_bench import (
 
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import EntryState, Journal, _schema, _seats, journal_entries
+from mirage_async.journal._merging import merge
 from mirage_async.journal._seats import Seat
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +76,7 @@ async def test_a_merge_that_was_cut_short_is_repeated_and_the_later_version_stay
     folder = tmp_path / "journal"
     async with journaling(folder) as journal:
         shutil.copyfile(file, folder / "jobs-00000001.sqlite")
-        await journal._writer.do(lambda connection: _schema.merge(connection, folder / "jobs-00000001.sqlite"))
+        await journal._writer.do(lambda connection: merge(connection, folder / "jobs-00000001.sqlite"))
         (entry,) = await journal.owed()  # once more, and removed
         assert entry.key == key
         await journal.take([key])
