@@ -118,8 +118,9 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
         max_wait: seconds to wait for the result, or None for the provider's default.
         key: your own id of this purchase, 32 lowercase hexadecimal digits, such as `uuid.uuid4().hex`; needs a journal.
             Asking again with the same key, in this process or a later one, gets what was bought under it instead of
-            buying again. None has one made. Where there are several `providers`, or the request is split in a batch,
-            each purchase has a key made of this one.
+            buying again. It is known for ever; where the journal keeps the result no longer (`retention`), the provider
+            is asked for it by its id, and where there is none the key is refused. None has one made. Where there are
+            several `providers`, or the request is split in a batch, each purchase has a key made of this one.
     """
 
     prompt: str

@@ -113,8 +113,8 @@ def job_of(desk: Desk, kind: JobKind[Any], entry: Entry, *, max_wait: float | No
     outcome = entry.outcome if entry.settled else None
     if entry.settled and outcome is None and entry.id is None:
         msg = (
-            f"the {entry.provider} {entry.kind} was bought under the key {entry.key}, and its result is no longer kept; "
-            "another purchase needs another key"
+            f"the {entry.provider} {entry.kind} was bought under the key {entry.key}, and its result is no longer "
+            "kept; another purchase needs another key"
         )
         raise InputError(msg, provider=entry.provider)
     # A finished job with pictures is asked about again: that costs one call, and brings links that work.

@@ -18,12 +18,11 @@ from anyio import to_thread
 from mirage_async.exceptions import InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
+from mirage_async.journal._folder import Folder
 from mirage_async.journal._network import MOUNTS, network_file_system
 from mirage_async.journal._outcomes import StoredOutcome, store, stored_images
 from mirage_async.journal._requests import digest_of, label_digest, packed, unpacked
-from mirage_async.journal._merging import merge
-from mirage_async.journal._reading import entries_in
-from mirage_async.journal._seats import Seat, free_seats, make_folder, only_one
+from mirage_async.journal._seats import make_folder, only_one
 from mirage_async.journal._writer import Write, Writer
 from mirage_async.wire import passed_id
 
@@ -82,13 +81,14 @@ class Journal:
         durability: "power" flushes each group of rows to the disk, so that not even the end of the machine loses one;
             "process" leaves that to the system, and only the end of a process loses nothing.
         retention: seconds for which purchases that are over, and their pictures, are kept to be looked at; at least 0.
-            What is still owed is kept for ever, and so is what nobody knows the end of.
+            What is still owed is kept for ever, and so is what nobody knows the end of. Of a purchase under a caller's
+            own key only the result is removed: the key never buys again.
         store_prompts: also keep the requests, with prompts and reference pictures, which `recover()` needs where it is
             to send a doubtful one again, and the prompts that providers revised.
 
     Raises:
         InputError: an argument out of range.
-        JournalError: the folder cannot be written to, is on a network, or was used by a newer version of this library.
+        JournalError: the folder cannot be written to, or is on a network.
     """
 
     def __init__(
@@ -119,41 +119,10 @@ class Journal:
         _check_sqlite()
         make_folder(self.directory)
         _check_file_system(self.directory)
-        self._seat, connection = self._sit_down()
+        self._folder = Folder(self.directory, durability)
+        self._seat, connection = self._folder.sit_down()
         self._writer = Writer(connection, flush=durability == "power", on_end=self._seat.release)
         self._pruned_at = 0
-
-    def _sit_down(self) -> tuple[Seat, sqlite3.Connection]:
-        """Go on with the file of a process that is gone, or begin a new one."""
-        try:
-            for seat in free_seats(self.directory):
-                connection = self._opened(seat)
-                if connection is not None:
-                    return seat, connection
-            seat = Seat.new(self.directory)
-            return seat, _schema.connect(seat.path, self._durability)
-        except (OSError, sqlite3.Error) as error:
-            msg = f"the journal in {str(self.directory)!r} cannot be written: {error}"
-            raise JournalError(msg) from error
-
-    def _opened(self, seat: Seat) -> sqlite3.Connection | None:
-        """Open a file that is held, or set it aside where it is damaged."""
-        try:
-            return _schema.connect(seat.path, self._durability, check=True)
-        except sqlite3.OperationalError:
-            seat.release()
-            raise
-        except sqlite3.DatabaseError:
-            _logger.critical(
-                "%s is damaged and is set aside as %s; what it alone knew of is to be looked up at the providers",
-                seat.path,
-                seat.set_aside(),
-                exc_info=True,
-            )
-            return None
-        except BaseException:
-            seat.release()
-            raise
 
     # --- the recorder of `jobs` ---
 
@@ -392,7 +361,7 @@ class Journal:
     # --- what follows runs in the writer's thread ---
 
     def _owed(self, connection: sqlite3.Connection) -> list[Entry]:
-        self._take_over(connection)
+        self._folder.take_over(connection)
         self._prune(connection)
         found = _schema.select_readable(connection, "WHERE run != ? AND NOT handed_over", (self._run,))
         return [self._with_pictures(connection, entry) for entry in found if entry.owed]
@@ -402,21 +371,16 @@ class Journal:
 
         What we did not pay for may have been bought by another process since.
         """
-        ours = _schema.select(connection, *_by(key))
+        ours = _schema.select(connection, _schema.BY_KEY, (key,))
         if not ours or ours[0].state is EntryState.UNPAID:
-            self._take_over(connection)
-            ours = _schema.select(connection, *_by(key))
+            self._folder.take_over(connection)
+            ours = _schema.select(connection, _schema.BY_KEY, (key,))
         if ours and ours[0].state is not EntryState.UNPAID:
             return self._with_pictures(connection, ours[0]), True
-        others = self._of_others(key)
+        others = self._folder.of_others(key)
         if ours and (not others or others[0].state is EntryState.UNPAID):
             return ours[0], True
         return (others[0] if others else None), False
-
-    def _of_others(self, key: str) -> list[Entry]:
-        """Return what the other files say of a key, what was paid for first."""
-        found = entries_in(self.directory, *_by(key), but=self._seat.path)
-        return [entry for entry in found if entry.key == key]
 
     def _claim(self, connection: sqlite3.Connection, key: str, write: Write) -> None:
         """Write that a request with a caller's own key is about to leave, if nobody else has bought under it.
@@ -424,27 +388,14 @@ class Journal:
         All processes of the folder do that one after the other.
         """
         with only_one(self.directory / "keys.lock"):
-            ours = _schema.select(connection, *_by(key))
+            ours = _schema.select(connection, _schema.BY_KEY, (key,))
             free = {EntryState.UNPAID, *(_DOUBTFUL if key in self._claimed else ())}  # it is sent again
             if any(entry.state not in free for entry in ours) or any(
-                entry.state is not EntryState.UNPAID for entry in self._of_others(key)
+                entry.state is not EntryState.UNPAID for entry in self._folder.of_others(key)
             ):
                 raise _TakenError
             self._writer.commit_alone(write)
         self._claimed.add(key)
-
-    def _take_over(self, connection: sqlite3.Connection) -> None:
-        """Copy the files of processes that are gone into our own, and remove them."""
-        for seat in free_seats(self.directory):
-            opened = self._opened(seat)
-            if opened is not None:
-                opened.close()  # brought up to this version, and its log is part of it now
-                try:
-                    merge(connection, seat.path)
-                except BaseException:
-                    seat.release()
-                    raise
-                seat.remove()
 
     def _with_pictures(self, connection: sqlite3.Connection, entry: Entry) -> Entry:
         """Complete, also on record, an entry whose pictures were written just before its process ended.
@@ -477,10 +428,6 @@ class Journal:
 
 class _TakenError(Exception):
     """Another process has bought, or is buying, under a key."""
-
-
-def _by(key: str) -> tuple[str, tuple[str, ...]]:
-    return "WHERE key = ?", (key,)
 
 
 def _bytes_of(path: Path) -> bytes | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ACCEPTED",
     "ALL",
+    "BY_KEY",
     "HANDED_OVER",
     "INTENDED",
     "NOTE",
@@ -86,6 +87,8 @@ _COLUMNS: Final = (
 # own_key: 1 for a key that the caller chose, 2 once what came of it is no longer kept. run: who answers for the row.
 # born: the run that wrote its first version, and stays; what has the same is one history, and its revisions compare.
 ALL: Final = f"{_COLUMNS}, own_key, run, born, revision"
+
+BY_KEY: Final = "WHERE key = ?"
 
 # A purchase that is sent again is the same purchase: it keeps its row, and the row counts what may have been bought.
 INTENDED: Final = """

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from journal_bench import (
+    PROMPT,
     WRITING,
     crashed,
     generation,
+    hub,
     intent,
     job,
     journaling,
@@ -20,7 +22,10 @@ from journal_bench import (
     soon,
 )
 
+from mirage_async import ImageRequest
+from mirage_async.exceptions import InputError
 from mirage_async.journal import EntryState, Journal, journal_entries
+from mirage_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +110,29 @@ async def test_only_what_is_over_is_ever_removed(tmp_path: Path, monkeypatch: py
         pictures = [path.name for path in (tmp_path / "pictures").iterdir()]
         assert sorted(pictures) == [f"{owners['owed'].key}-1.png", f"{owners['owed'].key}-2.png"]
         assert await journal.request(owners["over"].key) is None
+
+
+@pytest.mark.parametrize("provider", ["miragic", "mira"])
+async def test_a_callers_key_never_buys_again(provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its result goes after a while; then the provider is asked for it, or where nobody can be the key is refused."""
+    request = ImageRequest(prompt=PROMPT, provider=provider, key="0123456789abcdef" * 2)
+    async with Sandbox(durations=0.05) as sandbox:
+        async with hub(sandbox, tmp_path) as mirage:
+            await soon((await mirage.submit(request)).result())
+        clock = WallClock(monkeypatch)
+        clock.now = 4e9
+        async with hub(sandbox, tmp_path) as mirage:
+            for _ in range(2):
+                assert await mirage.recover() == []
+            assert list((tmp_path / "pictures").iterdir()) == []
+            (entry,) = journal_entries(tmp_path)
+            assert (entry.state, entry.outcome) == (EntryState.SUCCEEDED, None)
+            if provider == "mira":
+                with pytest.raises(InputError, match=r"was bought under the key .* no longer kept"):
+                    await mirage.submit(request)
+            else:
+                assert (await soon((await mirage.submit(request)).result())).images
+        assert sandbox.statistics().purchases == {provider: 1}
 
 
 async def test_notes_are_kept_and_the_later_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
