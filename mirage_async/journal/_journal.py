@@ -9,18 +9,19 @@ import re
 import secrets
 import sqlite3
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import msgspec
 from anyio import to_thread
 
-from mirage_async.exceptions import InputError, JournalError
+from mirage_async.exceptions import ConfigurationError, InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
 from mirage_async.journal._folder import Folder
 from mirage_async.journal._network import MOUNTS, network_file_system
-from mirage_async.journal._outcomes import StoredOutcome, store, stored_images
+from mirage_async.journal._outcomes import StoredOutcome, links_of, store, stored_images
 from mirage_async.journal._requests import digest_of, label_digest, packed, unpacked
 from mirage_async.journal._seats import make_folder, only_one
 from mirage_async.journal._writer import Write, Writer
@@ -28,7 +29,7 @@ from mirage_async.wire import passed_id
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from mirage_async.jobs import Intent, Job
     from mirage_async.journal._schema import Durability
@@ -47,7 +48,8 @@ _PRUNE_EVERY = 10_000  # rows
 _DOUBTFUL = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
 _UNWRITTEN = (
     "the journal in %s has not written what became of a purchase. Where the disk is the reason, that is tried again as "
-    "long as this process lives. Until then, keep this: provider %s, kind %s, key %s, id %s"
+    "long as this process lives. Until then, keep this: provider %s, kind %s, key %s, id %s, state %s, "
+    "links %s"
 )
 
 
@@ -114,15 +116,31 @@ class Journal:
         self._store_prompts = store_prompts
         self._run = secrets.token_hex(8)
         self._told: set[str] = set()  # keys of which it was said that they are not recorded
-        self._claimed: set[str] = set()  # callers' own keys under which this process buys
-        self._refused: set[str] = set()  # those under which it may not; whatever is on record of them is another's
+        self._sending: set[str] = set()  # keys of purchases that may be on the wire
+        self._refused: set[str] = set()  # callers' own keys that others buy under; what is on record is theirs
         _check_sqlite()
         make_folder(self.directory)
         _check_file_system(self.directory)
         self._folder = Folder(self.directory, durability)
         self._seat, connection = self._folder.sit_down()
-        self._writer = Writer(connection, flush=durability == "power", on_end=self._seat.release)
+        self._writer = Writer(
+            connection, flush=durability == "power", on_end=self._seat.release, on_recovery=self._told.clear
+        )
+        self._used = False
+        # One that nobody has any more, as where the hub it was made for was refused, must not keep its file.
+        weakref.finalize(self, self._writer.abandon).atexit = False
         self._pruned_at = 0
+
+    def claim(self) -> None:
+        """Belong to one hub from now on.
+
+        Raises:
+            ConfigurationError: it belongs to another already, which would close it while this one buys on.
+        """
+        if self._used:
+            msg = "a journal belongs to one hub; make another one, which may be of the same folder"
+            raise ConfigurationError(msg)
+        self._used = True
 
     # --- the recorder of `jobs` ---
 
@@ -153,7 +171,7 @@ class Journal:
                 await self._writer.do(lambda connection: self._claim(connection, key, claim))
                 self._refused.discard(key)
             else:
-                await self._written(_schema.INTENDED, row, is_fact=False)
+                await self._written(_schema.INTENDED, row)
         except _TakenError:
             self._refused.add(key)
             msg = (
@@ -164,19 +182,24 @@ class Journal:
         except (sqlite3.Error, OSError) as error:
             msg = f"the journal in {str(self.directory)!r} cannot be written ({error}), so nothing was sent"
             raise JournalError(msg, provider=job.provider) from error
+        self._sending.add(key)
 
     async def withdrawn(self, job: Job[Any]) -> None:
         """Return once it is on disk that what was sent last has bought nothing."""
-        await self._note_fact(job, _schema.WITHDRAWN, (job.key, time.time()))
+        self._sending.discard(job.key)
+        if self._writer.closed:
+            _logger.info("that %r was refused is not recorded, so that it will be doubtful: the journal is closed", job)
+            return
+        await self._note_fact(job, _schema.WITHDRAWN, (job.key, time.time()), EntryState.UNPAID)
 
     async def accepted(self, job: Job[Any]) -> None:
         """Return once the provider's id is on disk."""
-        await self._note_fact(job, _schema.ACCEPTED, (job.key, job.id, time.time()))
+        self._sending.discard(job.key)
+        await self._note_fact(job, _schema.ACCEPTED, (job.key, job.id, time.time()), EntryState.ACCEPTED)
 
     async def settled(self, job: Job[Any], outcome: object) -> None:
         """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
         key, state, spooled, moment = job.key, state_of(outcome), job.id is None, time.time()
-        self._claimed.discard(key)
 
         def row() -> Prepared:
             stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts)
@@ -184,14 +207,16 @@ class Journal:
             return (key, state.value, text, moment), [(self.picture_path(name), data) for name, data in files]
 
         if state is not EntryState.UNPAID:
-            await self._note_fact(job, _schema.SETTLED, row)
+            self._sending.discard(key)
+            await self._note_fact(job, _schema.SETTLED, row, state, links_of(outcome) if spooled else ())
             return
+        self._sending.discard(key)
         if key in self._refused:  # by this journal: the record is of the one who may buy
             self._refused.discard(key)
             return
         # Nothing is owed of a purchase that was refused, least of all by a disk that would not take its intent.
-        with contextlib.suppress(sqlite3.Error, OSError):
-            await self._written(_schema.SETTLED, row, is_fact=False)
+        with contextlib.suppress(sqlite3.Error, OSError, JournalError):
+            await self._written(_schema.SETTLED, row)
 
     def handed_over(self, job: Job[Any]) -> None:
         """Note that somebody has been given the outcome; it is written with the next group.
@@ -203,25 +228,27 @@ class Journal:
         if self._writer.closed:
             _logger.info("that the outcome of %r was handed over is not recorded: the journal is closed", job)
             return
-        self._writer.put(Write(_schema.HANDED_OVER, (job.key, time.time()), is_fact=True))
+        self._writer.put(Write(_schema.HANDED_OVER, (job.key, time.time()), is_fact=True, about="handed over"))
         if self._writer.rows - self._pruned_at >= _PRUNE_EVERY:
             self._pruned_at = self._writer.rows
             self._writer.soon(self._prune)
 
-    async def _note_fact(self, job: Job[Any], statement: str, parameters: Parameters) -> None:
+    async def _note_fact(
+        self, job: Job[Any], statement: str, parameters: Parameters, state: EntryState, links: Sequence[str] = ()
+    ) -> None:
         """Write something about a paid job; where that fails, say once all that is needed to find it by hand."""
         try:
-            await self._written(statement, parameters, is_fact=True)
+            await self._written(statement, parameters, fact=f"{job.provider}, {job.key}, {state.value}, id {job.id}")
         except Exception:
             if job.key not in self._told:
                 self._told.add(job.key)
-                _logger.critical(
-                    _UNWRITTEN, self.directory, job.provider, job.kind.name, job.key, job.id, exc_info=True
-                )
+                who = job.provider, job.kind.name, job.key, job.id, state.value, " ".join(links) or "none"
+                _logger.critical(_UNWRITTEN, self.directory, *who, exc_info=True)
 
-    def _written(self, statement: str, parameters: Parameters, *, is_fact: bool) -> asyncio.Future[None]:
+    def _written(self, statement: str, parameters: Parameters, *, fact: str = "") -> asyncio.Future[None]:
+        """Write a row; `fact` says what it is, where it has to be written whatever happens."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._writer.put(Write(statement, parameters, is_fact=is_fact, waiter=waiter))
+        self._writer.put(Write(statement, parameters, is_fact=bool(fact), about=fact, waiter=waiter))
         return waiter
 
     # --- what the hub and the command line ask for ---
@@ -277,7 +304,7 @@ class Journal:
             The entry as it is now.
 
         Raises:
-            InputError: there is no such entry, or it is none whose end is open.
+            InputError: there is no such entry, it is none whose end is open, or somebody is at work on it.
             JournalError: as `owed`.
         """
         found, ours = await self._asked(lambda connection: self._find(connection, key))
@@ -286,6 +313,9 @@ class Journal:
             raise InputError(msg)
         if not ours:
             msg = f"the process that made the purchase {key} goes on, and settles it itself; end that one first"
+            raise InputError(msg, provider=found.provider)
+        if found.key in self._sending:
+            msg = f"the purchase {key} is being made at this moment by this very process, which settles it itself"
             raise InputError(msg, provider=found.provider)
         if found.state not in {EntryState.INTENDED, EntryState.UNCERTAIN, EntryState.ACCEPTED}:
             msg = f"only a purchase whose end is open can be settled by hand; {key} is {found.state.value}"
@@ -389,13 +419,12 @@ class Journal:
         """
         with only_one(self.directory / "keys.lock"):
             ours = _schema.select(connection, _schema.BY_KEY, (key,))
-            free = {EntryState.UNPAID, *(_DOUBTFUL if key in self._claimed else ())}  # it is sent again
+            free = {EntryState.UNPAID, *(_DOUBTFUL if key in self._sending else ())}  # it is sent again
             if any(entry.state not in free for entry in ours) or any(
                 entry.state is not EntryState.UNPAID for entry in self._folder.of_others(key)
             ):
                 raise _TakenError
             self._writer.commit_alone(write)
-        self._claimed.add(key)
 
     def _with_pictures(self, connection: sqlite3.Connection, entry: Entry) -> Entry:
         """Complete, also on record, an entry whose pictures were written just before its process ended.

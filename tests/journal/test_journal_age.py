@@ -23,7 +23,7 @@ from journal_bench import (
 )
 
 from mirage_async import ImageRequest
-from mirage_async.exceptions import InputError
+from mirage_async.exceptions import InputError, SubmissionUncertainError
 from mirage_async.journal import EntryState, Journal, journal_entries
 from mirage_async.sandbox import Sandbox
 
@@ -89,6 +89,7 @@ async def test_only_what_is_over_is_ever_removed(tmp_path: Path, monkeypatch: py
         for name in ("owed", "over"):
             await journal.settled(owners[name], generation(owners[name], picture(), picture("red")))
         journal.handed_over(owners["over"])
+        await journal.settled(owners["abandoned"], SubmissionUncertainError("who knows"))
         await journal.resolve(owners["abandoned"].key)
         await journal.settled(owners["uncertain"], OSError())
         await journal._writer.do(

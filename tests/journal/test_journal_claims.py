@@ -140,6 +140,17 @@ async def test_a_key_that_nobody_can_claim_in_time_buys_nothing(
         await journal.intended(job(journal, key=OWN), intent(own_key=True))
 
 
+async def test_what_this_process_is_sending_cannot_be_settled_by_hand(tmp_path: Path) -> None:
+    """It would be bought a second time under its key."""
+    async with journaling(tmp_path) as journal:
+        owner = job(journal, key=OWN)
+        await journal.intended(owner, intent(own_key=True))
+        with pytest.raises(InputError, match="is being made at this moment by this very process"):
+            await journal.resolve(OWN, unpaid=True)
+        await journal.settled(owner, SubmissionUncertainError("who knows"))
+        assert (await journal.resolve(OWN, unpaid=True)).state is EntryState.UNPAID
+
+
 # -- two histories of one key ----------------------------------------------------------------------------------------
 
 ENDS = {

@@ -323,6 +323,8 @@ async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path, caplog: p
     async with journaling(tmp_path) as journal:
         assert await journal.owed() == []
         await journal.intended(owner := job(journal), intent())
+        owner.id = "task-1"
+        await journal.accepted(owner)
         assert (await journal.resolve(owner.key)).state is EntryState.ABANDONED
         with pytest.raises(JournalError, match=newer):
             await journal.intended(job(journal), intent(own_key=True))
