@@ -35,7 +35,7 @@ class Folder:
 
     def __init__(self, directory: Path, durability: _schema.Durability) -> None:
         self.directory = directory
-        self._durability = durability
+        self._durability: _schema.Durability = durability
         self._ours: Path | None = None
         self._damaged: list[Seat] = []
         self._told: set[Path] = set()  # files of which it was said that they are of a newer version

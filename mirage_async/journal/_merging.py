@@ -18,7 +18,7 @@ from mirage_async.journal._schema import ALL, transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from mirage_async.journal._schema import Version
@@ -39,7 +39,7 @@ _RANKS: Final[dict[str, int]] = {
     EntryState.SUCCEEDED: 6,
 }
 _UNREADABLE: Final = 3  # the rank of a state that nobody knows
-_NAMES: Final = ALL.split(", ")
+_NAMES: Final[Sequence[str]] = ALL.split(", ")
 
 
 class _Standing(NamedTuple):

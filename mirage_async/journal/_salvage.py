@@ -53,10 +53,7 @@ def _rows(damaged: sqlite3.Connection, path: Path) -> Iterator[tuple[Any, ...]]:
     while ranges:
         first, last = ranges.pop()
         try:
-            found = damaged.execute(
-                f"SELECT {ALL} FROM jobs NOT INDEXED WHERE rowid BETWEEN ? AND ?",  # noqa: S608 - ours alone
-                (first, last),
-            ).fetchall()
+            found = damaged.execute(*_question(first, last)).fetchall()
         except (sqlite3.Error, UnicodeDecodeError):
             if first == last:
                 lost = (first if lost is None else lost[0]), last
@@ -70,6 +67,13 @@ def _rows(damaged: sqlite3.Connection, path: Path) -> Iterator[tuple[Any, ...]]:
             yield from found
     if lost is not None:
         _tell(damaged, path, lost)
+
+
+def _question(first: int, last: int) -> tuple[str, tuple[int, ...]]:
+    start = f"SELECT {ALL} FROM jobs NOT INDEXED WHERE rowid"  # noqa: S608 - ours alone
+    if first == last:  # a range is over only where the next page says so, and that may be the damaged one
+        return f"{start} = ?", (first,)
+    return f"{start} BETWEEN ? AND ?", (first, last)
 
 
 def _last_number(damaged: sqlite3.Connection, path: Path) -> int:
