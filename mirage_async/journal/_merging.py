@@ -18,7 +18,7 @@ from mirage_async.journal._schema import ALL, transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from mirage_async.journal._schema import Version
@@ -39,7 +39,7 @@ _RANKS: Final[dict[str, int]] = {
     EntryState.SUCCEEDED: 6,
 }
 _UNREADABLE: Final = 3  # the rank of a state that nobody knows
-_NAMES: Final[Sequence[str]] = ALL.split(", ")
+_PLACES: Final[dict[str, int]] = {name: place for place, name in enumerate(ALL.split(", "))}
 
 
 class _Standing(NamedTuple):
@@ -148,7 +148,7 @@ class _Row:
         self.revision = int(values[-1])
 
     def column(self, name: str) -> Any:
-        return self.values[_NAMES.index(name)]
+        return self.values[_PLACES[name]]
 
     def standing(self) -> _Standing:
         rank = _RANKS.get(self.column("state"), _UNREADABLE)
@@ -166,5 +166,5 @@ def _found(connection: sqlite3.Connection, key: str) -> _Row | None:
 def _put(connection: sqlite3.Connection, row: _Row, *, over: _Row | None) -> None:
     """Write a row, unless the one that is there is a later version of it."""
     if over is None or row.revision > over.revision:
-        marks = ", ".join("?" * len(_NAMES))
+        marks = ", ".join("?" * len(_PLACES))
         connection.execute(f"INSERT OR REPLACE INTO main.jobs ({ALL}) VALUES ({marks})", row.values)  # noqa: S608 - same

@@ -114,7 +114,7 @@ UPDATE jobs SET id = ?2, state = 'accepted', updated_at = ?3, handed_over = 0, r
 SETTLED: Final = """
 UPDATE jobs SET
     state = CASE WHEN doubtful AND id IS NULL AND ?2 IN ('unpaid', 'failed') THEN 'uncertain' ELSE ?2 END, outcome = ?3,
-    updated_at = ?4, revision = revision + 1 WHERE key = ?1
+    updated_at = ?4, own_key = own_key > 0, revision = revision + 1 WHERE key = ?1
 """
 HANDED_OVER: Final = """
 UPDATE jobs SET handed_over = 1, updated_at = ?2, revision = revision + 1 WHERE key = ?1

@@ -20,6 +20,7 @@ from journal_bench import (
     picture,
     program,
     soon,
+    until,
 )
 
 from mirage_async import ImageRequest
@@ -133,6 +134,10 @@ async def test_a_callers_key_never_buys_again(provider: str, tmp_path: Path, mon
                     await mirage.submit(request)
             else:
                 assert (await soon((await mirage.submit(request)).result())).images
+                await until(lambda: journal_entries(tmp_path)[0].outcome is not None)
+                clock.now += 1e9
+                assert await mirage.recover() == []
+                assert journal_entries(tmp_path)[0].outcome is None
         assert sandbox.statistics().purchases == {provider: 1}
 
 
