@@ -186,7 +186,7 @@ def summary(folder: Path) -> list[tuple[str, EntryState, str | None]]:
 
 
 @given(histories, histories)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_no_history_hides_what_another_one_paid_for(one: tuple[str, int, str], other: tuple[str, int, str]) -> None:
     """In whatever order they are read, taken over, and taken over once more after a crash in between."""
 
@@ -217,6 +217,7 @@ def test_no_history_hides_what_another_one_paid_for(one: tuple[str, int, str], o
                     path.rename(folder / f"jobs-f{number}.sqlite")
                     if (log := path.with_name(f"{path.name}-wal")).exists():
                         log.rename(folder / f"jobs-f{number}.sqlite-wal")
+                assert summary(folder) == read
 
     numbers = itertools.count()
     with tempfile.TemporaryDirectory() as folder:

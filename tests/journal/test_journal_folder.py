@@ -27,6 +27,7 @@ from journal_bench import (
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import EntryState, Journal, _folder, _schema, _seats, journal_entries
 from mirage_async.journal._merging import merge
+from mirage_async.journal._salvage import salvage
 from mirage_async.journal._seats import Seat
 
 pytestmark = pytest.mark.anyio
@@ -293,6 +294,24 @@ async def test_one_damaged_page_keeps_no_other_row_from_its_owner(
     assert len(ranges) == len(damaged) * (page != "index")
     for key in set(keys) - set(found):
         assert key in "".join(ranges)
+
+
+async def test_what_only_looks_like_a_row_is_not_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Damaged bytes may well be of the right length."""
+    keys = await filled(tmp_path / "old", rows=3)
+    (file,) = (tmp_path / "old").glob("*.sqlite")
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE plain AS SELECT * FROM jobs")
+        connection.execute("DROP TABLE jobs")
+        connection.execute("ALTER TABLE plain RENAME TO jobs")
+        connection.execute("UPDATE jobs SET state = 'acce\u00dfted' WHERE key = ?", (keys[0],))
+        connection.execute("UPDATE jobs SET key = NULL WHERE key = ?", (keys[1],))
+    connection.close()
+    async with journaling(tmp_path / "journal") as journal:
+        assert await journal._writer.do(lambda connection: salvage(connection, file)) == 1
+        assert [entry.key for entry in await journal.owed()] == keys[2:]
+    assert f"the entry of mirako image, key {keys[0]}, id task-0, is damaged" in caplog.text
+    assert "cannot be read, and it has no key" in caplog.text
 
 
 async def test_a_row_that_cannot_be_read_keeps_no_other_from_its_owner(
