@@ -122,8 +122,10 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
             Asking again with the same key, in this process or a later one, gets what was bought under it instead of
             buying again. None has one made. A key stands for one request with one list of who may draw it (one name in
             `providers` is the same as `provider`), however it is split in a batch; with another the same key raises
-            `InputError` and nothing is sent, unless all that was tried under it is proven unpaid. Where there are
-            several `providers`, or the request is split, each purchase has a key made of this one.
+            `InputError` and nothing is sent, unless all that was tried under it is proven unpaid. It is known for ever;
+            where the journal keeps the result no longer (`retention`), the provider is asked for it by its id, and
+            where there is none the key is refused. Where there are several `providers`, or the request is split, each
+            purchase has a key made of this one.
     """
 
     prompt: str

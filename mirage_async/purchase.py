@@ -87,6 +87,7 @@ class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         account: an alias of provider, address and key.
         blocking: the provider answers with the pictures themselves.
         announced: the request gives the provider an address to call back.
+        own_key: the key is one the caller chose.
     """
 
     provider: str
@@ -98,6 +99,7 @@ class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     account: str = ""
     blocking: bool = False
     announced: bool = False
+    own_key: bool = False
 
 
 class Attempt(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

@@ -286,5 +286,6 @@ def _intent(offer: Offer[Any], deadline: float) -> Intent:
         call=offer.call,
         blocking=offer.blocking,
         announced=offer.announced,
+        own_key=offer.own_key,
         deadline=deadline,
     )

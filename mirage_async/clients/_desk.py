@@ -289,6 +289,7 @@ class Desk:
             account=self.alias,
             blocking=blocking,
             announced=announced,
+            own_key=self.key is not None,
         )
 
     def redeem(self, job: Job[Generation], report: Report) -> Awaitable[Generation]:

@@ -77,6 +77,8 @@ def _alive(desk: Desk, key: str) -> Job[Any] | None:
     job, ledger = desk.runtime.known.get(key), desk.ledger
     if job is None or job.status is JobStatus.UNCERTAIN:
         return None
+    if job.done and job.id is None and not job.may_be_billed:
+        return None  # it bought nothing, so what is on record since was bought by another process
     at_work = job.done or job.id is not None or job in ledger.buying or job in ledger.posting
     return job if at_work else None  # else its caller left before anything was sent
 
@@ -104,8 +106,17 @@ def job_of(desk: Desk, kind: JobKind[Any], entry: Entry, *, max_wait: float | No
         kind: of the job.
         entry: in state `ACCEPTED`, or settled.
         max_wait: seconds to watch it; None takes the kind's default.
+
+    Raises:
+        InputError: what came of it is no longer kept, and nobody can be asked.
     """
     outcome = entry.outcome if entry.settled else None
+    if entry.settled and outcome is None and entry.id is None:
+        msg = (
+            f"the {entry.provider} {entry.kind} was bought under the key {entry.key}, and its result is no longer "
+            "kept; another purchase needs another key"
+        )
+        raise InputError(msg, provider=entry.provider)
     # A finished job with pictures is asked about again: that costs one call, and brings links that work.
     if outcome is not None and (entry.id is None or not outcome.images):
         return _ended(desk, kind, entry, outcome)

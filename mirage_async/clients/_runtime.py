@@ -62,6 +62,8 @@ class Runtime:
     ) -> None:
         self.scheduler = Scheduler() if scheduler is None else scheduler
         self.scheduler.claim()
+        if journal is not None:
+            journal.claim()
         self.clock = self.scheduler.clock
         self.waits: Clock = _UntilClosed(self)
         self.transport = Transport(self.clock, session=session, proxy=proxy)

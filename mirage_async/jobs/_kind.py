@@ -35,6 +35,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
         blocking: the provider answers with the pictures themselves, and gives no id.
         announced: the provider is given an address to call back.
         deadline: monotonic seconds; a purchase made after it would be of no use to who asked for it.
+        own_key: the caller chose the job's key, under which nobody else may buy.
     """
 
     account: str
@@ -42,6 +43,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     blocking: bool
     announced: bool
     deadline: float
+    own_key: bool = False
 
     def __repr__(self) -> str:
         return f"<Intent {self.call!r}>"

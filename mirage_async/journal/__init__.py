@@ -1,8 +1,9 @@
 """What was paid for, on disk before anything depends on it, so that no end of a process loses it."""
 
 from mirage_async.journal._entry import Entry, EntryState
-from mirage_async.journal._journal import Journal, JournalStatistics, journal_entries
+from mirage_async.journal._journal import Journal, JournalStatistics
 from mirage_async.journal._outcomes import StoredError, StoredImage, StoredOutcome
+from mirage_async.journal._reading import journal_entries
 
 __all__ = [
     "Entry",

@@ -9,33 +9,34 @@ import re
 import secrets
 import sqlite3
 import time
-from itertools import chain
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import msgspec
 from anyio import to_thread
 
-from mirage_async.exceptions import InputError, JournalError
+from mirage_async.exceptions import ConfigurationError, InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
+from mirage_async.journal._folder import Folder
 from mirage_async.journal._network import MOUNTS, network_file_system
-from mirage_async.journal._outcomes import StoredOutcome, store, stored_images
+from mirage_async.journal._outcomes import StoredOutcome, links_of, store, stored_images
 from mirage_async.journal._requests import digest_of, label_digest, packed, unpacked
-from mirage_async.journal._seats import Seat, databases, free_seats, make_folder
+from mirage_async.journal._seats import make_folder, only_one
 from mirage_async.journal._writer import Write, Writer
 from mirage_async.wire import passed_id
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from mirage_async.jobs import Intent, Job
     from mirage_async.journal._schema import Durability
     from mirage_async.journal._writer import Parameters, Prepared
     from mirage_async.wire import Call
 
-__all__ = ["Journal", "JournalStatistics", "journal_entries"]
+__all__ = ["Journal", "JournalStatistics"]
 
 T = TypeVar("T")
 
@@ -44,10 +45,11 @@ _logger = logging.getLogger("mirage_async.journal")
 WEEK = 7 * 24 * 3600.0  # seconds
 _OLDEST_SQLITE = (3, 24, 0)  # the first that knows "ON CONFLICT ... DO UPDATE"
 _PRUNE_EVERY = 10_000  # rows
-_TRIES = 20
+_DOUBTFUL = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
 _UNWRITTEN = (
     "the journal in %s has not written what became of a purchase. Where the disk is the reason, that is tried again as "
-    "long as this process lives. Until then, keep this: provider %s, kind %s, key %s, id %s"
+    "long as this process lives. Until then, keep this: provider %s, kind %s, key %s, id %s, state %s, "
+    "links %s"
 )
 
 
@@ -81,13 +83,14 @@ class Journal:
         durability: "power" flushes each group of rows to the disk, so that not even the end of the machine loses one;
             "process" leaves that to the system, and only the end of a process loses nothing.
         retention: seconds for which purchases that are over, and their pictures, are kept to be looked at; at least 0.
-            What is still owed is kept for ever, and so is what nobody knows the end of.
+            What is still owed is kept for ever, and so is what nobody knows the end of. Of a purchase under a caller's
+            own key only the result is removed: the key never buys again.
         store_prompts: also keep the requests, with prompts and reference pictures, which `recover()` needs where it is
             to send a doubtful one again, and the prompts that providers revised.
 
     Raises:
         InputError: an argument out of range.
-        JournalError: the folder cannot be written to, is on a network, or was used by a newer version of this library.
+        JournalError: the folder cannot be written to, or is on a network.
     """
 
     def __init__(
@@ -113,44 +116,31 @@ class Journal:
         self._store_prompts = store_prompts
         self._run = secrets.token_hex(8)
         self._told: set[str] = set()  # keys of which it was said that they are not recorded
+        self._sending: set[str] = set()  # keys of purchases that may be on the wire
+        self._refused: set[str] = set()  # callers' own keys that others buy under; what is on record is theirs
         _check_sqlite()
         make_folder(self.directory)
         _check_file_system(self.directory)
-        self._seat, connection = self._sit_down()
-        self._writer = Writer(connection, flush=durability == "power", on_end=self._seat.release)
+        self._folder = Folder(self.directory, durability)
+        self._seat, connection = self._folder.sit_down()
+        self._writer = Writer(
+            connection, flush=durability == "power", on_end=self._seat.release, on_recovery=self._told.clear
+        )
+        self._used = False
+        # One that nobody has any more, as where the hub it was made for was refused, must not keep its file.
+        weakref.finalize(self, self._writer.abandon).atexit = False
         self._pruned_at = 0
 
-    def _sit_down(self) -> tuple[Seat, sqlite3.Connection]:
-        """Go on with the file of a process that is gone, or begin a new one."""
-        try:
-            for seat in free_seats(self.directory):
-                connection = self._opened(seat)
-                if connection is not None:
-                    return seat, connection
-            seat = Seat.new(self.directory)
-            return seat, _schema.connect(seat.path, self._durability)
-        except (OSError, sqlite3.Error) as error:
-            msg = f"the journal in {str(self.directory)!r} cannot be written: {error}"
-            raise JournalError(msg) from error
+    def claim(self) -> None:
+        """Belong to one hub from now on.
 
-    def _opened(self, seat: Seat) -> sqlite3.Connection | None:
-        """Open a file that is held, or set it aside where it is damaged."""
-        try:
-            return _schema.connect(seat.path, self._durability, check=True)
-        except sqlite3.OperationalError:
-            seat.release()
-            raise
-        except sqlite3.DatabaseError:
-            _logger.critical(
-                "%s is damaged and is set aside as %s; what it alone knew of is to be looked up at the providers",
-                seat.path,
-                seat.set_aside(),
-                exc_info=True,
-            )
-            return None
-        except BaseException:
-            seat.release()
-            raise
+        Raises:
+            ConfigurationError: it belongs to another already, which would close it while this one buys on.
+        """
+        if self._used:
+            msg = "a journal belongs to one hub; make another one, which may be of the same folder"
+            raise ConfigurationError(msg)
+        self._used = True
 
     # --- the recorder of `jobs` ---
 
@@ -158,6 +148,7 @@ class Journal:
         """Return once it is on disk that a request which costs money may leave from now on.
 
         Raises:
+            InputError: another process buys, or has bought, under this key of the caller's; nothing may be sent.
             JournalError: it could not be written, so nothing may be sent.
         """
         if self._writer.unwritten:
@@ -172,21 +163,39 @@ class Journal:
         def row() -> Prepared:
             files = [(self._request_path(key), packed(call))] if self._store_prompts else []
             label = None if call.label is None else label_digest(call.label)
-            return (*who, *what, digest_of(call), label, moment, deadline, self._run), files
+            return (*who, *what, digest_of(call), label, moment, deadline, self._run, intent.own_key), files
 
         try:
-            await self._written(_schema.INTENDED, row, is_fact=False)
+            if intent.own_key:
+                claim = Write(_schema.INTENDED, row, is_fact=False)
+                await self._writer.do(lambda connection: self._claim(connection, key, claim))
+                self._refused.discard(key)
+            else:
+                await self._written(_schema.INTENDED, row)
+        except _TakenError:
+            self._refused.add(key)
+            msg = (
+                f"another process has bought, or is buying, under the key {key}; nothing was sent. "
+                "Asking again with it returns what was bought"
+            )
+            raise InputError(msg, provider=job.provider, billed="no") from None
         except (sqlite3.Error, OSError) as error:
             msg = f"the journal in {str(self.directory)!r} cannot be written ({error}), so nothing was sent"
             raise JournalError(msg, provider=job.provider) from error
+        self._sending.add(key)
 
     async def withdrawn(self, job: Job[Any]) -> None:
         """Return once it is on disk that what was sent last has bought nothing."""
-        await self._note_fact(job, _schema.WITHDRAWN, (job.key, time.time()))
+        self._sending.discard(job.key)
+        if self._writer.closed:
+            _logger.info("that %r was refused is not recorded, so that it will be doubtful: the journal is closed", job)
+            return
+        await self._note_fact(job, _schema.WITHDRAWN, (job.key, time.time()), EntryState.UNPAID)
 
     async def accepted(self, job: Job[Any]) -> None:
         """Return once the provider's id is on disk."""
-        await self._note_fact(job, _schema.ACCEPTED, (job.key, job.id, time.time()))
+        self._sending.discard(job.key)
+        await self._note_fact(job, _schema.ACCEPTED, (job.key, job.id, time.time()), EntryState.ACCEPTED)
 
     async def settled(self, job: Job[Any], outcome: object) -> None:
         """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
@@ -198,11 +207,16 @@ class Journal:
             return (key, state.value, text, moment), [(self.picture_path(name), data) for name, data in files]
 
         if state is not EntryState.UNPAID:
-            await self._note_fact(job, _schema.SETTLED, row)
+            self._sending.discard(key)
+            await self._note_fact(job, _schema.SETTLED, row, state, links_of(outcome) if spooled else ())
+            return
+        self._sending.discard(key)
+        if key in self._refused:  # by this journal: the record is of the one who may buy
+            self._refused.discard(key)
             return
         # Nothing is owed of a purchase that was refused, least of all by a disk that would not take its intent.
-        with contextlib.suppress(sqlite3.Error, OSError):
-            await self._written(_schema.SETTLED, row, is_fact=False)
+        with contextlib.suppress(sqlite3.Error, OSError, JournalError):
+            await self._written(_schema.SETTLED, row)
 
     def handed_over(self, job: Job[Any]) -> None:
         """Note that somebody has been given the outcome; it is written with the next group.
@@ -214,25 +228,27 @@ class Journal:
         if self._writer.closed:
             _logger.info("that the outcome of %r was handed over is not recorded: the journal is closed", job)
             return
-        self._writer.put(Write(_schema.HANDED_OVER, (job.key, time.time()), is_fact=True))
+        self._writer.put(Write(_schema.HANDED_OVER, (job.key, time.time()), is_fact=True, about="handed over"))
         if self._writer.rows - self._pruned_at >= _PRUNE_EVERY:
             self._pruned_at = self._writer.rows
             self._writer.soon(self._prune)
 
-    async def _note_fact(self, job: Job[Any], statement: str, parameters: Parameters) -> None:
+    async def _note_fact(
+        self, job: Job[Any], statement: str, parameters: Parameters, state: EntryState, links: Sequence[str] = ()
+    ) -> None:
         """Write something about a paid job; where that fails, say once all that is needed to find it by hand."""
         try:
-            await self._written(statement, parameters, is_fact=True)
+            await self._written(statement, parameters, fact=f"{job.provider}, {job.key}, {state.value}, id {job.id}")
         except Exception:
             if job.key not in self._told:
                 self._told.add(job.key)
-                _logger.critical(
-                    _UNWRITTEN, self.directory, job.provider, job.kind.name, job.key, job.id, exc_info=True
-                )
+                who = job.provider, job.kind.name, job.key, job.id, state.value, " ".join(links) or "none"
+                _logger.critical(_UNWRITTEN, self.directory, *who, exc_info=True)
 
-    def _written(self, statement: str, parameters: Parameters, *, is_fact: bool) -> asyncio.Future[None]:
+    def _written(self, statement: str, parameters: Parameters, *, fact: str = "") -> asyncio.Future[None]:
+        """Write a row; `fact` says what it is, where it has to be written whatever happens."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._writer.put(Write(statement, parameters, is_fact=is_fact, waiter=waiter))
+        self._writer.put(Write(statement, parameters, is_fact=bool(fact), about=fact, waiter=waiter))
         return waiter
 
     # --- what the hub and the command line ask for ---
@@ -288,7 +304,7 @@ class Journal:
             The entry as it is now.
 
         Raises:
-            InputError: there is no such entry, or it is none whose end is open.
+            InputError: there is no such entry, it is none whose end is open, or somebody is at work on it.
             JournalError: as `owed`.
         """
         found, ours = await self._asked(lambda connection: self._find(connection, key))
@@ -297,6 +313,9 @@ class Journal:
             raise InputError(msg)
         if not ours:
             msg = f"the process that made the purchase {key} goes on, and settles it itself; end that one first"
+            raise InputError(msg, provider=found.provider)
+        if found.key in self._sending:
+            msg = f"the purchase {key} is being made at this moment by this very process, which settles it itself"
             raise InputError(msg, provider=found.provider)
         if found.state not in {EntryState.INTENDED, EntryState.UNCERTAIN, EntryState.ACCEPTED}:
             msg = f"only a purchase whose end is open can be settled by hand; {key} is {found.state.value}"
@@ -372,35 +391,40 @@ class Journal:
     # --- what follows runs in the writer's thread ---
 
     def _owed(self, connection: sqlite3.Connection) -> list[Entry]:
-        self._take_over(connection)
+        self._folder.take_over(connection)
         self._prune(connection)
         found = _schema.select_readable(connection, "WHERE run != ? AND NOT handed_over", (self._run,))
         return [self._with_pictures(connection, entry) for entry in found if entry.owed]
 
     def _find(self, connection: sqlite3.Connection, key: str) -> tuple[Entry | None, bool]:
-        """Return an entry, and whether it is in our file, or in one that nobody has."""
-        where = "WHERE key = ?", (key,)
-        found = _schema.select(connection, *where)
-        if not found:
-            self._take_over(connection)
-            found = _schema.select(connection, *where)
-        if found:
-            return self._with_pictures(connection, found[0]), True
-        others = _entries(self.directory, *where, but=self._seat.path)
+        """Return an entry, and whether it is in our file, or in one that nobody has.
+
+        What we did not pay for may have been bought by another process since.
+        """
+        ours = _schema.select(connection, _schema.BY_KEY, (key,))
+        if not ours or ours[0].state is EntryState.UNPAID:
+            self._folder.take_over(connection)
+            ours = _schema.select(connection, _schema.BY_KEY, (key,))
+        if ours and ours[0].state is not EntryState.UNPAID:
+            return self._with_pictures(connection, ours[0]), True
+        others = self._folder.of_others(key)
+        if ours and (not others or others[0].state is EntryState.UNPAID):
+            return ours[0], True
         return (others[0] if others else None), False
 
-    def _take_over(self, connection: sqlite3.Connection) -> None:
-        """Copy the files of processes that are gone into our own, and remove them."""
-        for seat in free_seats(self.directory):
-            opened = self._opened(seat)
-            if opened is not None:
-                opened.close()  # brought up to this version, and its log is part of it now
-                try:
-                    _schema.merge(connection, seat.path)
-                except BaseException:
-                    seat.release()
-                    raise
-                seat.remove()
+    def _claim(self, connection: sqlite3.Connection, key: str, write: Write) -> None:
+        """Write that a request with a caller's own key is about to leave, if nobody else has bought under it.
+
+        All processes of the folder do that one after the other.
+        """
+        with only_one(self.directory / "keys.lock"):
+            ours = _schema.select(connection, _schema.BY_KEY, (key,))
+            free = {EntryState.UNPAID, *(_DOUBTFUL if key in self._sending else ())}  # it is sent again
+            if any(entry.state not in free for entry in ours) or any(
+                entry.state is not EntryState.UNPAID for entry in self._folder.of_others(key)
+            ):
+                raise _TakenError
+            self._writer.commit_alone(write)
 
     def _with_pictures(self, connection: sqlite3.Connection, entry: Entry) -> Entry:
         """Complete, also on record, an entry whose pictures were written just before its process ended.
@@ -431,6 +455,10 @@ class Journal:
         return self.directory / "requests" / f"{key}.msgpack"
 
 
+class _TakenError(Exception):
+    """Another process has bought, or is buying, under a key."""
+
+
 def _bytes_of(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
@@ -457,41 +485,3 @@ def _check_file_system(folder: Path) -> None:
     if kind is not None:
         msg = f"a journal needs a local disk; {str(folder)!r} is on a network file system ({kind})"
         raise JournalError(msg)
-
-
-def journal_entries(directory: str | os.PathLike[str]) -> list[Entry]:
-    """Return all entries in a journal's folder, the oldest first, without disturbing the processes that write there.
-
-    Raises:
-        JournalError: there is no journal, or a file of it cannot be read.
-    """
-    folder = Path(directory).absolute()
-    if not databases(folder):
-        msg = f"there is no journal in {str(folder)!r}"
-        raise JournalError(msg)
-    return _entries(folder)
-
-
-def _entries(folder: Path, where: str = "", parameters: Iterable[Any] = (), *, but: Path | None = None) -> list[Entry]:
-    """Return what the files of a folder hold, the oldest entry first."""
-    for _ in range(_TRIES):
-        # A file may be taken over meanwhile, by a process whose own file has been read already.
-        with contextlib.suppress(FileNotFoundError):
-            found = [_read(path, where, parameters) for path in databases(folder) if path != but]
-            return sorted(_latest(chain(*found)), key=lambda entry: (entry.intended_at, entry.key))
-    msg = f"the files of the journal in {str(folder)!r} change faster than they can be read"
-    raise JournalError(msg)
-
-
-def _latest(found: Iterable[tuple[int, Entry]]) -> Iterable[Entry]:
-    """Return of two versions of an entry the one that was written more often."""
-    ordered = sorted(found, key=lambda one: one[0])
-    return {entry.key: entry for _, entry in ordered}.values()
-
-
-def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[tuple[int, Entry]]:
-    try:
-        return _schema.read(path, where, parameters)
-    except sqlite3.Error as error:
-        msg = f"{path} cannot be read: {error}"
-        raise JournalError(msg) from error

@@ -13,10 +13,14 @@ __all__ = ["MOUNTS", "network_file_system"]
 MOUNTS: Final = "/proc/self/mountinfo"
 """Linux's table of what is mounted where; see proc(5)."""
 
-_NETWORKED: Final = re.compile(
-    r"9p|afs|beegfs|ceph|cifs|coda|davfs|fuse\.(gcsfuse|glusterfs|rclone|s3fs|sshfs)|glusterfs|gpfs|lustre|ncpfs|nfs4?|"
-    r"ocfs2|orangefs|smb[23]|smbfs|vboxsf"
+_LOCAL_FUSE: Final = (
+    "bindfs|cryfs|encfs|exfat(-fuse)?|fuse-overlayfs|gocryptfs|mergerfs|ntfs-3g|securefs|unionfs(-fuse)?"
 )
+_NETWORKED: Final = re.compile(
+    rf"9p|afs|beegfs|ceph|cifs|coda|davfs|fuse\.(?!({_LOCAL_FUSE})$).*|gfs2|glusterfs|gpfs|grpcfuse|lustre|ncpfs|nfs4?|"
+    r"ocfs2|orangefs|osxfs|prl_fs|pvfs2|smb[23]|smbfs|vboxsf|vmhgfs|wekafs"
+)
+"""Whatever a program mounts (FUSE) may be anywhere, unless it is known to keep its files on this machine."""
 
 
 def network_file_system(folder: Path, table: str) -> str | None:

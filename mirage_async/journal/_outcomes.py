@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from mirage_async.models import GeneratedImage
 
-__all__ = ["StoredError", "StoredImage", "StoredOutcome", "decode_outcome", "store", "stored_images"]
+__all__ = ["StoredError", "StoredImage", "StoredOutcome", "decode_outcome", "links_of", "store", "stored_images"]
 
 
 class StoredImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -122,6 +123,12 @@ def store(outcome: object, *, key: str, spooled: bool, prompts: bool) -> tuple[S
         images.append(_image(image, name, prompts=prompts))
     stored = StoredOutcome(images=tuple(images), credits=outcome.credits, timings=outcome.timings, polls=outcome.polls)
     return stored, files
+
+
+def links_of(outcome: object) -> list[str]:
+    """Return where the pictures of an outcome are, for a log: without what makes such a link a key."""
+    images = outcome.images if isinstance(outcome, Generation) else ()
+    return [urlsplit(image.url)._replace(query="", fragment="").geturl() for image in images if image.url]
 
 
 def stored_images(paths: Sequence[Path]) -> tuple[StoredImage, ...]:

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from mirage_async.exceptions import JournalError
 from mirage_async.journal._entry import Entry, EntryState
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCEPTED",
+    "ALL",
+    "BY_KEY",
     "HANDED_OVER",
     "INTENDED",
     "NOTE",
@@ -26,8 +28,10 @@ __all__ = [
     "SETTLED",
     "WITHDRAWN",
     "Durability",
+    "NewerError",
+    "Version",
     "connect",
-    "merge",
+    "entry_of",
     "over",
     "read",
     "remove",
@@ -65,7 +69,9 @@ CREATE TABLE jobs (
     updated_at REAL NOT NULL,
     outcome TEXT,
     handed_over INTEGER NOT NULL,
+    own_key INTEGER NOT NULL,
     run TEXT NOT NULL,
+    born TEXT NOT NULL,
     revision INTEGER NOT NULL
 );
 CREATE TABLE notes (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL, updated_at REAL NOT NULL) WITHOUT ROWID;
@@ -78,18 +84,24 @@ _COLUMNS: Final = (
     "key, provider, account, kind, blocking, announced, model, requested, digest, label, id, state, attempts, "
     "doubtful, intended_at, deadline, updated_at, outcome, handed_over"
 )
-_ALL: Final = f"{_COLUMNS}, run, revision"
+# own_key: 1 for a key that the caller chose, 2 once what came of it is no longer kept. run: who answers for the row.
+# born: the run that wrote its first version, and stays; what has the same is one history, and its revisions compare.
+ALL: Final = f"{_COLUMNS}, own_key, run, born, revision"
+
+BY_KEY: Final = "WHERE key = ?"
 
 # A purchase that is sent again is the same purchase: it keeps its row, and the row counts what may have been bought.
 INTENDED: Final = """
 INSERT INTO jobs
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, 'intended', 1, 0, ?11, ?12, ?11, NULL, 0, ?13, 1)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, 'intended', 1, 0, ?11, ?12, ?11, NULL, 0, ?14, ?13, ?13,
+    1)
 ON CONFLICT (key) DO UPDATE SET
     doubtful = doubtful + (state IN ('intended', 'uncertain')), attempts = attempts + 1, state = 'intended',
     provider = excluded.provider, account = excluded.account, kind = excluded.kind, blocking = excluded.blocking,
     announced = excluded.announced, model = excluded.model, requested = excluded.requested, digest = excluded.digest,
     label = excluded.label, id = NULL, outcome = NULL, intended_at = excluded.intended_at, deadline = excluded.deadline,
-    updated_at = excluded.updated_at, handed_over = 0, run = excluded.run, revision = revision + 1
+    updated_at = excluded.updated_at, handed_over = 0, own_key = own_key > 0 OR excluded.own_key, run = excluded.run,
+    revision = revision + 1
 """
 WITHDRAWN: Final = """
 UPDATE jobs SET state = CASE WHEN doubtful THEN 'uncertain' ELSE 'unpaid' END, updated_at = ?2, revision = revision + 1
@@ -102,7 +114,7 @@ UPDATE jobs SET id = ?2, state = 'accepted', updated_at = ?3, handed_over = 0, r
 SETTLED: Final = """
 UPDATE jobs SET
     state = CASE WHEN doubtful AND id IS NULL AND ?2 IN ('unpaid', 'failed') THEN 'uncertain' ELSE ?2 END, outcome = ?3,
-    updated_at = ?4, revision = revision + 1 WHERE key = ?1
+    updated_at = ?4, own_key = own_key > 0, revision = revision + 1 WHERE key = ?1
 """
 HANDED_OVER: Final = """
 UPDATE jobs SET handed_over = 1, updated_at = ?2, revision = revision + 1 WHERE key = ?1
@@ -115,6 +127,18 @@ NOTE: Final = """
 INSERT INTO notes VALUES (?1, ?2, ?3)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at
 """
+
+
+class NewerError(JournalError):
+    """A file is of a newer version of this library."""
+
+
+class Version(NamedTuple):
+    """One version of an entry: of which history, and how many times that was written."""
+
+    entry: Entry
+    born: str
+    revision: int
 
 
 def connect(path: Path, durability: Durability, *, check: bool = False) -> sqlite3.Connection:
@@ -161,7 +185,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
         raise JournalError(msg)
     if version > VERSION:
         msg = f"{path} was written by a newer version of this library (format {version}; this one knows {VERSION})"
-        raise JournalError(msg)
+        raise NewerError(msg)
     return int(version)
 
 
@@ -171,8 +195,8 @@ def _check(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(verdict)
 
 
-def read(path: Path, where: str = "", parameters: Iterable[Any] = ()) -> list[tuple[int, Entry]]:
-    """Return what a file holds, each entry with the number of times it was written, also while its process writes.
+def read(path: Path, where: str = "", parameters: Iterable[Any] = ()) -> list[Version]:
+    """Return what a file holds, also while its process writes.
 
     Raises:
         FileNotFoundError: it is gone, and what it held is in another file.
@@ -192,14 +216,14 @@ def read(path: Path, where: str = "", parameters: Iterable[Any] = ()) -> list[tu
             return _read(Path(folder) / path.name, where, parameters)
 
 
-def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[tuple[int, Entry]]:
+def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[Version]:
     address = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
     with contextlib.closing(connection):
         if not _version(connection, path):  # its process has only just made it
             return []
-        rows = connection.execute(f"SELECT {_COLUMNS}, revision FROM jobs {where}", tuple(parameters))  # noqa: S608 - ours alone
-        return [(row[-1], _entry(row[:-1])) for row in rows]
+        rows = connection.execute(f"SELECT {_COLUMNS}, born, revision FROM jobs {where}", tuple(parameters))  # noqa: S608 - ours alone
+        return [Version(entry_of(row[:-2]), *row[-2:]) for row in rows]
 
 
 def select(connection: sqlite3.Connection, where: str = "", parameters: Iterable[Any] = ()) -> list[Entry]:
@@ -208,7 +232,7 @@ def select(connection: sqlite3.Connection, where: str = "", parameters: Iterable
     Raises:
         JournalError: one of them cannot be read.
     """
-    return [_entry(row) for row in _rows(connection, where, parameters)]
+    return [entry_of(row) for row in _rows(connection, where, parameters)]
 
 
 def select_readable(connection: sqlite3.Connection, where: str, parameters: Iterable[Any]) -> list[Entry]:
@@ -216,7 +240,7 @@ def select_readable(connection: sqlite3.Connection, where: str, parameters: Iter
     found: list[Entry] = []
     for row in _rows(connection, where, parameters):
         try:
-            found.append(_entry(row))
+            found.append(entry_of(row))
         except JournalError as error:
             _logger.critical("what is owed cannot all be read: %s", error, exc_info=True)
     return found
@@ -251,39 +275,29 @@ def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
 
 
 def over(connection: sqlite3.Connection, before: float) -> list[str]:
-    """Return the keys of the entries that are over and were written last before a moment."""
+    """Return the keys of the entries that are over, were written last before a moment, and have anything to remove."""
     ended = "state IN ('unpaid', 'abandoned') OR (handed_over AND state NOT IN ('intended', 'accepted', 'uncertain'))"
-    rows = connection.execute(f"SELECT key FROM jobs WHERE ({ended}) AND updated_at < ?", (before,))  # noqa: S608 - ours alone
+    left = "(own_key < 2 OR state = 'unpaid')"
+    rows = connection.execute(f"SELECT key FROM jobs WHERE ({ended}) AND {left} AND updated_at < ?", (before,))  # noqa: S608 - ours alone
     return [str(key) for (key,) in rows]
 
 
 def remove(connection: sqlite3.Connection, keys: Iterable[str]) -> None:
-    """Remove entries."""
-    _many(connection, "DELETE FROM jobs WHERE key = ?", [(key,) for key in keys])
+    """Remove entries. Of one that was bought under a caller's own key all stays but what came of it, for ever."""
+    each = [(key,) for key in keys]
+    with transaction(connection):
+        connection.executemany("DELETE FROM jobs WHERE key = ? AND (NOT own_key OR state = 'unpaid')", each)
+        connection.executemany(
+            "UPDATE jobs SET own_key = 2, outcome = NULL, revision = revision + 1 WHERE key = ?", each
+        )
 
 
-def merge(connection: sqlite3.Connection, path: Path) -> None:
-    """Copy what another file holds into this one; of two versions of an entry the later one stays.
+def entry_of(row: tuple[Any, ...]) -> Entry:
+    """Return what the columns of an entry say.
 
-    Doing it twice, because a process died before it could remove the other file, changes nothing.
+    Raises:
+        JournalError: they cannot be read.
     """
-    updates = ", ".join(f"{name} = excluded.{name}" for name in _ALL.split(", ") if name != "key")
-    connection.execute("ATTACH DATABASE ? AS other", (str(path),))
-    try:
-        with transaction(connection):
-            connection.execute(
-                f"INSERT INTO main.jobs ({_ALL}) SELECT {_ALL} FROM other.jobs WHERE true "  # noqa: S608 - ours alone
-                f"ON CONFLICT (key) DO UPDATE SET {updates} WHERE excluded.revision > revision"
-            )
-            connection.execute(
-                "INSERT INTO main.notes SELECT * FROM other.notes WHERE true ON CONFLICT (name) DO UPDATE "
-                "SET value = excluded.value, updated_at = excluded.updated_at WHERE excluded.updated_at > updated_at"
-            )
-    finally:
-        connection.execute("DETACH DATABASE other")
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
     values = dict(zip(Entry.__struct_fields__, row, strict=True))
     try:
         values.update(

@@ -10,13 +10,14 @@ import contextlib
 import os
 import secrets
 import sys
+import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
 from mirage_async.exceptions import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 if sys.platform == "win32":
@@ -25,6 +26,9 @@ if sys.platform == "win32":
     def _try_lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
+    def _unlock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
@@ -32,10 +36,14 @@ else:
         # Not the POSIX kind, which a process loses as soon as it closes the file anywhere.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough where a forked child has it open as well
 
-__all__ = ["Seat", "databases", "flush_folder", "free_seats", "make_folder"]
+
+__all__ = ["Seat", "databases", "flush_folder", "free_seats", "make_folder", "only_one"]
 
 _SUFFIX: Final = ".sqlite"
+LONGEST_TURN: Final = 10.0  # seconds to wait for another process that claims a key
 _held: weakref.WeakSet[Seat] = weakref.WeakSet()
 
 
@@ -131,6 +139,38 @@ def _let_go_of_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_of_all)
+
+
+@contextlib.contextmanager
+def only_one(path: Path) -> Generator[None, None, None]:
+    """Do what is done inside while no other process of the folder does; blocks, so it belongs in a thread.
+
+    Raises:
+        OSError: another one has been at it for too long.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(descriptor, path)
+        try:
+            yield
+        finally:
+            _unlock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    end = time.monotonic() + LONGEST_TURN
+    while True:
+        try:
+            _try_lock(descriptor)
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() > end:
+                msg = f"another process holds {path.name} and does not go on"
+                raise TimeoutError(msg) from None
+            time.sleep(0.002)
+        else:
+            return
 
 
 def databases(folder: Path) -> list[Path]:

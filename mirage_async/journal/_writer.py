@@ -17,6 +17,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -60,12 +61,14 @@ class Write(msgspec.Struct, gc=False):
         statement: the SQL.
         parameters: for it.
         is_fact: whether it has to be written sooner or later, whatever happens.
+        about: what a log says of it: whose it is, and what it is to say.
         waiter: a future that ends when the row is durable, or None where nobody waits.
     """
 
     statement: str
     parameters: Parameters
     is_fact: bool
+    about: str = ""
     waiter: asyncio.Future[None] | None = None
 
 
@@ -86,6 +89,7 @@ class Writer:
         connection: used by the thread alone from now on, which closes it in the end.
         flush: whether files are flushed to the disk, as the database is.
         on_end: called in the thread as the last thing it does.
+        on_recovery: called in the thread once it has written all that it could not write for a while.
 
     Attributes:
         commits: groups committed.
@@ -93,16 +97,25 @@ class Writer:
         failures: groups that could not be committed.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, flush: bool, on_end: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        flush: bool,
+        on_end: Callable[[], object],
+        on_recovery: Callable[[], object] = lambda: None,
+    ) -> None:
         self._connection = connection
         self._flush = flush
         self._on_end = on_end
+        self._on_recovery = on_recovery
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._gathered: list[Write] = []
         self._gathered_in: asyncio.AbstractEventLoop | None = None  # in this turn of which
         self._ended = False  # the thread takes nothing more
         self._backlog: deque[Write] = deque()
         self._retry = FIRST_RETRY
+        self._due = 0.0  # monotonic seconds; when the backlog is tried again, whatever else there is to do
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # so that nothing is queued behind the end
         self._process = os.getpid()
@@ -162,6 +175,19 @@ class Writer:
                     return
             self._end()
 
+    def abandon(self) -> None:
+        """End at once where the thread was never needed; nothing else for a journal that nobody has any more."""
+        if self._process != os.getpid() or not self._lock.acquire(blocking=False):  # this may be in the middle of it
+            return
+        try:
+            idle = self._thread is None and not self._ended and not self._gathered
+            self._closed = self._closed or idle
+            self._ended = self._ended or idle
+        finally:
+            self._lock.release()
+        if idle:
+            self._end()
+
     def join(self) -> None:
         """Wait for the end of the thread, up to ten seconds."""
         if self._process == os.getpid() and self._thread is not None:
@@ -191,6 +217,19 @@ class Writer:
 
     # --- what follows runs in the thread ---
 
+    def commit_alone(self, write: Write) -> None:
+        """Write a row at once, in a transaction of its own; for what `do` was given.
+
+        Raises:
+            sqlite3.Error, OSError: it is not written.
+        """
+        if self._backlog:
+            msg = "facts about earlier purchases have to be written first"
+            raise OSError(msg)
+        self._write(self._ready([write]))
+        self.commits += 1
+        self.rows += 1
+
     def _run(self) -> None:
         items: list[_Item] = []
         try:
@@ -211,6 +250,8 @@ class Writer:
             _turn_away([self._queue.get()])
         if self._backlog:
             _logger.critical("the journal is closed with %d facts that are not on disk", len(self._backlog))
+            for write in self._backlog:
+                _logger.critical("not on disk: %s", _described(write))
         self._connection.close()
         self._on_end()
 
@@ -219,11 +260,14 @@ class Writer:
         items: list[_Item] = []
         rows = 0
         with contextlib.suppress(queue.Empty):
-            items.append(self._queue.get(timeout=self._retry if self._backlog else None))
+            items.append(self._queue.get(timeout=self._wait() if self._backlog else None))
             while rows < _MOST_IN_GROUP:
                 rows += len(items[-1]) if isinstance(items[-1], list) else 1
                 items.append(self._queue.get_nowait())
         return items
+
+    def _wait(self) -> float:
+        return max(0.0, self._due - time.monotonic())
 
     def _deal_with(self, items: Sequence[_Item]) -> bool:
         """Do what there is, in its order; False once nothing more will come."""
@@ -238,7 +282,7 @@ class Writer:
             if item is None:
                 return False
             self._work(item)
-        if group or not items:
+        if group or not items or (self._backlog and not self._wait()):
             self._commit(group)
         return True
 
@@ -276,6 +320,7 @@ class Writer:
             self.commits += 1
             self.rows += len(ready)
             if facts:
+                self._on_recovery()
                 _logger.warning("the journal writes again; what could not be written meanwhile is written now")
             self._backlog.clear()
             self._retry = FIRST_RETRY
@@ -301,6 +346,7 @@ class Writer:
         if self._backlog:
             self._retry = min(self._retry * 2, LONGEST_RETRY)
         self._backlog.extend(write for write in group if write.is_fact)
+        self._due = time.monotonic() + self._retry
         _tell_all(group, error)
 
 
@@ -319,9 +365,9 @@ def _is_of_the_disk(error: Exception) -> bool:
 
 
 def _described(write: Write) -> str:
-    """Say which row it is, and nothing of what came with it."""
+    """Say which row it is, and of what came with it only what is needed to find it by hand."""
     whose = "that was not even made" if callable(write.parameters) else f"of {write.parameters[0]!r:.80}"
-    return f"{' '.join(write.statement.split()[:4])} ... {whose}"
+    return f"{' '.join(write.statement.split()[:4])} ... {whose}" + (write.about and f" ({write.about})")
 
 
 def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:

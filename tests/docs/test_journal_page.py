@@ -59,7 +59,7 @@ async def test_the_second_program_settles_what_is_uncertain_and_nothing_else(tmp
     assert await run(PROGRAMS[1], tmp_path) == ""
     after: dict[str, Entry] = {entry.key: entry for entry in journal_entries(tmp_path / "journal")}
     assert after.pop(before.key) == before
-    assert [entry.state for entry in after.values()] == [EntryState.UNPAID]
+    assert [entry.state for entry in after.values()] == [EntryState.ABANDONED]
 
 
 def test_the_table_of_settings_has_all_of_them_with_their_defaults() -> None:

@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 from journal_bench import (
+    PROMPT,
     WRITING,
     crashed,
     generation,
+    hub,
     intent,
     job,
     journaling,
     picture,
     program,
     soon,
+    until,
 )
 
+from mirage_async import ImageRequest
+from mirage_async.exceptions import InputError, SubmissionUncertainError
 from mirage_async.journal import EntryState, Journal, journal_entries
+from mirage_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +90,7 @@ async def test_only_what_is_over_is_ever_removed(tmp_path: Path, monkeypatch: py
         for name in ("owed", "over"):
             await journal.settled(owners[name], generation(owners[name], picture(), picture("red")))
         journal.handed_over(owners["over"])
+        await journal.settled(owners["abandoned"], SubmissionUncertainError("who knows"))
         await journal.resolve(owners["abandoned"].key)
         await journal.settled(owners["uncertain"], OSError())
         await journal._writer.do(
@@ -105,6 +112,33 @@ async def test_only_what_is_over_is_ever_removed(tmp_path: Path, monkeypatch: py
         pictures = [path.name for path in (tmp_path / "pictures").iterdir()]
         assert sorted(pictures) == [f"{owners['owed'].key}-1.png", f"{owners['owed'].key}-2.png"]
         assert await journal.request(owners["over"].key) is None
+
+
+@pytest.mark.parametrize("provider", ["miragic", "mira"])
+async def test_a_callers_key_never_buys_again(provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its result goes after a while; then the provider is asked for it, or where nobody can be the key is refused."""
+    request = ImageRequest(prompt=PROMPT, provider=provider, key="0123456789abcdef" * 2)
+    async with Sandbox(durations=0.05) as sandbox:
+        async with hub(sandbox, tmp_path) as mirage:
+            await soon((await mirage.submit(request)).result())
+        clock = WallClock(monkeypatch)
+        clock.now = 4e9
+        async with hub(sandbox, tmp_path) as mirage:
+            for _ in range(2):
+                assert await mirage.recover() == []
+            assert list((tmp_path / "pictures").iterdir()) == []
+            (entry,) = journal_entries(tmp_path)
+            assert (entry.state, entry.outcome) == (EntryState.SUCCEEDED, None)
+            if provider == "mira":
+                with pytest.raises(InputError, match=r"was bought under the key .* no longer kept"):
+                    await mirage.submit(request)
+            else:
+                assert (await soon((await mirage.submit(request)).result())).images
+                await until(lambda: journal_entries(tmp_path)[0].outcome is not None)
+                clock.now += 1e9
+                assert await mirage.recover() == []
+                assert journal_entries(tmp_path)[0].outcome is None
+        assert sandbox.statistics().purchases == {provider: 1}
 
 
 async def test_notes_are_kept_and_the_later_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,30 @@ def test_a_network_file_system_is_known_by_the_table_of_mounts(folder: str, kind
     assert network_file_system(Path(folder), TABLE) == kind
 
 
+@pytest.mark.parametrize(
+    ("kind", "refused"),
+    [
+        ("fuse.rclone", True),
+        ("fuse.juicefs", True),
+        ("fuse.mergerfs2", True),
+        ("fuse.vmhgfs-fuse", True),
+        ("wekafs", True),
+        ("gfs2", True),
+        ("prl_fs", True),
+        ("fuse.mergerfs", False),
+        ("fuse.gocryptfs", False),
+        ("fuse.fuse-overlayfs", False),
+        ("fuseblk", False),
+        ("virtiofs", False),
+        ("overlay", False),
+    ],
+)
+def test_what_a_program_mounts_has_to_be_known_to_be_local(kind: str, refused: bool) -> None:
+    """It may be anywhere."""
+    table = f"22 1 0:21 / / rw - {kind} /dev/x rw"
+    assert (network_file_system(Path("/srv"), table) is not None) == refused
+
+
 def test_a_folder_on_a_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log of SQLite needs memory that all its readers share."""
     mounts = tmp_path / "mountinfo"

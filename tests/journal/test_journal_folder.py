@@ -25,7 +25,9 @@ from journal_bench import (
 )
 
 from mirage_async.exceptions import JournalError
-from mirage_async.journal import EntryState, Journal, _schema, _seats, journal_entries
+from mirage_async.journal import EntryState, Journal, _folder, _schema, _seats, journal_entries
+from mirage_async.journal._merging import merge
+from mirage_async.journal._salvage import salvage
 from mirage_async.journal._seats import Seat
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +77,7 @@ async def test_a_merge_that_was_cut_short_is_repeated_and_the_later_version_stay
     folder = tmp_path / "journal"
     async with journaling(folder) as journal:
         shutil.copyfile(file, folder / "jobs-00000001.sqlite")
-        await journal._writer.do(lambda connection: _schema.merge(connection, folder / "jobs-00000001.sqlite"))
+        await journal._writer.do(lambda connection: merge(connection, folder / "jobs-00000001.sqlite"))
         (entry,) = await journal.owed()  # once more, and removed
         assert entry.key == key
         await journal.take([key])
@@ -249,9 +251,67 @@ async def test_a_damaged_file_is_set_aside_and_the_others_are_recovered(
     assert {entry.key for entry in found} >= set(keys)
     assert (folder / "jobs-00000000.damaged").read_bytes() == bytes(data)
     assert not damaged.exists()
-    (line,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert "is damaged and is set aside as" in line.getMessage()
-    assert len(journal_entries(folder)) == 3
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert "is damaged; what can be read of it is taken over" in lines[0]
+    assert "is damaged and is set aside as" in lines[-1]
+    readable = len(journal_entries(folder)) - 3
+    assert (readable > 0) == (place == "leaf")
+
+
+@pytest.mark.parametrize("page", ["first", "middle", "last", "index", "two"])
+async def test_one_damaged_page_keeps_no_other_row_from_its_owner(
+    tmp_path: Path, page: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot be read is named, by the key where the index still has it."""
+    keys = await filled(tmp_path, rows=200)
+    (file,) = tmp_path.glob("*.sqlite")
+    with sqlite3.connect(file) as connection:
+        if ("ENABLE_DBSTAT_VTAB",) not in connection.execute("PRAGMA compile_options").fetchall():
+            pytest.skip("this SQLite does not tell which page is whose")
+        kinds = connection.execute("SELECT name, pageno, pagetype, ncell FROM dbstat ORDER BY path").fetchall()
+    connection.close()
+    leaves = {
+        name: [number for each, number, kind, _ in kinds if (each, kind) == (name, "leaf")]
+        for name in ("jobs", "sqlite_autoindex_jobs_1")
+    }
+    rows, index = leaves["jobs"], leaves["sqlite_autoindex_jobs_1"]
+    damaged = {
+        "first": rows[:1],
+        "middle": [rows[5]],
+        "last": rows[-1:],
+        "index": index[:1],
+        "two": [rows[3], rows[9]],
+    }[page]
+    data = bytearray(file.read_bytes())
+    for number in damaged:
+        data[(number - 1) * 4096 : number * 4096] = b"\xa5" * 4096
+    file.write_bytes(data)
+    async with journaling(tmp_path) as journal:
+        found = [entry.key for entry in await journal.owed()]
+    on_them = sum(cells for name, number, _, cells in kinds if number in damaged and name == "jobs")
+    assert len(set(found) & set(keys)) == len(found) == 200 - on_them
+    ranges = [line for line in caplog.messages if "cannot be read; their keys are" in line]
+    assert len(ranges) == len(damaged) * (page != "index")
+    for key in set(keys) - set(found):
+        assert key in "".join(ranges)
+
+
+async def test_what_only_looks_like_a_row_is_not_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Damaged bytes may well be of the right length."""
+    keys = await filled(tmp_path / "old", rows=3)
+    (file,) = (tmp_path / "old").glob("*.sqlite")
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE plain AS SELECT * FROM jobs")
+        connection.execute("DROP TABLE jobs")
+        connection.execute("ALTER TABLE plain RENAME TO jobs")
+        connection.execute("UPDATE jobs SET state = 'acce\u00dfted' WHERE key = ?", (keys[0],))
+        connection.execute("UPDATE jobs SET key = NULL WHERE key = ?", (keys[1],))
+    connection.close()
+    async with journaling(tmp_path / "journal") as journal:
+        assert await journal._writer.do(lambda connection: salvage(connection, file)) == 1
+        assert [entry.key for entry in await journal.owed()] == keys[2:]
+    assert f"the entry of mirako image, key {keys[0]}, id task-0, is damaged" in caplog.text
+    assert "cannot be read, and it has no key" in caplog.text
 
 
 async def test_a_row_that_cannot_be_read_keeps_no_other_from_its_owner(
@@ -272,24 +332,53 @@ async def test_a_row_that_cannot_be_read_keeps_no_other_from_its_owner(
                 await journal.entry(key)
 
 
-async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    """At the start, when it is found later, and by a reader: this version could not know what it leaves out."""
-    await filled(tmp_path / "newer")
-    (file,) = (tmp_path / "newer").glob("*.sqlite")
+async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Only who needs to know all of it is refused: a reader, and a caller's own key, which it may have bought under."""
+    await filled(tmp_path)
+    (file,) = tmp_path.glob("*.sqlite")
     with sqlite3.connect(file) as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
     newer = r"written by a newer version of this library \(format 7; this one knows 1\)"
-    with pytest.raises(JournalError, match=newer):
-        Journal(tmp_path / "newer")
-    with pytest.raises(JournalError, match=newer):
-        journal_entries(tmp_path / "newer")
-    async with journaling(tmp_path / "journal") as journal:
-        shutil.copyfile(file, tmp_path / "journal" / "jobs-00000000.sqlite")
-        with pytest.raises(JournalError, match=newer):
-            await journal.owed()
-        (tmp_path / "journal" / "jobs-00000000.sqlite").unlink()
+    before = file.read_bytes()
+    async with journaling(tmp_path) as journal:
         assert await journal.owed() == []
+        await journal.intended(owner := job(journal), intent())
+        owner.id = "task-1"
+        await journal.accepted(owner)
+        assert (await journal.resolve(owner.key)).state is EntryState.ABANDONED
+        with pytest.raises(JournalError, match=newer):
+            await journal.intended(job(journal), intent(own_key=True))
+        with pytest.raises(JournalError, match=newer):
+            await journal.entry("0" * 32)
+        with pytest.raises(JournalError, match=newer):
+            journal_entries(tmp_path)
+    assert file.read_bytes() == before
+    assert caplog.text.count("until it is gone, no caller's own key buys anything") == 1
+    (tmp_path / file.name).unlink()
+    assert len(journal_entries(tmp_path)) == 1
+
+
+async def test_a_damaged_file_stays_until_its_rows_are_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """Where there is no room for them, the next process tries again."""
+    await filled(tmp_path, rows=100)
+    (file,) = tmp_path.glob("*.sqlite")
+    data = bytearray(file.read_bytes())
+    data[12288:16384] = b"\xa5" * 4096
+    file.write_bytes(data)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_folder, "salvage", full)
+        with pytest.raises(JournalError, match="No space left"):
+            Journal(tmp_path)
+    assert file.read_bytes() == bytes(data)
+    async with journaling(tmp_path) as journal:
+        assert len(await journal.owed()) > 50
 
 
 @pytest.mark.parametrize("owner", [0, 0x12345678])

@@ -64,6 +64,7 @@ class World:
         self.folder = folder / "0"
         self.journal = Journal(self.folder, durability="process")
         self.purchases: dict[int, Purchase] = {}
+        self.sending: set[int] = set()
         self.dead: list[Journal] = []
         self.processes = 0
 
@@ -84,10 +85,12 @@ class World:
             await self.journal.intended(self.owner(slot), intent())
             doubtful = was.doubtful + (was.state in {"intended", "uncertain"})
             self.purchases[slot] = Purchase(state="intended", attempts=was.attempts + 1, doubtful=doubtful)
+            self.sending.add(slot)
 
     async def _do_withdraw(self, slot: int, was: Purchase, _: str) -> None:
         if was.state == "intended":
             await self.journal.withdrawn(self.owner(slot))
+            self.sending.discard(slot)
             self.purchases[slot] = replace(was, state="uncertain" if was.doubtful else "unpaid")
 
     async def _do_accept(self, slot: int, was: Purchase, _: str) -> None:
@@ -95,6 +98,7 @@ class World:
             owner = self.owner(slot)
             owner.id = f"task-{slot}"
             await self.journal.accepted(owner)
+            self.sending.discard(slot)
             self.purchases[slot] = replace(was, state="accepted", id=owner.id, handed_over=False, told=False)
 
     async def _do_settle(self, slot: int, was: Purchase, end: str) -> None:
@@ -102,6 +106,7 @@ class World:
             return
         owner = self.owner(slot)
         await self.journal.settled(owner, ENDS[end] or generation(owner, PICTURE))
+        self.sending.discard(slot)
         state = {"refused": "unpaid", "unknown": "uncertain"}.get(end, end)
         if was.doubtful and not was.id and state in {"unpaid", "failed"}:
             state = "uncertain"
@@ -118,9 +123,10 @@ class World:
         try:
             await self.journal.resolve(f"{slot:032x}", **chosen)
         except InputError:
-            assert was.state not in OPEN
+            assert was.state not in OPEN or slot in self.sending
             return
         assert was.state in OPEN
+        assert slot not in self.sending
         state = "accepted" if "id" in chosen else "unpaid" if chosen else "abandoned"
         found = chosen.get("id", was.id)
         self.purchases[slot] = replace(was, state=state, id=found, handed_over=False, told=False, ours=False)
@@ -149,6 +155,7 @@ class World:
     async def _do_crash(self, *_: object) -> None:
         """Go on in the next process with what is on disk."""
         self.dead.append(self.journal)
+        self.sending.clear()
         self.folder = crashed(self.folder, self.root / f"{len(self.dead)}")
         on_disk = {entry.key: entry for entry in journal_entries(self.folder)}
         for slot, each in self.purchases.items():

@@ -9,16 +9,19 @@ import multiprocessing
 import os
 import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from journal_bench import KEY, crashed, generation, intent, job, journaling, picture, soon, until
+from journal_bench import KEY, crashed, filled, generation, intent, job, journaling, picture, soon, until
 
-from mirage_async.exceptions import InputError, JobCancelledError, JournalError
+from mirage_async import Mirage
+from mirage_async.exceptions import ConfigurationError, InputError, JobCancelledError, JournalError, MirageError
 from mirage_async.journal import EntryState, Journal, journal_entries
 from mirage_async.journal import _journal as journal_module
 from mirage_async.journal import _writer as writer_module
 from mirage_async.journal._writer import Writer
+from mirage_async.models import GeneratedImage, Generation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,6 +238,97 @@ async def test_what_is_left_at_the_end_is_tried_once_more(
     await soon(journal.accepted(owner))
     await soon(journal.aclose())
     assert "closed with 1 facts that are not on disk" in caplog.text
+    (line,) = [line for line in caplog.messages if line.startswith("not on disk")]
+    assert f"mirako, {owner.key}, accepted, id task-2" in line
+
+
+async def test_reading_does_not_keep_facts_from_being_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often somebody asks: they are due at a moment, and not after a silence."""
+    moment = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: moment[0])
+    async with journaling(tmp_path) as journal:
+        await soon(journal.intended(owner := job(journal), intent()))
+        trouble = Trouble(journal, monkeypatch)
+        owner.id = "task-1"
+        journal._writer._retry = 5.0
+        await soon(journal.accepted(owner))
+        trouble.on = False
+        for _ in range(3):
+            await soon(journal.entry(owner.key))
+            assert journal.statistics().unwritten == 1
+        moment[0] += 5.0
+        await soon(journal.entry(owner.key))
+        found = await soon(journal.entry(owner.key))  # after what came with the first
+        assert found.id == "task-1"
+        assert journal.statistics().unwritten == 0
+
+
+async def test_what_cannot_be_written_is_named_with_its_links_and_once_more_after_the_disk_was_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without what makes such a link a key."""
+    async with journaling(tmp_path) as journal:
+        await soon(journal.intended(owner := job(journal, provider="mira"), intent(blocking=True)))
+        trouble = Trouble(journal, monkeypatch)
+        image = GeneratedImage(None, url="https://cdn.example/a.png?sig=secret")  # type: ignore[arg-type]
+        outcome = Generation(images=(image,), provider="mira", model=None, job_id=None, key=owner.key)
+        for _ in range(2):
+            caplog.clear()
+            trouble.on = True
+            for _ in range(2):
+                await soon(journal.settled(owner, outcome))
+            (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
+            assert line.endswith(f"key {owner.key}, id None, state succeeded, links https://cdn.example/a.png")
+            trouble.on = False
+            await until(lambda: not journal.statistics().unwritten)
+    assert "secret" not in caplog.text
+
+
+async def test_a_refusal_after_the_end_alarms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is owed of it; it will only be doubtful."""
+    async with journaling(tmp_path) as journal:
+        await journal.intended(owner := job(journal), intent())
+    await journal.withdrawn(owner)
+    await journal.settled(owner, MirageError("no"))
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+async def test_a_journal_belongs_to_one_hub(tmp_path: Path) -> None:
+    """The other would close it under the feet of the first."""
+    journal = Journal(tmp_path)
+    async with Mirage({"mirako": "k"}, journal=journal):
+        with pytest.raises(ConfigurationError, match="a journal belongs to one hub"):
+            Mirage({"mirako": "k"}, journal=journal)
+
+
+async def test_a_journal_that_nobody_has_any_more_keeps_no_file(tmp_path: Path) -> None:
+    """As where the hub it was made for was refused."""
+    (key,) = await filled(tmp_path)
+    with pytest.raises(InputError):
+        Mirage({"nobody": "k"}, journal=Journal(tmp_path))
+    gc.collect()
+    async with journaling(tmp_path) as heir:
+        assert [entry.key for entry in await heir.owed()] == [key]
+        assert len(list(tmp_path.glob("*.sqlite"))) == 1  # noqa: ASYNC240 - a test may look into its own folder
+
+
+async def test_a_journal_that_is_at_work_is_not_ended_by_that(tmp_path: Path) -> None:
+    """Nor one whose rows are on their way to the thread, nor in the middle of it, nor by a child."""
+    journal = Journal(tmp_path)
+    with journal._writer._lock:
+        journal._writer.abandon()
+    assert not journal._writer.closed
+    write = asyncio.ensure_future(journal.intended(job(journal), intent()))
+    await asyncio.sleep(0)
+    journal._writer.abandon()
+    await write
+    journal._writer.abandon()
+    assert not journal._writer.closed
+    await journal.aclose()
+    journal._writer._process += 1
+    journal._writer.abandon()
 
 
 async def test_a_row_that_can_never_be_written_keeps_no_other_from_it(

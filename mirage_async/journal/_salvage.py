@@ -1,0 +1,110 @@
+"""Takes out of a damaged file what can still be read.
+
+SQLite keeps the rows in order of their numbers, some on each page, so a damaged page makes one range of numbers
+unreadable and no other. A range that cannot be read as a whole is halved until what is damaged stands alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mirage_async.exceptions import JournalError
+from mirage_async.journal._merging import absorb
+from mirage_async.journal._schema import ALL, entry_of, transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["salvage"]
+
+_logger = logging.getLogger("mirage_async.journal")
+
+_KEYS: Final = "sqlite_autoindex_jobs_1"  # has the keys and numbers of all rows a second time
+_SMALLEST_ROW: Final = 100  # bytes
+
+
+def salvage(connection: sqlite3.Connection, path: Path) -> int:
+    """Copy what can be read of a damaged file into another one, name what cannot, and return how many rows it were.
+
+    The file itself stays as it is.
+    """
+    with tempfile.TemporaryDirectory(prefix="mirage_async-") as folder:
+        for each in (path, path.with_name(f"{path.name}-wal")):
+            if each.exists():
+                shutil.copyfile(each, Path(folder) / each.name)
+        damaged = sqlite3.connect(Path(folder) / path.name, isolation_level=None)
+        with contextlib.closing(damaged):
+            rows = [row for row in _rows(damaged, path) if _is_whole(row, path)]
+    with transaction(connection):
+        absorb(connection, rows)
+    return len(rows)
+
+
+def _rows(damaged: sqlite3.Connection, path: Path) -> Iterator[tuple[Any, ...]]:
+    last = _last_number(damaged, path)
+    lost: tuple[int, int] | None = None
+    ranges = [(1, last)]
+    while ranges:
+        first, last = ranges.pop()
+        try:
+            found = damaged.execute(*_question(first, last)).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError):
+            if first == last:
+                lost = (first if lost is None else lost[0]), last
+                continue
+            middle = (first + last) // 2
+            ranges += [(middle + 1, last), (first, middle)]
+        else:
+            if lost is not None and found:
+                _tell(damaged, path, lost)
+                lost = None
+            yield from found
+    if lost is not None:
+        _tell(damaged, path, lost)
+
+
+def _question(first: int, last: int) -> tuple[str, tuple[int, ...]]:
+    start = f"SELECT {ALL} FROM jobs NOT INDEXED WHERE rowid"  # noqa: S608 - ours alone
+    if first == last:  # a range is over only where the next page says so, and that may be the damaged one
+        return f"{start} = ?", (first,)
+    return f"{start} BETWEEN ? AND ?", (first, last)
+
+
+def _last_number(damaged: sqlite3.Connection, path: Path) -> int:
+    """Return the number of the last row, or one that it cannot be much beyond."""
+    for question in (
+        "SELECT max(rowid) FROM jobs NOT INDEXED",
+        f"SELECT max(number) FROM (SELECT key, rowid AS number FROM jobs INDEXED BY {_KEYS})",  # noqa: S608 - ours
+    ):
+        with contextlib.suppress(sqlite3.Error):
+            return damaged.execute(question).fetchone()[0] or 0
+    return 1 + path.stat().st_size // _SMALLEST_ROW
+
+
+def _tell(damaged: sqlite3.Connection, path: Path, lost: tuple[int, int]) -> None:
+    keys: list[str] = []
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+        text = f"SELECT key FROM jobs INDEXED BY {_KEYS} WHERE key > '' AND rowid BETWEEN ? AND ?"  # noqa: S608 - ours
+        keys = [str(key) for (key,) in damaged.execute(text, lost)]
+    _logger.critical(
+        "the rows %d to %d of %s cannot be read; their keys are %s", *lost, path, ", ".join(keys) or "not known either"
+    )
+
+
+def _is_whole(row: tuple[Any, ...], path: Path) -> bool:
+    """Whether a row is one of ours, as opposed to what a damaged page looks like."""
+    try:
+        key = entry_of(row[:-4]).key
+        whole = isinstance(key, str) and len(key) > 0 and isinstance(row[-1], int)
+    except JournalError as error:
+        _logger.critical("a row of %s cannot be read: %s", path, error)
+        return False
+    if not whole:
+        _logger.critical("a row of %s cannot be read, and it has no key", path)
+    return whole
