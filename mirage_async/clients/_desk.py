@@ -25,7 +25,7 @@ from mirage_async.exceptions import (
 from mirage_async.jobs import Job, JobKind, checked_wait, new_key
 from mirage_async.models import Generation, Pace
 from mirage_async.purchase import Offer
-from mirage_async.wire import Call, Reply, Report, Submitted, with_callback
+from mirage_async.wire import Call, Reply, Report, Submitted, read_unquoted, with_callback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -279,6 +279,7 @@ class Desk:
         announced: bool,
     ) -> Offer[T]:
         timeout = self.terms.answer_timeout if blocking else QUICK_TIMEOUT
+        job.private = call.private
         return Offer(
             provider=self.provider,
             key=job.key,
@@ -297,10 +298,11 @@ class Desk:
 
     # --- asking ---
 
-    async def ask_once(self, call: Call, read: Callable[[Reply], T]) -> T:
+    async def ask_once(self, call: Call, read: Callable[[Reply], T], *, private: tuple[str, ...] = ()) -> T:
         """Ask a question that costs nothing, once; everything that goes wrong is a `MirageError`.
 
-        Whoever asks bounds the time it may take; a client's own `timeout` ends a silence before.
+        Whoever asks bounds the time it may take; a client's own `timeout` ends a silence before. Texts that are
+        `private` stand in no reason and no error that comes of it.
         """
         try:
             reply = await self.runtime.transport.exchange(self.endpoint, call, silence=self.terms.timeout)
@@ -310,7 +312,7 @@ class Desk:
         except LostError as error:
             msg = f"{self.provider} gave no usable answer: {error}"
             raise ResponseError(msg, provider=self.provider) from None
-        return read(reply)
+        return read_unquoted(reply, read, private) if private else read(reply)
 
     async def ask(self, call: Call, read: Callable[[Reply], T]) -> T:
         """Ask a question that costs nothing, again after trouble, for about half a minute."""

@@ -235,10 +235,11 @@ class MirakoClient(ProviderClient):
         return mirako.submit_call(prompt, aspect_ratio=aspect_ratio, seed=seed, images=pictures, webhook=webhook)
 
     def _look(self, job: Job[Generation]) -> Awaitable[Report]:
-        return self._desk.ask_once(mirako.status_call(job.id or ""), mirako.read_status)
+        return self._desk.ask_once(mirako.status_call(job.id or ""), mirako.read_status, private=job.private)
 
     def _look_at_avatar(self, job: Job[Avatar]) -> Awaitable[Report]:
-        return self._desk.ask_once(mirako.avatar_status_call(job.id or ""), mirako.read_avatar_status)
+        call = mirako.avatar_status_call(job.id or "")
+        return self._desk.ask_once(call, mirako.read_avatar_status, private=job.private)
 
 
 async def _avatar_of(job: Job[Avatar], report: Report) -> Avatar:

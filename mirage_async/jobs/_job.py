@@ -80,6 +80,7 @@ class Job(Generic[T]):
         "may_be_billed",
         "model",
         "polls",
+        "private",
         "progress",
         "requested",
         "running_at",
@@ -114,6 +115,9 @@ class Job(Generic[T]):
         self.ticket: Any = None  # the waker's own note about this job
         self.buying: WaitedFor = "job"  # what its purchase waits for
         self.may_be_billed = id is not None  # its request may have been taken by the provider
+        # The caller's own words, such as the prompt, that the provider may repeat; empty where they are not known. Kept
+        # by reference, as whoever asks for a picture mostly keeps them anyway.
+        self.private: tuple[str, ...] = ()
         self.taken = False  # a waiter has been given the outcome
         self.version = 0  # counts changes, so that a reader of updates sees whether it missed one
         self._claimed = False

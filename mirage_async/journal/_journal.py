@@ -191,9 +191,10 @@ class Journal:
     async def settled(self, job: Job[Any], outcome: object) -> None:
         """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
         key, state, spooled, moment = job.key, state_of(outcome), job.id is None, time.time()
+        quotes = not (self._store_prompts or job.private)  # nobody could cut the prompt out of it
 
         def row() -> Prepared:
-            stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts)
+            stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts, quotes=quotes)
             text = msgspec.json.encode(stored).decode()
             return (key, state.value, text, moment), [(self.picture_path(name), data) for name, data in files]
 
