@@ -123,7 +123,8 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
             buying again. None has one made. A key stands for one request with one list of who may draw it (one name in
             `providers` is the same as `provider`), however it is split in a batch; with another the same key raises
             `InputError` and nothing is sent, unless all that was tried under it is proven unpaid. Where there are
-            several `providers`, or the request is split, each purchase has a key made of this one.
+            several `providers`, or the request is split, each purchase has a key made of this one. To the
+            key, a request at Mirako with `max_wait` is another one than the same without: it goes to another endpoint.
     """
 
     prompt: str

@@ -126,10 +126,7 @@ class Desk:
     def _ended(self, job: Job[Any]) -> None:
         self.account.give_place_back(job)
         self.runtime.hints.ended(job)
-        if job.done:
-            self.ledger.stopped.discard(job)
-        else:
-            self.ledger.stopped.add(job)
+        self.ledger.ended(job)
 
     def check_open(self) -> None:
         """Raise `ClosedError` after everything was closed."""

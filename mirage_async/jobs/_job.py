@@ -38,6 +38,7 @@ _WAITS: dict[WaitedFor, str] = {
     "job": "the wait is over",
     "place": "waiting for a place among the account's jobs in flight (Limits.jobs) ran out",
     "slot": "waiting for an HTTP slot to send the request ran out",
+    "journal": "waiting for the journal's disk, which comes before the request is sent, ran out",
     "pause": "waiting for the end of a pause the provider asked for ran out",
     "spacing": "waiting for a turn at the gentle pace after a pause the provider asked for ran out",
     "polls": "waiting for a turn to ask, among the status calls in flight (Limits.polls), ran out",

@@ -257,6 +257,11 @@ class Journal:
         wanted = [(self._run, key) for key in keys]
         await self._asked(lambda connection: _schema.take(connection, wanted))
 
+    def release(self, keys: Iterable[str]) -> None:
+        """Owe again what this process has answered for; it is written with nobody waiting."""
+        freed = [("", key) for key in keys]
+        self._writer.soon(lambda connection: _schema.take(connection, freed))
+
     async def entry(self, key: str) -> Entry | None:
         """Return what is known of a purchase by this process, by those that are gone, and by those that go on.
 
