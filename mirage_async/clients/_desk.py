@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -167,7 +169,7 @@ class Desk:
         max_wait: float,
         resend_uncertain: bool | None,
     ) -> Job[T]:
-        """Buy from a provider that answers with an id, and return once it has.
+        """Buy from a provider that answers with an id, and return once it has, also where another caller began that.
 
         With `key` the job is one whose provider was given an address to call back, under that key.
         """
@@ -249,9 +251,32 @@ class Desk:
     ) -> Job[T]:
         """Buy under the caller's own key, or return the job that was bought under it before."""
         assert self.key is not None  # noqa: S101 - says so to the type checker
+        deadline = None if max_wait is None else self.runtime.clock.monotonic() + max_wait
         async with self.runtime.turn(self.key):  # of those who ask with one key at the same time, one buys
-            known = await known_job(self, self.key, kind, call, max_wait=max_wait)
-            return await buy() if known is None else known
+            while True:
+                known = await known_job(self, self.key, kind, call, max_wait=max_wait)
+                if known is None:
+                    return await buy()
+                if deadline is None or not self._is_being_bought(known):
+                    return known
+                await self._bought(known, deadline)
+
+    def _is_being_bought(self, job: Job[Any]) -> bool:
+        if job.id is not None:
+            return False
+        if job.stopped is not None:
+            raise copy.copy(job.stopped)
+        return not job.done and self.ledger.is_buying(job)
+
+    async def _bought(self, job: Job[Any], deadline: float) -> None:
+        """Wait until the purchase of a job is through, which another caller began and left."""
+        with self.runtime.until(deadline) as scope:
+            async with contextlib.aclosing(job.updates()) as updates:
+                async for _ in updates:
+                    if not self._is_being_bought(job):
+                        return
+        if scope.cancelled_caught:
+            raise job.wait_timeout(job.buying)
 
     def _blocking_job(self, order: BlockingOrder) -> tuple[Job[Generation], Offer[Report]]:
         job = self._job(self.answers, order.key, model=order.model, requested=order.requested)

@@ -55,6 +55,10 @@ class Ledger:
             else:
                 self._leaving.add(oldest)
 
+    def is_buying(self, job: Job[Any]) -> bool:
+        """Whether somebody works on the purchase of a job."""
+        return job in self.buying or job in self.posting
+
     def ended(self, job: Job[Any]) -> None:
         """Note that nobody works on a job any more."""
         if not job.done:

@@ -313,6 +313,10 @@ class Job(Generic[T]):
             self.progress = progress
             self._changed()
 
+    def stir(self) -> None:
+        """Have those who read the updates look again, although nothing that they are told has changed."""
+        self._changed()
+
     def claim(self) -> bool:
         """Take the right to settle the job; False for everyone but the first."""
         if self._claimed:
