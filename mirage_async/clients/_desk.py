@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -271,10 +270,9 @@ class Desk:
     async def _bought(self, job: Job[Any], deadline: float) -> None:
         """Wait until the purchase of a job is through, which another caller began and left."""
         with self.runtime.until(deadline) as scope:
-            async with contextlib.aclosing(job.updates()) as updates:
-                async for _ in updates:
-                    if not self._is_being_bought(job):
-                        return
+            async for _ in job.updates():
+                if not self._is_being_bought(job):
+                    return
         if scope.cancelled_caught:
             raise job.wait_timeout(job.buying)
 

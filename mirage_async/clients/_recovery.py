@@ -96,7 +96,7 @@ class Recovery:
         self,
         answer: asyncio.Future[list[Job[Any]]],
         on_uncertain: OnUncertain,
-        any_account: bool,  # noqa: FBT001 - as `recover` was given it
+        any_account: bool,
         max_wait: float | None,
     ) -> None:
         try:
@@ -114,8 +114,9 @@ class Recovery:
                 answer.set_exception(ClosedError(msg))
             raise
         except Exception as error:
-            if not answer.done():
-                answer.set_exception(error)
+            if answer.done():
+                raise
+            answer.set_exception(error)
 
     async def _made(self, on_uncertain: OnUncertain, *, any_account: bool, max_wait: float | None) -> list[Job[Any]]:
         """Take over what is owed and return its jobs, after those that a cancelled caller left."""

@@ -240,7 +240,9 @@ class MirakoClient(ProviderClient):
 
 def _may_be_of(avatar: Avatar, entry: Entry) -> bool:
     made = avatar.created_at
-    return made is not None and abs(made.timestamp() - entry.intended_at) <= CLOCKS_APART and entry.is_called(avatar.name)
+    return (
+        made is not None and abs(made.timestamp() - entry.intended_at) <= CLOCKS_APART and entry.is_called(avatar.name)
+    )
 
 
 async def _avatar_of(job: Job[Avatar], report: Report) -> Avatar:

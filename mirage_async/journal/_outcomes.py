@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     from mirage_async.models import GeneratedImage
 
-_ENDINGS = {JobFailedError: "failed", JobCancelledError: "was cancelled", JobExpiredError: "ran out of time"}
+_ENDINGS: dict[type[MirageError], str] = {
+    JobFailedError: "failed",
+    JobCancelledError: "was cancelled",
+    JobExpiredError: "ran out of time",
+}
 
 __all__ = ["StoredError", "StoredImage", "StoredOutcome", "decode_outcome", "store", "stored_images"]
 

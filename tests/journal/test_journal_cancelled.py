@@ -7,11 +7,12 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from journal_bench import PROMPT, hub, interrupted, soon, until
+from journal_bench import PROMPT, hub, soon, until
 
+from mirage_async import MiragicClient
 from mirage_async.clients import _ledger as ledger
 from mirage_async.exceptions import ClosedError, JournalError
-from mirage_async.journal import Journal, journal_entries
+from mirage_async.journal import journal_entries
 from mirage_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ async def test_recovering_that_is_cancelled_with_its_jobs_in_hand_loses_none(tmp
         async with hub(sandbox, tmp_path) as mirage:
             assert mirage._recovery is not None
             cut = asyncio.ensure_future(mirage.recover())
-            while not mirage._runtime.scheduler.watched(mirage.mirako._desk.account):
+            while not mirage._runtime.scheduler.watched(mirage.mirako._desk.account):  # noqa: ASYNC110 - in that very turn
                 await asyncio.sleep(0)
             cut.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -210,8 +211,6 @@ async def test_more_than_a_client_keeps_of_a_recovery_that_was_cut_short_come_on
 async def test_without_a_journal_nothing_is_owed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is let go and that is that."""
     monkeypatch.setattr(ledger, "MOST_ORPHANS", 0)
-    from mirage_async import MiragicClient
-
     async with Sandbox(durations=0.05) as sandbox, MiragicClient(base_url=sandbox.url) as client:
         job = await client.submit(PROMPT)
         await until(lambda: job.done)

@@ -381,7 +381,9 @@ async def test_a_disk_that_does_not_answer_is_waited_for_as_long_as_the_caller_w
     async with Sandbox(durations=0.05) as sandbox, hub(sandbox, tmp_path) as mirage:
         with stalled(mirage):
             with pytest.raises(WaitTimeoutError, match="the journal's disk") as caught:
-                await soon(_job(mirage.submit(PROMPT, provider=provider, max_wait=0.1 if provider == "miragic" else None)))
+                await soon(
+                    _job(mirage.submit(PROMPT, provider=provider, max_wait=0.1 if provider == "miragic" else None))
+                )
             assert (caught.value.billed, caught.value.waited_for) == ("no", "journal")
             assert "was not sent" in str(caught.value)
             assert mirage.client(provider).jobs == ()

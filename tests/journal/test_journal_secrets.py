@@ -154,4 +154,3 @@ async def test_the_reason_of_a_recovered_job_is_kept_only_with_prompts(
     assert f"{provider} job {job.id} failed" in str(error)
     leaks = [path for path in files(tmp_path) if PROMPT.encode() in path.read_bytes()]
     assert bool(leaks) is store_prompts
-
