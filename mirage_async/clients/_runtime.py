@@ -104,7 +104,7 @@ class Runtime:
     def _owe(self, job: Job[Any]) -> None:
         """Have the next `recover()` return a job that nobody here keeps any more."""
         if self.journal is not None and job.may_be_billed and not job.taken and not self.closed:
-            self.journal.release([job.key])
+            self.journal.release(job.key)
 
     def turn(self, key: str) -> anyio.Lock:
         """Return what those hold, one at a time, who buy under this key."""

@@ -102,7 +102,7 @@ class StoredOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 def store(
-    outcome: object, *, key: str, spooled: bool, prompts: bool, quotes: bool = False
+    outcome: object, *, key: str, spooled: bool, prompts: bool, known: bool = True
 ) -> tuple[StoredOutcome, list[tuple[str, bytes]]]:
     """Return an outcome as it is kept, and the files that have to be written before it.
 
@@ -113,10 +113,10 @@ def store(
         key: our key of the job.
         spooled: the bytes of pictures that came inside the answer go to files.
         prompts: keep what repeats the prompt.
-        quotes: the provider's words about why a job ended may repeat the prompt, so they are not kept.
+        known: the prompt was known, and cut out of the provider's words; else they are kept only with prompts.
     """
     if isinstance(outcome, MirageError):
-        return StoredOutcome(error=_error(outcome, key=key, quotes=quotes)), []
+        return StoredOutcome(error=_error(outcome, key=key, quotes=not (prompts or known))), []
     if isinstance(outcome, Avatar):
         return StoredOutcome(avatar=outcome), []
     if not isinstance(outcome, Generation):
