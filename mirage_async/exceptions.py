@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 Billed: TypeAlias = Literal["no", "yes", "unknown"]
-WaitedFor: TypeAlias = Literal["place", "slot", "pause", "spacing", "polls", "polls_per_second", "job"]
+WaitedFor: TypeAlias = Literal["place", "slot", "pause", "spacing", "polls", "polls_per_second", "journal", "job"]
 
 
 def _rebuild(kind: type[MirageError], message: str, attributes: dict[str, object]) -> MirageError:
@@ -281,10 +281,10 @@ class WaitTimeoutError(JobError, TimeoutError):
 
     Attributes:
         waited_for: what was being waited for when the time ran out. Before the purchase: "place" (among the jobs in
-            flight, `Limits.jobs`) or "slot" (for the request among those on the wire). Before it or before a status
-            call: "pause" (the provider asked for one) or "spacing" (the gentle pace after one). Before a status call:
-            "polls" or "polls_per_second" (a turn under that limit). Otherwise "job": it was not finished, as far as
-            anybody had seen.
+            flight, `Limits.jobs`), "slot" (for the request among those on the wire) or "journal" (to have it on disk
+            that the request is about to leave). Before it or before a status call: "pause" (the provider asked for
+            one) or "spacing" (the gentle pace after one). Before a status call: "polls" or "polls_per_second" (a turn
+            under that limit). Otherwise "job": it was not finished, as far as anybody had seen.
     """
 
     billed: Billed = "yes"

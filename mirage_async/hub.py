@@ -302,6 +302,10 @@ class Mirage(Providers):
         it raises `SubmissionUncertainError` if that was in vain, unless `on_uncertain` says otherwise. A result may
         come twice, where a process ended just after it was handed over, but never not at all.
 
+        A second call does not return what the first one did: those jobs are in the hands of whoever called. It returns
+        what a cancelled call has left, and what was bought in this process for callers who were cancelled, if `jobs`
+        keeps it no longer.
+
         A job whose provider has no key here, or another account's, is logged and stays in the journal. So does what a
         process that is still alive works on.
 

@@ -125,7 +125,8 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
             `InputError` and nothing is sent, unless all that was tried under it is proven unpaid. It is known for ever;
             where the journal keeps the result no longer (`retention`), the provider is asked for it by its id, and
             where there is none the key is refused. Where there are several `providers`, or the request is split, each
-            purchase has a key made of this one.
+            purchase has a key made of this one. To the key, a request at Mirako with `max_wait` is another one than the
+            same without: it goes to another endpoint.
     """
 
     prompt: str

@@ -40,7 +40,7 @@ from mirage_async.exceptions import (
     ResponseError,
     SubmissionUncertainError,
 )
-from mirage_async.wire import Call, Reply, is_well_formed_error, unquoted
+from mirage_async.wire import Call, Reply, is_well_formed_error, read_unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -133,9 +133,6 @@ async def attempt(transport: Transport, endpoint: Endpoint, offer: Offer[T]) -> 
 def weigh(reply: Reply, offer: Offer[T]) -> Attempt[T]:
     """Decide by the answer. Pure, so that every row of the table can be tested without a socket."""
     read = _read(reply, offer)
-    if isinstance(read, APIError):
-        # A provider may quote the caller's own words; read again without them, outside the first error's context.
-        read = _read(unquoted(reply, offer.call), offer)
     if not isinstance(read, MirageError):
         return Attempt(fate=Fate.ACCEPTED, value=read)
     error, status = read, reply.status
@@ -155,7 +152,7 @@ def weigh(reply: Reply, offer: Offer[T]) -> Attempt[T]:
 
 def _read(reply: Reply, offer: Offer[T]) -> T | MirageError:
     try:
-        return offer.read(reply)
+        return read_unquoted(reply, offer.read, offer.call.private)
     except (APIError, ConfigurationError, ResponseError) as error:
         return error.with_traceback(None)  # whose frames hold the answer
 

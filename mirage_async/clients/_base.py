@@ -20,7 +20,7 @@ from mirage_async.scheduler import Limits
 from mirage_async.wire import passed_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Unpack
 
@@ -266,13 +266,13 @@ class ProviderClient(abc.ABC):
         """Return the kind of a job in the journal, None for one that this version does not know; the hub calls this."""
         return self._desk.answers if entry.blocking else self._kinds.get(entry.kind)
 
-    async def listed_id(self, entry: Entry) -> str | None:  # noqa: ARG002 - for subclasses
-        """Return the id of a purchase that nobody knows the end of, if the provider lists it; the hub calls this.
+    async def listed_ids(self, entries: Sequence[Entry]) -> Mapping[str, str]:  # noqa: ARG002 - for subclasses
+        """Return by key the ids of those purchases of unknown end that the provider lists; the hub calls this.
 
         Raises:
             MirageError: the provider could not be asked.
         """
-        return None
+        return {}
 
     def set_limits(self, limits: Limits) -> None:
         """Put other limits in force for this client's account, from now on; what is under way goes on.

@@ -24,7 +24,7 @@ from mirage_async.exceptions import (
     MirageError,
     SubmissionUncertainError,
 )
-from mirage_async.jobs import Intent, accept, conclude, refuse
+from mirage_async.jobs import Intent, NullRecorder, accept, conclude, refuse
 from mirage_async.purchase import Attempt, Fate, Offer, attempt, purchase, uncertain
 from mirage_async.wire import Report, Submitted
 
@@ -118,7 +118,8 @@ class Buyer:
                 ledger.adopt(job)
             if job not in ledger.posting and job.may_be_billed and job.id is None and not job.done:
                 # An attempt ended uncertain and the caller left before hearing of it.
-                self._runtime.posts.spawn(self._leave_uncertain(job, offer))
+                ledger.posting.add(job)
+                self._runtime.posts.spawn(self._left_behind(job, offer))
             raise
         finally:
             if job not in ledger.posting:
@@ -190,7 +191,7 @@ class Buyer:
     ) -> None:
         if answer.cancelled():  # the last moment in which cancelling buys nothing
             self._runtime.transport.paid_posts.release_on_behalf_of(job)
-            self._ledger.posting.discard(job)
+            self._let_alone(job)
             return
         try:
             outcome = await self._send(job, offer, deadline, answer)
@@ -198,6 +199,7 @@ class Buyer:
                 await self._accepted(job, outcome.value, deadline)
         except asyncio.CancelledError:  # everything closes, and the grace is over
             job.stop(job.closed_error())
+            self._let_alone(job)
             if not answer.done():
                 answer.set_exception(job.closed_error())
             raise
@@ -206,35 +208,50 @@ class Buyer:
             outcome = uncertain(offer, f"an unforeseen {type(error).__name__}")
         finally:
             self._runtime.transport.paid_posts.release_on_behalf_of(job)
+        if answer.done():
+            await self._left_behind(job, offer, outcome)
+        else:
             self._ledger.posting.discard(job)
-            if answer.done():
-                self._ledger.buying.discard(job)  # the caller was cancelled and left the tidying to us
-        if not answer.done():
             answer.set_result(outcome)
-        elif isinstance(outcome.error, SubmissionUncertainError):
-            await self._leave_uncertain(job, offer)
-        elif outcome.error is not None:
-            await refuse(job, outcome.error)
 
-    async def _leave_uncertain(self, job: Job[Any], offer: Offer[Any]) -> None:
-        error = uncertain(offer, "the caller was cancelled before the outcome was known").error
-        if error is not None:
-            await refuse(job, error)
-            _logger.warning("nobody waits any more for %r (key %s), which may have been bought", job, job.key)
+    async def _left_behind(self, job: Job[Any], offer: Offer[Any], outcome: Attempt[Any] | None = None) -> None:
+        """End a purchase whose caller was cancelled; until it has an end, whoever asks with its key finds it at work.
+
+        Args:
+            job: it, among those that post.
+            offer: what was to be bought.
+            outcome: of the last attempt; None where the caller left with an uncertain one in hand.
+        """
+        try:
+            if outcome is None or isinstance(outcome.error, SubmissionUncertainError):
+                error = uncertain(offer, "the caller was cancelled before the outcome was known").error
+                assert error is not None  # noqa: S101 - says so to the type checker
+                await refuse(job, error)
+                _logger.warning("nobody waits any more for %r (key %s), which may have been bought", job, job.key)
+            elif isinstance(outcome.error, ClosedError):
+                job.stop(outcome.error)
+            elif outcome.error is not None:
+                await refuse(job, outcome.error)
+        finally:
+            self._let_alone(job)
+
+    def _let_alone(self, job: Job[Any]) -> None:
+        """Note that nobody works on a purchase any more whose caller was cancelled, and tell those who ask for it."""
+        self._ledger.posting.discard(job)
+        self._ledger.buying.discard(job)
+        if job.id is None and not job.done:
+            if self._runtime.closed:
+                job.stop(job.closed_error())
+            job.stir()
 
     async def _send(
         self, job: Job[Any], offer: Offer[Any], deadline: float, answer: asyncio.Future[Attempt[Any]]
     ) -> Attempt[Any]:
         """Record the intent, send, and draw the conclusions that do not depend on who waits."""
         before = job.may_be_billed  # by an earlier attempt that ended uncertain
-        recorder = self._runtime.recorder
         outcome: Attempt[Any]
-        try:
-            await recorder.intended(job, _intent(offer, deadline))
-        except Exception as error:
-            _logger.exception("the purchase of %r is not made, because it cannot be recorded", job)
-            msg = f"the purchase of the {job.provider} job {job.key} was not made: it cannot be recorded ({error})"
-            refusal = error if isinstance(error, MirageError) else JournalError(msg, provider=job.provider)
+        refusal = await self._intend(job, offer, deadline)
+        if refusal is not None:
             outcome = Attempt(fate=Fate.REFUSED, error=refusal)
         else:
             if answer.cancelled():  # the caller left while that was written down, and nothing else has left yet
@@ -256,6 +273,31 @@ class Buyer:
         if outcome.fate is Fate.THROTTLED:
             self._account.pause(self._runtime.clock.monotonic(), outcome.retry_after)
         return outcome
+
+    async def _intend(self, job: Job[Any], offer: Offer[Any], deadline: float) -> MirageError | None:
+        """Record that a request is about to leave; return why it must not."""
+        recorder, runtime = self._runtime.recorder, self._runtime
+        if type(recorder) is NullRecorder:  # whose answer needs no waiting for
+            return None
+        try:
+            with runtime.until(deadline) as scope:
+                await recorder.intended(job, _intent(offer, deadline))
+        except ClosedError:
+            refusal: MirageError = job.closed_error()
+        except Exception as error:
+            _logger.exception("the purchase of %r is not made, because it cannot be recorded", job)
+            msg = f"the purchase of the {job.provider} job {job.key} was not made: it cannot be recorded ({error})"
+            return error if isinstance(error, MirageError) else JournalError(msg, provider=job.provider)
+        else:
+            if runtime.closed:
+                refusal = job.closed_error()
+            elif scope.cancelled_caught or runtime.clock.monotonic() >= deadline:
+                refusal = job.wait_timeout("journal")
+            else:
+                return None
+        # What was to be recorded is, or will be as soon as the disk answers. Nobody waits for that.
+        runtime.posts.spawn(self._withdraw(job))
+        return refusal
 
     async def _withdraw(self, job: Job[Any]) -> None:
         """Record that nothing was bought; where that fails, what is recorded says less than is known, never more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +26,7 @@ from mirage_async.exceptions import (
 from mirage_async.jobs import Job, JobKind, checked_wait, new_key
 from mirage_async.models import Generation, Pace
 from mirage_async.purchase import Offer
-from mirage_async.wire import Call, Reply, Report, Submitted, with_callback
+from mirage_async.wire import Call, Reply, Report, Submitted, read_unquoted, with_callback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -126,10 +127,7 @@ class Desk:
     def _ended(self, job: Job[Any]) -> None:
         self.account.give_place_back(job)
         self.runtime.hints.ended(job)
-        if job.done:
-            self.ledger.stopped.discard(job)
-        else:
-            self.ledger.stopped.add(job)
+        self.ledger.ended(job)
 
     def check_open(self) -> None:
         """Raise `ClosedError` after everything was closed."""
@@ -170,7 +168,7 @@ class Desk:
         max_wait: float,
         resend_uncertain: bool | None,
     ) -> Job[T]:
-        """Buy from a provider that answers with an id, and return once it has.
+        """Buy from a provider that answers with an id, and return once it has, also where another caller began that.
 
         With `key` the job is one whose provider was given an address to call back, under that key.
         """
@@ -252,9 +250,31 @@ class Desk:
     ) -> Job[T]:
         """Buy under the caller's own key, or return the job that was bought under it before."""
         assert self.key is not None  # noqa: S101 - says so to the type checker
+        deadline = None if max_wait is None else self.runtime.clock.monotonic() + max_wait
         async with self.runtime.turn(self.key):  # of those who ask with one key at the same time, one buys
-            known = await known_job(self, self.key, kind, call, max_wait=max_wait)
-            return await buy() if known is None else known
+            while True:
+                known = await known_job(self, self.key, kind, call, max_wait=max_wait)
+                if known is None:
+                    return await buy()
+                if deadline is None or not self._is_being_bought(known):
+                    return known
+                await self._bought(known, deadline)
+
+    def _is_being_bought(self, job: Job[Any]) -> bool:
+        if job.id is not None:
+            return False
+        if job.stopped is not None:
+            raise copy.copy(job.stopped)
+        return not job.done and self.ledger.is_buying(job)
+
+    async def _bought(self, job: Job[Any], deadline: float) -> None:
+        """Wait until the purchase of a job is through, which another caller began and left."""
+        with self.runtime.until(deadline) as scope:
+            async for _ in job.updates():
+                if not self._is_being_bought(job):
+                    return
+        if scope.cancelled_caught:
+            raise job.wait_timeout(job.buying)
 
     def _blocking_job(self, order: BlockingOrder) -> tuple[Job[Generation], Offer[Report]]:
         job = self._job(self.answers, order.key, model=order.model, requested=order.requested)
@@ -279,6 +299,7 @@ class Desk:
         announced: bool,
     ) -> Offer[T]:
         timeout = self.terms.answer_timeout if blocking else QUICK_TIMEOUT
+        job.private = call.private
         return Offer(
             provider=self.provider,
             key=job.key,
@@ -298,10 +319,11 @@ class Desk:
 
     # --- asking ---
 
-    async def ask_once(self, call: Call, read: Callable[[Reply], T]) -> T:
+    async def ask_once(self, call: Call, read: Callable[[Reply], T], *, private: tuple[str, ...] = ()) -> T:
         """Ask a question that costs nothing, once; everything that goes wrong is a `MirageError`.
 
-        Whoever asks bounds the time it may take; a client's own `timeout` ends a silence before.
+        Whoever asks bounds the time it may take; a client's own `timeout` ends a silence before. Texts that are
+        `private` stand in no reason and no error that comes of it.
         """
         try:
             reply = await self.runtime.transport.exchange(self.endpoint, call, silence=self.terms.timeout)
@@ -311,7 +333,7 @@ class Desk:
         except LostError as error:
             msg = f"{self.provider} gave no usable answer: {error}"
             raise ResponseError(msg, provider=self.provider) from None
-        return read(reply)
+        return read_unquoted(reply, read, private) if private else read(reply)
 
     async def ask(self, call: Call, read: Callable[[Reply], T]) -> T:
         """Ask a question that costs nothing, again after trouble, for about half a minute."""

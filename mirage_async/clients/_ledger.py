@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mirage_async.models import JobStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mirage_async.jobs import Job
     from mirage_async.scheduler import Account
 
@@ -25,12 +27,15 @@ class Ledger:
 
     Args:
         account: limits and pauses.
+        owe: told of jobs that somebody may still want the outcome of, and that are no longer kept here.
     """
 
-    __slots__ = ("__weakref__", "account", "buying", "orphans", "posting", "stopped")
+    __slots__ = ("__weakref__", "_leaving", "_owe", "account", "buying", "orphans", "posting", "stopped")
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, owe: Callable[[Job[Any]], None] = lambda _: None) -> None:
         self.account = account
+        self._owe = owe
+        self._leaving: weakref.WeakSet[Job[Any]] = weakref.WeakSet()  # no longer kept, and not over yet
         self.buying: set[Job[Any]] = set()
         self.posting: set[Job[Any]] = set()  # of these: their request is on the wire
         self.stopped: weakref.WeakSet[Job[Any]] = weakref.WeakSet()  # no longer watched, but somebody has the handle
@@ -45,6 +50,24 @@ class Ledger:
             _logger.warning(
                 "%r (key %s, id %s) was bought for a cancelled caller and is let go", oldest, oldest.key, oldest.id
             )
+            if oldest.done:
+                self._owe(oldest)
+            else:
+                self._leaving.add(oldest)
+
+    def is_buying(self, job: Job[Any]) -> bool:
+        """Whether somebody works on the purchase of a job."""
+        return job in self.buying or job in self.posting
+
+    def ended(self, job: Job[Any]) -> None:
+        """Note that nobody works on a job any more."""
+        if not job.done:
+            self.stopped.add(job)
+            return
+        self.stopped.discard(job)
+        if job in self._leaving:
+            self._leaving.discard(job)
+            self._owe(job)
 
     def jobs(self, watched: list[Job[Any]]) -> tuple[Job[Any], ...]:
         """Return the unfinished jobs, and the orphans nobody has taken the outcome of."""

@@ -55,6 +55,8 @@ async def known_job(desk: Desk, key: str, kind: JobKind[T], call: Call, *, max_w
     journal = desk.runtime.journal
     assert journal is not None  # noqa: S101 - without one, the hub takes no keys
     entry = await journal.entry(key)
+    if entry is not None and entry.state in _OPEN and _has_ended(desk, key):
+        entry = await journal.entry(key)  # it has while that was read
     alive: Job[T] | None = _alive(desk, key)
     if entry is None or entry.state is EntryState.UNPAID:
         return None if alive is None or alive.done else alive
@@ -74,13 +76,18 @@ def _alive(desk: Desk, key: str) -> Job[Any] | None:
 
     The journal knows better about one whose purchase is uncertain: it may have been settled by hand or by a webhook.
     """
-    job, ledger = desk.runtime.known.get(key), desk.ledger
+    job = desk.runtime.known.get(key)
     if job is None or job.status is JobStatus.UNCERTAIN:
         return None
     if job.done and job.id is None and not job.may_be_billed:
         return None  # it bought nothing, so what is on record since was bought by another process
-    at_work = job.done or job.id is not None or job in ledger.buying or job in ledger.posting
-    return job if at_work else None  # else its caller left before anything was sent
+    # Else its caller left before anything was sent.
+    return job if job.done or job.id is not None or desk.ledger.is_buying(job) else None
+
+
+def _has_ended(desk: Desk, key: str) -> bool:
+    job = desk.runtime.known.get(key)
+    return job is not None and job.done
 
 
 def remembered(desk: Desk, job: Job[T]) -> Job[T]:

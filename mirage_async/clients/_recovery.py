@@ -14,9 +14,11 @@ Then the caller decides. Nothing is ever sent again unless he says so.
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import anyio
@@ -71,18 +73,75 @@ class Recovery:
         self._journal = journal
         self._client_of = client_of
         self._turn = anyio.Lock()  # of two who recover at once, one gets a job
+        self._left: dict[str, Job[Any]] = {}  # made for one who was cancelled, and for whoever recovers next
+        self._found_ids: set[tuple[str, str]] = set()  # by provider: given to an uncertain purchase here
 
     async def recover(self, *, on_uncertain: OnUncertain, any_account: bool, max_wait: float | None) -> list[Job[Any]]:
-        """Return the jobs that are owed, the oldest first; `Mirage.recover` tells the rules."""
+        """Return the jobs that are owed, the oldest first; `Mirage.recover` tells the rules.
+
+        Taking over what is owed and making jobs of it is not cut short with the caller, since nobody else would do the
+        second half. What a cancelled caller left goes to the next one, and is in the `jobs` of its client.
+        """
         self.listen()
+        answer: asyncio.Future[list[Job[Any]]] = asyncio.get_running_loop().create_future()
+        self._runtime.buyers.spawn(self._recover(answer, on_uncertain, any_account, max_wait))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self._leave(answer.result())
+            raise
+
+    async def _recover(
+        self,
+        answer: asyncio.Future[list[Job[Any]]],
+        on_uncertain: OnUncertain,
+        any_account: bool,
+        max_wait: float | None,
+    ) -> None:
+        try:
+            async with self._turn:
+                if answer.cancelled():  # nothing is taken over yet
+                    return
+                made = await self._made(on_uncertain, any_account=any_account, max_wait=max_wait)
+                if answer.cancelled():
+                    self._leave(made)
+                else:
+                    answer.set_result(made)
+        except asyncio.CancelledError:  # everything closes, and the grace is over
+            if not answer.done():
+                msg = "the client was closed while it recovered; what is owed stays owed"
+                answer.set_exception(ClosedError(msg))
+            raise
+        except Exception as error:
+            if answer.done():
+                raise
+            answer.set_exception(error)
+
+    async def _made(self, on_uncertain: OnUncertain, *, any_account: bool, max_wait: float | None) -> list[Job[Any]]:
+        """Take over what is owed and return its jobs, after those that a cancelled caller left."""
         found: list[tuple[Entry, ProviderClient]] = []
-        async with self._turn:
-            for entry in await self._journal.owed():
-                client = self._client_for(entry, any_account=any_account)
-                if client is not None:
-                    found.append((entry, client))
-            await self._journal.take(entry.key for entry, _ in found)
-        return [self._job(entry, client, on_uncertain, max_wait) for entry, client in found]
+        for entry in await self._journal.owed():
+            client = self._client_for(entry, any_account=any_account)
+            if client is not None:
+                found.append((entry, client))
+        await self._journal.take(entry.key for entry, _ in found)
+        left, self._left = self._left, {}
+        for job in left.values():
+            self._client_of(job.provider).desk.ledger.orphans.pop(job, None)
+        lists = _lists(found)
+        made = [
+            self._job(entry, client, lists[client], on_uncertain, max_wait)
+            for entry, client in found
+            if entry.key not in left
+        ]
+        return [job for job in left.values() if not job.taken] + made
+
+    def _leave(self, made: list[Job[Any]]) -> None:
+        """Keep the jobs of a caller who was cancelled."""
+        for job in made:
+            self._left[job.key] = job
+            self._client_of(job.provider).keep(job)
 
     def _client_for(self, entry: Entry, *, any_account: bool) -> ProviderClient | None:
         try:
@@ -105,7 +164,14 @@ class Recovery:
             return None
         return client
 
-    def _job(self, entry: Entry, client: ProviderClient, on_uncertain: OnUncertain, max_wait: float | None) -> Job[Any]:
+    def _job(
+        self,
+        entry: Entry,
+        client: ProviderClient,
+        listed: _List,
+        on_uncertain: OnUncertain,
+        max_wait: float | None,
+    ) -> Job[Any]:
         desk, kind = client.desk, _kind(client, entry)
         if entry.state is EntryState.ACCEPTED or entry.settled:
             return remembered(desk, job_of(desk, kind, entry, max_wait=max_wait))
@@ -114,15 +180,15 @@ class Recovery:
         desk.ledger.buying.add(job)
         if entry.announced and self._runtime.webhooks is not None:
             self._runtime.webhooks.expect(job)
-        self._runtime.buyers.spawn(self._heal(job, entry, client, on_uncertain, max_wait))
+        self._runtime.buyers.spawn(self._heal(job, entry, listed, on_uncertain, max_wait))
         return remembered(desk, job)
 
     async def _heal(
-        self, job: Job[Any], entry: Entry, client: ProviderClient, on_uncertain: OnUncertain, max_wait: float | None
+        self, job: Job[Any], entry: Entry, listed: _List, on_uncertain: OnUncertain, max_wait: float | None
     ) -> None:
-        ledger = client.desk.ledger
+        ledger = listed.client.desk.ledger
         try:
-            await self._settle(job, entry, client, on_uncertain, max_wait)
+            await self._settle(job, entry, listed, on_uncertain, max_wait)
         except ClosedError:
             job.stop(job.closed_error())
         except Exception:
@@ -135,12 +201,13 @@ class Recovery:
                 job.stop(job.closed_error())
 
     async def _settle(
-        self, job: Job[Any], entry: Entry, client: ProviderClient, on_uncertain: OnUncertain, max_wait: float | None
+        self, job: Job[Any], entry: Entry, listed: _List, on_uncertain: OnUncertain, max_wait: float | None
     ) -> None:
-        found = await self._found(job, entry, client)
-        if found is None:
-            await self._decide(job, entry, client, on_uncertain)
+        found = await self._found(job, entry, listed)
+        if found is None or (job.provider, found) in self._found_ids:
+            await self._decide(job, entry, listed.client, on_uncertain)
             return
+        self._found_ids.add((job.provider, found))
         _logger.info("%r (key %s) was bought after all: it is %s", job, job.key, found)
         wait = job.kind.pace.max_wait if max_wait is None else max_wait
         await accept(job, Submitted(id=found), self._runtime.clock.monotonic() + wait)
@@ -162,11 +229,11 @@ class Recovery:
             await self._journal.resolve(entry.key)
             self._give_up(job, entry)
 
-    async def _found(self, job: Job[Any], entry: Entry, client: ProviderClient) -> str | None:
+    async def _found(self, job: Job[Any], entry: Entry, lists: _List) -> str | None:
         """Return the provider's id of a purchase of which only the intent is on record, if it can be found out."""
         if entry.blocking:
             return None
-        listed = await self._listed(job, entry, client)
+        listed = await self._listed(job, entry, lists)
         if listed is not None or not entry.announced or self._runtime.webhooks is None:
             return listed
         patience = TYPICAL if job.kind.pace.typical is None else job.kind.pace.typical
@@ -174,9 +241,9 @@ class Recovery:
             hint = await self._runtime.webhooks.expected.heard(job, patience)
         return None if hint is None else await self._confirmed(job.kind, hint)
 
-    async def _listed(self, job: Job[Any], entry: Entry, client: ProviderClient) -> str | None:
+    async def _listed(self, job: Job[Any], entry: Entry, lists: _List) -> str | None:
         try:
-            listed = await client.listed_id(entry)
+            listed = await lists.id_of(entry)
             known = listed is None or await self._journal.knows_id(entry.provider, listed)
         except ClosedError:
             raise
@@ -246,6 +313,45 @@ class Recovery:
             found,
             what_next,
         )
+
+
+class _List:
+    """What a provider lists of the uncertain purchases of one recovery, asked for once for all of them.
+
+    Args:
+        client: of the provider.
+        entries: the purchases.
+    """
+
+    def __init__(self, client: ProviderClient, entries: Sequence[Entry]) -> None:
+        self.client = client
+        self._entries = entries
+        self._turn = anyio.Lock()
+        self._ids: Mapping[str, str] | MirageError | None = None
+
+    async def id_of(self, entry: Entry) -> str | None:
+        """Return the id of a purchase; raises as `ProviderClient.listed_ids` does."""
+        async with self._turn:
+            if self._ids is None:
+                self._ids = await self._asked()
+        if isinstance(self._ids, MirageError):
+            raise copy.copy(self._ids)
+        return self._ids.get(entry.key)
+
+    async def _asked(self) -> Mapping[str, str] | MirageError:
+        try:
+            return await self.client.listed_ids(self._entries)
+        except MirageError as error:
+            return error.with_traceback(None)
+
+
+def _lists(found: Sequence[tuple[Entry, ProviderClient]]) -> dict[ProviderClient, _List]:
+    """Return for each client what its provider lists of those purchases of which only the intent is on record."""
+    entries: dict[ProviderClient, list[Entry]] = {client: [] for _, client in found}
+    for entry, client in found:
+        if entry.state in {EntryState.INTENDED, EntryState.UNCERTAIN} and not entry.blocking:
+            entries[client].append(entry)
+    return {client: _List(client, those) for client, those in entries.items()}
 
 
 def _may_pass(error: Exception) -> bool:

@@ -97,10 +97,16 @@ class Runtime:
         place = (provider, *endpoint.identity)
         found = self._ledgers.get((place, limits))
         if found is None:
-            found = Ledger(self.scheduler.account(provider, otherwise if limits is None else limits))
+            account = self.scheduler.account(provider, otherwise if limits is None else limits)
+            found = Ledger(account, self._owe)
             self._ledgers[place, limits] = found
             self._ledgers.setdefault((place, None), found)
         return found
+
+    def _owe(self, job: Job[Any]) -> None:
+        """Have the next `recover()` return a job that nobody here keeps any more."""
+        if self.journal is not None and job.may_be_billed and not job.taken and not self.closed:
+            self.journal.release(job.key)
 
     def turn(self, key: str) -> anyio.Lock:
         """Return what those hold, one at a time, who buy under this key."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from mirage_async.clients._portable import (
 from mirage_async.wire import mirako
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from mirage_async.clients._desk import Desk
     from mirage_async.jobs import Job, JobKind
@@ -174,22 +176,16 @@ class MirakoClient(ProviderClient):
         """Return all avatars of the account; raises as `get_avatar` does."""
         return await self._desk.ask(mirako.avatars_call(), mirako.read_avatars)
 
-    async def listed_id(self, entry: Entry) -> str | None:
-        """Look for an avatar in the list: one of its name, made when it was sent, and no more than one.
+    async def listed_ids(self, entries: Sequence[Entry]) -> Mapping[str, str]:
+        """Look for avatars in the list: of the name, made when it was sent; one for the purchase, and it for no other.
 
         Both clocks have a say in that, so ten minutes either way are allowed for. Raises as `list_avatars` does.
         """
-        if entry.label is None:
-            return None
-        earliest, latest = entry.intended_at - CLOCKS_APART, entry.intended_at + CLOCKS_APART
-        found = [
-            avatar.id
-            for avatar in await self.list_avatars()
-            if avatar.created_at is not None
-            and earliest <= avatar.created_at.timestamp() <= latest
-            and entry.is_called(avatar.name)
-        ]
-        return found[0] if len(found) == 1 else None
+        named = [entry for entry in entries if entry.label is not None]
+        avatars = await self.list_avatars() if named else ()
+        fitting = {entry.key: [avatar.id for avatar in avatars if _may_be_of(avatar, entry)] for entry in named}
+        claims = Counter(chain.from_iterable(fitting.values()))
+        return {key: ids[0] for key, ids in fitting.items() if len(ids) == 1 and claims[ids[0]] == 1}
 
     async def submit_request(self, request: ImageRequest) -> Job[Generation]:
         """Submit a portable request as a job; raises as `submit` does."""
@@ -235,10 +231,18 @@ class MirakoClient(ProviderClient):
         return mirako.submit_call(prompt, aspect_ratio=aspect_ratio, seed=seed, images=pictures, webhook=webhook)
 
     def _look(self, job: Job[Generation]) -> Awaitable[Report]:
-        return self._desk.ask_once(mirako.status_call(job.id or ""), mirako.read_status)
+        return self._desk.ask_once(mirako.status_call(job.id or ""), mirako.read_status, private=job.private)
 
     def _look_at_avatar(self, job: Job[Avatar]) -> Awaitable[Report]:
-        return self._desk.ask_once(mirako.avatar_status_call(job.id or ""), mirako.read_avatar_status)
+        call = mirako.avatar_status_call(job.id or "")
+        return self._desk.ask_once(call, mirako.read_avatar_status, private=job.private)
+
+
+def _may_be_of(avatar: Avatar, entry: Entry) -> bool:
+    made = avatar.created_at
+    return (
+        made is not None and abs(made.timestamp() - entry.intended_at) <= CLOCKS_APART and entry.is_called(avatar.name)
+    )
 
 
 async def _avatar_of(job: Job[Avatar], report: Report) -> Avatar:

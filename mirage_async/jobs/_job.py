@@ -38,6 +38,7 @@ _WAITS: dict[WaitedFor, str] = {
     "job": "the wait is over",
     "place": "waiting for a place among the account's jobs in flight (Limits.jobs) ran out",
     "slot": "waiting for an HTTP slot to send the request ran out",
+    "journal": "waiting for the journal's disk, which comes before the request is sent, ran out",
     "pause": "waiting for the end of a pause the provider asked for ran out",
     "spacing": "waiting for a turn at the gentle pace after a pause the provider asked for ran out",
     "polls": "waiting for a turn to ask, among the status calls in flight (Limits.polls), ran out",
@@ -80,6 +81,7 @@ class Job(Generic[T]):
         "may_be_billed",
         "model",
         "polls",
+        "private",
         "progress",
         "requested",
         "running_at",
@@ -114,6 +116,9 @@ class Job(Generic[T]):
         self.ticket: Any = None  # the waker's own note about this job
         self.buying: WaitedFor = "job"  # what its purchase waits for
         self.may_be_billed = id is not None  # its request may have been taken by the provider
+        # The caller's own words, such as the prompt, that the provider may repeat; empty where they are not known. Kept
+        # by reference, as whoever asks for a picture mostly keeps them anyway.
+        self.private: tuple[str, ...] = ()
         self.taken = False  # a waiter has been given the outcome
         self.version = 0  # counts changes, so that a reader of updates sees whether it missed one
         self._claimed = False
@@ -307,6 +312,10 @@ class Job(Generic[T]):
         if progress is not None and progress != self.progress:
             self.progress = progress
             self._changed()
+
+    def stir(self) -> None:
+        """Have those who read the updates look again, although nothing that they are told has changed."""
+        self._changed()
 
     def claim(self) -> bool:
         """Take the right to settle the job; False for everyone but the first."""

@@ -57,10 +57,13 @@ class Recorder(Protocol):
     """
 
     async def intended(self, job: Job[Any], intent: Intent) -> None:
-        """Return once it is durable that the purchase may be sent from now on."""
+        """Return once it is durable that the purchase may be sent from now on.
+
+        Cancelling it may or may not undo that; `withdrawn` is called then.
+        """
 
     async def withdrawn(self, job: Job[Any]) -> None:
-        """Return once it is durable that what was sent last has bought nothing."""
+        """Return once it is durable that what was sent last, or was to be sent, has bought nothing."""
 
     async def accepted(self, job: Job[Any]) -> None:
         """Return once the provider's id is durable."""

@@ -17,6 +17,7 @@ from mirage_async.exceptions import (
     MirageError,
     ResponseError,
     SubmissionUncertainError,
+    WaitTimeoutError,
 )
 from mirage_async.jobs._kind import NullRecorder
 from mirage_async.models import JobStatus
@@ -116,7 +117,8 @@ async def conclude(job: Job[T], report: Report) -> None:
 async def refuse(job: Job[T], error: MirageError) -> None:
     """Settle a job that was not bought, or of which nobody can say whether it was."""
     if job.claim():
-        await _record(job, "the refusal", job.kind.recorder.settled(job, error))
+        if not (isinstance(error, WaitTimeoutError) and error.waited_for == "journal"):  # which would not answer now
+            await _record(job, "the refusal", job.kind.recorder.settled(job, error))
         uncertain = isinstance(error, SubmissionUncertainError)
         job.resolve(JobStatus.UNCERTAIN if uncertain else JobStatus.FAILED, None, error)
 

@@ -158,12 +158,21 @@ class Journal:
         deadline = moment + intent.deadline - job.kind.clock.monotonic()
         call, key = intent.call, job.key
         who = (key, job.provider, intent.account, job.kind.name, intent.blocking, intent.announced)
-        what = (job.model, job.requested)
 
         def row() -> Prepared:
             files = [(self._request_path(key), packed(call))] if self._store_prompts else []
             label = None if call.label is None else label_digest(call.label)
-            return (*who, *what, digest_of(call), label, moment, deadline, self._run, intent.own_key), files
+            return (
+                *who,
+                job.model,
+                job.requested,
+                digest_of(call),
+                label,
+                moment,
+                deadline,
+                self._run,
+                intent.own_key,
+            ), files
 
         try:
             if intent.own_key:
@@ -199,10 +208,10 @@ class Journal:
 
     async def settled(self, job: Job[Any], outcome: object) -> None:
         """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
-        key, state, spooled, moment = job.key, state_of(outcome), job.id is None, time.time()
+        key, state, spooled, moment, known = job.key, state_of(outcome), job.id is None, time.time(), bool(job.private)
 
         def row() -> Prepared:
-            stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts)
+            stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts, known=known)
             text = msgspec.json.encode(stored).decode()
             return (key, state.value, text, moment), [(self.picture_path(name), data) for name, data in files]
 
@@ -271,6 +280,10 @@ class Journal:
         """
         wanted = [(self._run, key) for key in keys]
         await self._asked(lambda connection: _schema.take(connection, wanted))
+
+    def release(self, key: str) -> None:
+        """Owe again what this process has answered for; it is written with nobody waiting."""
+        self._writer.soon(lambda connection: _schema.take(connection, [("", key)]))
 
     async def entry(self, key: str) -> Entry | None:
         """Return what is known of a purchase by this process, by those that are gone, and by those that go on.

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mirage_async import exceptions, media
-from mirage_async.exceptions import MirageError
+from mirage_async.exceptions import JobCancelledError, JobExpiredError, JobFailedError, MirageError
 from mirage_async.models import Avatar, Generation, Timings
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirage_async.models import GeneratedImage
+
+_ENDINGS: dict[type[MirageError], str] = {
+    JobFailedError: "failed",
+    JobCancelledError: "was cancelled",
+    JobExpiredError: "ran out of time",
+}
 
 __all__ = ["StoredError", "StoredImage", "StoredOutcome", "decode_outcome", "links_of", "store", "stored_images"]
 
@@ -96,7 +102,9 @@ class StoredOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     polls: int = 0
 
 
-def store(outcome: object, *, key: str, spooled: bool, prompts: bool) -> tuple[StoredOutcome, list[tuple[str, bytes]]]:
+def store(
+    outcome: object, *, key: str, spooled: bool, prompts: bool, known: bool = True
+) -> tuple[StoredOutcome, list[tuple[str, bytes]]]:
     """Return an outcome as it is kept, and the files that have to be written before it.
 
     Hashes the pictures, so it belongs in a thread.
@@ -106,9 +114,10 @@ def store(outcome: object, *, key: str, spooled: bool, prompts: bool) -> tuple[S
         key: our key of the job.
         spooled: the bytes of pictures that came inside the answer go to files.
         prompts: keep what repeats the prompt.
+        known: the prompt was known, and cut out of the provider's words; else they are kept only with prompts.
     """
     if isinstance(outcome, MirageError):
-        return StoredOutcome(error=_error(outcome)), []
+        return StoredOutcome(error=_error(outcome, key=key, quotes=not (prompts or known))), []
     if isinstance(outcome, Avatar):
         return StoredOutcome(avatar=outcome), []
     if not isinstance(outcome, Generation):
@@ -169,9 +178,14 @@ def _suffix(image: GeneratedImage) -> str:
     return next((suffix for suffix, kind in media.PICTURE_SUFFIXES.items() if kind == image.mime_type), ".bin")
 
 
-def _error(error: MirageError) -> StoredError:
+def _error(error: MirageError, *, key: str, quotes: bool) -> StoredError:
     attributes = {name: value for name, value in vars(error).items() if name != "message" and _is_plain(value)}
-    return StoredError(kind=type(error).__name__, message=str(error), attributes=attributes)
+    ending = _ENDINGS.get(type(error)) if quotes else None
+    message = str(error)
+    if ending is not None:
+        job_id = attributes.get("job_id") or key
+        message = f"the {error.provider} job {job_id} {ending}; the provider's reason is not kept without store_prompts"
+    return StoredError(kind=type(error).__name__, message=message, attributes=attributes)
 
 
 def _is_plain(value: Any) -> bool:

@@ -4,7 +4,7 @@ from mirage_async.wire._callbacks import with_callback
 from mirage_async.wire._checks import is_web_address, passed_id
 from mirage_async.wire._errors import is_well_formed_error
 from mirage_async.wire._message import Call, Form, Piece, Reply, Report, Submitted
-from mirage_async.wire._quotes import unquoted
+from mirage_async.wire._quotes import read_unquoted
 from mirage_async.wire._streaming import PictureReader
 
 __all__ = [
@@ -18,6 +18,6 @@ __all__ = [
     "is_web_address",
     "is_well_formed_error",
     "passed_id",
-    "unquoted",
+    "read_unquoted",
     "with_callback",
 ]

@@ -410,3 +410,48 @@ async def test_a_webhook_after_the_end_of_the_hub_is_no_work(tmp_path: Path) -> 
         assert deliver(hooks, "0" * 32, "task-1") == 204
         await asyncio.sleep(0)
         assert len(mirage._runtime.buyers) == 0
+
+
+# -- many of one name -------------------------------------------------------------------------------------------------
+
+
+async def uncertain(folder: Path, *names: str) -> None:
+    """Record the intents to build avatars of these names."""
+    journal = Journal(folder)
+    for name in names:
+        await journal.intended(job(journal, kind="avatar"), intent(label=name))
+    await journal.aclose()
+
+
+async def test_of_two_purchases_of_one_name_neither_is_given_the_one_avatar(tmp_path: Path) -> None:
+    """One of them was taken, and nobody knows which; another name has nothing to do with it. The list is asked once."""
+    async with Sandbox(durations=0.05) as sandbox:
+        async with hub(sandbox, tmp_path / "other") as mirage:
+            ids = [(await build(mirage)).id, (await mirage.mirako.build_avatar("Eve", picture(size=(512, 512)))).id]
+        await uncertain(tmp_path / "left", "Ada", "Ada", "Eve", "Zoe")
+        before = len(sandbox.requests)
+        async with hub(sandbox, tmp_path / "left") as mirage:
+            found = await mirage.recover(any_account=True)
+            await until(lambda: all(each.id or each.done for each in found))
+            assert [each.id for each in found] == [None, None, ids[1], None]
+            lists = [each for each in list(sandbox.requests)[before:] if each.path == "/v1/avatar/list"]
+            assert len(lists) == 1
+
+
+async def test_two_recoveries_do_not_give_one_id_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes before the first has its id on record."""
+
+    async def listed(self: MirakoClient, entries: Any) -> dict[str, str]:
+        return {entry.key: "avatar-0" for entry in entries}
+
+    async def unknown(self: Journal, provider: str, id: str) -> bool:  # noqa: A002
+        return False
+
+    monkeypatch.setattr(MirakoClient, "listed_ids", listed)
+    monkeypatch.setattr(Journal, "knows_id", unknown)
+    async with Sandbox(durations=0.05) as sandbox:
+        await uncertain(tmp_path, "Ada", "Ada")
+        async with hub(sandbox, tmp_path) as mirage:
+            found = await mirage.recover(any_account=True)
+            await until(lambda: all(each.id or each.done for each in found))
+            assert sorted(each.id or "" for each in found) == ["", "avatar-0"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from journal_bench import PROMPT, crashed, hub, interrupted, picture, soon, until
 
-from mirage_async import ImageRequest, JobStatus, Limits, Mirage
+from mirage_async import ImageRequest, Job, JobStatus, Limits, Mirage
 from mirage_async.exceptions import (
     AuthenticationError,
+    ClosedError,
     ConnectionFailedError,
     InputError,
     JobFailedError,
@@ -25,6 +27,7 @@ from mirage_async.webhooks import WebhookReceiver
 from mirage_async.wire import Call, Form
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -160,6 +163,84 @@ async def test_a_caller_who_left_during_the_post_finds_the_job_again(tmp_path: P
         again = await soon(mirage.submit(request("mirako")))
         assert (await soon(again.result())).images
         assert sandbox.statistics().purchases == {"mirako": 1}
+
+
+async def test_whoever_asks_while_the_request_of_one_who_left_is_on_the_wire_gets_an_id(tmp_path: Path) -> None:
+    """Not a handle that no token can be had of. He waits no longer than he said."""
+    async with Sandbox(durations=0.05) as sandbox, hub(sandbox, tmp_path) as mirage:
+        sandbox.fail("miragic.create", Fault(dribble=0.5))
+        leaving = asyncio.ensure_future(mirage.submit(request("miragic")))
+        await until(lambda: sandbox.requests)
+        leaving.cancel()
+        with pytest.raises(WaitTimeoutError) as caught:
+            await mirage.submit(request("miragic", max_wait=0.05))
+        assert (caught.value.billed, caught.value.waited_for) == ("unknown", "job")
+        job = await soon(mirage.submit(request("miragic")))
+        assert job.id in job.token()
+        await soon(job.result())
+        assert sandbox.statistics().purchases == {"miragic": 1}
+
+
+async def test_closing_ends_the_wait_for_the_request_of_one_who_left(tmp_path: Path) -> None:
+    """As it ends any other."""
+    async with Sandbox() as sandbox, hub(sandbox, tmp_path) as mirage:
+        sandbox.fail("miragic.create", Fault(stall=30))
+        leaving = asyncio.ensure_future(mirage.submit(request("miragic")))
+        await until(lambda: sandbox.requests)
+        leaving.cancel()
+        asking = asyncio.ensure_future(mirage.submit(request("miragic")))
+        await asyncio.sleep(0.05)
+        await mirage.aclose()
+        with pytest.raises(ClosedError):
+            await asking
+
+
+@pytest.mark.parametrize("provider", ["miragic", "mira"])
+async def test_wherever_the_first_caller_leaves_the_second_gets_it_once(provider: str, tmp_path: Path) -> None:
+    """He bought nothing, or what he bought is the second one's; nothing that was not sent is uncertain."""
+    async with Sandbox(durations=0.0) as sandbox, hub(sandbox, tmp_path, options={"durability": "process"}) as mirage:
+        for steps in range(60):
+            own = f"{steps:032x}"
+            first, second = (asyncio.ensure_future(mirage.submit(request(provider, key=own))) for _ in range(2))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            first.cancel()
+            assert (await soon((await soon(second)).result())).images
+            assert sandbox.statistics().purchases == {provider: steps + 1}
+        ledger = mirage.client(provider).desk.ledger
+        await until(lambda: not ledger.buying and not ledger.posting)
+
+
+@pytest.mark.parametrize("provider", ["miragic", "mira"])
+@pytest.mark.parametrize("fault", [Fault(status=402), Fault(reset=True, when="after")], ids=["refused", "lost"])
+async def test_what_comes_of_the_request_of_one_who_left_is_what_the_next_one_hears(
+    provider: str, fault: Fault, tmp_path: Path
+) -> None:
+    """A refusal frees the key, and an uncertain end keeps it, however late it is told."""
+    async with Sandbox(durations=0.0) as sandbox, hub(sandbox, tmp_path, options={"durability": "process"}) as mirage:
+        operation = {"miragic": "miragic.create", "mira": "mira.generate"}[provider]
+        for steps in range(0, 60, 2):
+            own = f"{steps:032x}"
+            sandbox.reset("rules")
+            sandbox.fail(operation, fault)
+            first, second = (asyncio.ensure_future(mirage.submit(request(provider, key=own))) for _ in range(2))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            first.cancel()
+            outcome = await soon(_ended(second))
+            if outcome is not None:  # else the first one had left before anything was sent, or his refusal freed it
+                states = {entry.key: entry.state for entry in journal_entries(tmp_path)}
+                assert states[own] is (EntryState.UNPAID if outcome.billed == "no" else EntryState.UNCERTAIN)
+                assert (outcome.billed == "no") is (fault.status == 402)
+
+
+async def _ended(submitted: Awaitable[Job[Any]]) -> MirageError | None:
+    """Return what a purchase ended with, if it was an error."""
+    try:
+        await (await submitted)
+    except MirageError as error:
+        return error
+    return None
 
 
 async def test_a_wait_that_is_over_is_begun_afresh_by_asking_again(tmp_path: Path) -> None:
@@ -301,7 +382,7 @@ async def test_a_kill_in_the_middle_of_the_purchase_is_uncertain_under_its_key(t
 
 
 async def test_a_key_that_is_being_healed_is_not_bought_under(tmp_path: Path) -> None:
-    """Whoever asks meanwhile gets the job that is being looked for."""
+    """Whoever asks meanwhile gets the job that is being looked for, once it is found."""
     hooks = WebhookReceiver(public_url="http://127.0.0.1:9/hooks", secret=SECRET)
     async with Sandbox(durations=0.05) as sandbox:
         async with hub(sandbox, tmp_path / "journal", webhooks=hooks) as mirage:
@@ -313,8 +394,17 @@ async def test_a_key_that_is_being_healed_is_not_bought_under(tmp_path: Path) ->
         again = WebhookReceiver(public_url="http://127.0.0.1:9/hooks", secret=SECRET)
         async with hub(sandbox, left, webhooks=again) as mirage:
             (found,) = await mirage.recover()
-            assert await mirage.submit(request("mirako")) is found
+            asking = asyncio.ensure_future(mirage.submit(request("mirako")))
+            with pytest.raises(WaitTimeoutError) as caught:
+                await mirage.submit(request("mirako", max_wait=0.1))
+            assert (caught.value.billed, caught.value.waited_for) == ("unknown", "job")
+            assert not asking.done()
             assert found.status is JobStatus.SUBMITTING
+            url, bearer = again.callback("mirako", OWN)
+            body = json.dumps({"id": next(iter(sandbox.jobs)), "status": "COMPLETED"}).encode()
+            assert again.handle("POST", url, {"Authorization": f"Bearer {bearer}"}, body).status == 204
+            assert await soon(asking) is found
+            assert found.id
         assert sandbox.statistics().purchases == {"mirako": 1}
 
 

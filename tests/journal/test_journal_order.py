@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from journal_bench import KEY, PROMPT, crashed, hub, intent, job, picture, soon,
 from mirage_async import Mirage
 from mirage_async.exceptions import (
     AuthenticationError,
+    ClosedError,
     JournalError,
     MirageError,
     ServerError,
@@ -27,7 +30,7 @@ from mirage_async.sandbox.exchange import Exchange
 from mirage_async.scheduler import FixedInterval, Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -352,3 +355,81 @@ async def test_a_request_that_is_kept_is_kept_before_it_is_sent(tmp_path: Path) 
         assert (kept is not None) is stored
         if kept is not None:
             assert (kept.body, kept.path, kept.method) == (wanted.call.body, wanted.call.path, wanted.call.method)
+
+
+# -- a disk that does not answer --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stalled(mirage: Mirage) -> Iterator[None]:
+    """Have the disk answer nobody until this is over."""
+    journal, going_on = mirage._runtime.journal, threading.Event()
+    assert journal is not None
+    journal._writer.soon(lambda _: going_on.wait(30))
+    try:
+        yield
+    finally:
+        going_on.set()
+
+
+@pytest.mark.parametrize("provider", ["miragic", "mira"])
+async def test_a_disk_that_does_not_answer_is_waited_for_as_long_as_the_caller_waits(
+    provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent, neither then nor later, and what was to be recorded is taken back."""
+    monkeypatch.setattr("mirage_async.clients._desk.PLACE_WAIT", 0.1)
+    async with Sandbox(durations=0.05) as sandbox, hub(sandbox, tmp_path) as mirage:
+        with stalled(mirage):
+            with pytest.raises(WaitTimeoutError, match="the journal's disk") as caught:
+                await soon(
+                    _job(mirage.submit(PROMPT, provider=provider, max_wait=0.1 if provider == "miragic" else None))
+                )
+            assert (caught.value.billed, caught.value.waited_for) == ("no", "journal")
+            assert "was not sent" in str(caught.value)
+            assert mirage.client(provider).jobs == ()
+        await until(lambda: [entry.state for entry in journal_entries(tmp_path)] == [EntryState.UNPAID])
+        monkeypatch.undo()
+        assert (await soon(mirage.generate(PROMPT, provider=provider))).images
+        assert sandbox.statistics().purchases == {provider: 1}
+
+
+async def test_closing_ends_the_wait_for_a_disk_that_does_not_answer(tmp_path: Path) -> None:
+    """What is on its way to the disk is taken back there."""
+    async with Sandbox() as sandbox, hub(sandbox, tmp_path) as mirage:
+        with stalled(mirage):
+            waiting = asyncio.ensure_future(mirage.submit(PROMPT, provider="miragic"))
+            await asyncio.sleep(0.1)
+            closing = asyncio.ensure_future(mirage.aclose())
+            with pytest.raises(ClosedError) as caught:
+                await soon(waiting)
+            assert caught.value.billed == "no"
+        await closing
+        assert [entry.state for entry in journal_entries(tmp_path)] == [EntryState.UNPAID]
+        assert sandbox.statistics().purchases == {}
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_what_is_recorded_too_late_is_not_sent(
+    closed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk answers in the very moment in which it is of no use any more."""
+    async with Sandbox() as sandbox, hub(sandbox, tmp_path) as mirage:
+        journal, runtime = mirage._runtime.journal, mirage._runtime
+        assert journal is not None
+        intended = journal.intended
+
+        async def late(job: Any, intent: Any) -> None:
+            await intended(job, intent)
+            if closed:
+                runtime.closed = True
+            else:
+                while runtime.clock.monotonic() < intent.deadline:  # as long as nothing else gets a turn
+                    pass
+
+        monkeypatch.setattr(journal, "intended", late)
+        with pytest.raises(ClosedError if closed else WaitTimeoutError) as caught:
+            await soon(mirage.submit(PROMPT, provider="miragic", max_wait=0.1))
+        assert caught.value.billed == "no"
+        await until(lambda: [entry.state for entry in journal_entries(tmp_path)] == [EntryState.UNPAID])
+        assert sandbox.statistics().purchases == {}
+        runtime.closed = False

@@ -10,8 +10,8 @@ from urllib.parse import quote, quote_plus
 import pytest
 from journal_bench import KEY, PROMPT, crashed, files, hub, picture, soon, until
 
-from mirage_async.exceptions import MirageError
-from mirage_async.journal import journal_entries
+from mirage_async.exceptions import AuthenticationError, JobFailedError, MirageError
+from mirage_async.journal import EntryState, journal_entries
 from mirage_async.sandbox import Fault, Sandbox
 from mirage_async.webhooks import WebhookReceiver
 
@@ -86,3 +86,71 @@ async def test_with_stored_prompts_requests_are_on_disk_and_keys_are_not(tmp_pat
     assert PROMPT.encode() in data
     assert KEY.encode() not in data
     assert list((tmp_path / "journal" / "requests").iterdir())
+
+
+# -- what a provider says of a job it was asked about -----------------------------------------------------------------
+
+LONG = f"{PROMPT}, {'and another one, ' * 30}at the end of the world"  # longer than what is repeated of any reason
+
+
+def rejected(provider: str, task: str | None, prompt: str) -> Fault:
+    """Return a status answer by which a job has failed, in words of its caller's."""
+    if provider == "miragic":
+        job = {"jobId": task, "status": "FAILED", "errorMessage": f"rejected: {prompt}!"}
+        return Fault(status=200, body={"success": True, "data": job})
+    return Fault(status=200, body={"data": {"task_id": task, "status": "FAILED", "error": f"rejected: {prompt}!"}})
+
+
+@pytest.mark.parametrize("provider", ["mirako", "miragic"])
+@pytest.mark.parametrize("prompt", [PROMPT, LONG, 'say "hello"\n\tto the sea', "COMPLETED", "errorMessage"])
+async def test_the_reason_of_a_failed_job_repeats_no_prompt(provider: str, prompt: str, tmp_path: Path) -> None:
+    """Neither in the error nor on disk, however long it is, and whatever else it may mean."""
+    async with Sandbox(durations=60.0) as sandbox, hub(sandbox, tmp_path) as mirage:
+        job = await mirage.submit(prompt, provider=provider)
+        sandbox.fail(f"{provider}.status", rejected(provider, job.id, prompt))
+        with pytest.raises(JobFailedError) as caught:
+            await soon(job.result())
+        assert prompt[:20] not in str(caught.value)
+        assert f"{job.id} failed: " in str(caught.value)
+        (entry,) = journal_entries(tmp_path)
+        assert entry.outcome is not None
+        assert entry.outcome.error is not None
+        assert entry.outcome.error.message == str(caught.value)
+
+
+@pytest.mark.parametrize("provider", ["mirako", "miragic"])
+async def test_a_refusal_to_be_asked_repeats_no_prompt(provider: str, tmp_path: Path) -> None:
+    """The waiters are told what the provider says but for their own words."""
+    async with Sandbox(durations=60.0) as sandbox, hub(sandbox, tmp_path) as mirage:
+        job = await mirage.submit(PROMPT, provider=provider)
+        sandbox.fail(f"{provider}.status", Fault(status=401, body={"error": f"no key for {PROMPT}!"}))
+        with pytest.raises(AuthenticationError, match=r"no key for \.\.\.!") as caught:
+            await soon(job.result())
+        assert PROMPT not in caught.value.body
+
+
+@pytest.mark.parametrize("store_prompts", [False, True])
+@pytest.mark.parametrize("provider", ["mirako", "miragic"])
+async def test_the_reason_of_a_recovered_job_is_kept_only_with_prompts(
+    provider: str, store_prompts: bool, tmp_path: Path
+) -> None:
+    """Nobody knows the prompt any more that could be cut out of it; whoever awaits it now gets the provider's words."""
+    async with Sandbox(durations=60.0) as sandbox:
+        async with hub(sandbox, tmp_path) as mirage:
+            job = await mirage.submit(PROMPT, provider=provider)
+        async with hub(sandbox, tmp_path, options={"store_prompts": store_prompts}) as mirage:
+            (found,) = await mirage.recover()
+            sandbox.fail(f"{provider}.status", rejected(provider, job.id, PROMPT), times=2)
+            with pytest.raises(JobFailedError, match="rejected"):
+                await soon(found.result())
+    (entry,) = journal_entries(tmp_path)
+    assert entry.state is EntryState.FAILED
+    assert entry.outcome is not None
+    assert entry.outcome.error is not None
+    assert (PROMPT in entry.outcome.error.message) is store_prompts
+    error = entry.outcome.error.rebuild()
+    assert isinstance(error, JobFailedError)
+    assert error.job_id == job.id
+    assert f"{provider} job {job.id} failed" in str(error)
+    leaks = [path for path in files(tmp_path) if PROMPT.encode() in path.read_bytes()]
+    assert bool(leaks) is store_prompts

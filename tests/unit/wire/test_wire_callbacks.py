@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from mirage_async.exceptions import InputError
-from mirage_async.wire import Call, Form, Reply, milady, mira, miragic, mirako, unquoted, with_callback
+from mirage_async.wire import Call, Form, Reply, milady, mira, miragic, mirako, with_callback
+from mirage_async.wire._quotes import unquoted
 
 URL = "https://app.example/hooks/mira/" + "T0ken" * 10
 OPTIONS: dict[str, Any] = {
@@ -70,5 +71,5 @@ def test_an_answer_that_quotes_the_address_does_not_give_it_away() -> None:
     own = mirako.submit_call("a fox", aspect_ratio="1:1", seed=None, images=(), webhook=webhook)
     for call in (with_callback(CALLS["mira"], "webhook_url", URL, provider="mira"), own):
         quoting = json.dumps({"error": f"cannot reach {URL} or {URL.rpartition('/')[2]}"}).encode()
-        assert URL.rpartition("/")[2].encode() not in unquoted(Reply(status=400, body=quoting), call).body
-    assert b"b3arer" not in unquoted(Reply(status=400, body=b"bad token b3arer-t0ken"), own).body
+        assert URL.rpartition("/")[2].encode() not in unquoted(Reply(status=400, body=quoting), call.private).body
+    assert b"b3arer" not in unquoted(Reply(status=400, body=b"bad token b3arer-t0ken"), own.private).body
