@@ -11,7 +11,7 @@ import warnings
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.exceptions import ClosedError, JobError, MirageError, SubmissionUncertainError
 
-__all__ = ["AdvisedError", "complain", "one_line", "resume_line", "set_up", "tell", "warn"]
+__all__ = ["AdvisedError", "complain", "counted", "one_line", "resume_line", "set_up", "tell", "warn"]
 
 _PROGRAM = "mirage-async"
 _LONGEST_WORDS = 2000  # characters; tokens and addresses have a few hundred
@@ -32,6 +32,11 @@ class AdvisedError(CommandError):
 def one_line(text: str) -> str:
     """Return `text` as one line of printable characters."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_WORDS]).split())
+
+
+def counted(amount: float, noun: str) -> str:
+    """Return a number with its noun: "1 credit", "2.5 credits", "0 pictures"."""
+    return f"{amount:g} {noun}" if amount == 1 else f"{amount:g} {noun}s"
 
 
 def tell(text: str) -> None:

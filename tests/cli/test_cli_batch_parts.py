@@ -402,9 +402,9 @@ def test_the_tally_says_what_a_person_wants_to_know(monkeypatch: pytest.MonkeyPa
     tally.count(record("a", files=("x",), credits=2.0))
     tally.count(record("b", "failed"))
     now += 30.0
-    assert tally.words() == ["3 in flight", "1 failed", "4.0 a minute", "22:00 left", "1 picture", "2 credits"]
+    assert tally.words() == ["2 credits", "3 in flight", "1 failed", "4.0 a minute", "22:00 left", "1 picture"]
     now += 3000.0
-    assert tally.words()[2:4] == ["2.4 an hour", "37:02 h left"]
+    assert tally.words()[3:5] == ["2.4 an hour", "37:02 h left"]
     tally.stopping = True
     assert "stopping" in tally.words()
     assert Tally(1, 0, lambda: 1).words()[0] == "1 in flight"

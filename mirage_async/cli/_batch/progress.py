@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mirage_async.cli._lines import one_line
+from mirage_async.cli._lines import counted, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -42,7 +42,9 @@ class Tally:
     Attributes:
         states: how many of this run ended in each state of the manifest.
         pictures: saved by this run.
-        credits: what this run is known to have spent; None where nothing is.
+        spent: credits this run is known to have spent, by provider.
+        collected: likewise what earlier runs have spent on pictures of which this run has heard.
+        silent: providers this run has pictures of that did not say what they took.
         stopping: whether nothing more is bought.
     """
 
@@ -52,26 +54,41 @@ class Tally:
         self.flying = flying
         self.states: Counter[str] = Counter()
         self.pictures = 0
-        self.credits: float | None = None
+        self.spent: Counter[str] = Counter()
+        self.collected: Counter[str] = Counter()
+        self.silent: set[str] = set()
         self.stopping = False
         self.began = time.monotonic()
 
-    def count(self, record: Record) -> None:
-        """Count a purchase that has ended."""
+    def count(self, record: Record, *, ours: bool = True) -> None:
+        """Count a purchase that has ended, made by this run or by an earlier one."""
         self.states[record.state] += 1
         self.pictures += len(record.files)
         if record.credits is not None:
-            self.credits = (self.credits or 0.0) + record.credits
+            spent = self.spent if ours else self.collected
+            spent[record.provider] += record.credits  # type: ignore[assignment]  # a counter adds up any numbers
+        elif ours and record.files:
+            self.silent.add(record.provider)
 
     @property
     def ended(self) -> int:
         """How many are over, those of earlier runs included."""
         return self.over + self.states.total()
 
+    @property
+    def money(self) -> str | None:
+        """What this run is known to have spent, and who does not say; None where nobody does."""
+        if not self.spent:
+            return None
+        silent = self.silent - self.spent.keys()
+        who = f" ({', '.join(sorted(self.spent))}; the others do not say)" if silent else ""
+        return f"{counted(sum(self.spent.values()), 'credit')}{who}"
+
     def words(self) -> list[str]:
-        """Say what is under way, what went wrong, how fast it goes, how long it will take and what it has cost."""
+        """Say what it has cost, what is under way, what went wrong, how fast it goes and how long it will take."""
         flying, states = self.flying(), self.states
-        words = [f"{flying} in flight"] if flying else []
+        words = [self.money] if self.money else []
+        words += [f"{flying} in flight"] if flying else []
         words += [f"{states[name]} {name}" for name in sorted(states) if name not in {"done", "unbought"}]
         elapsed = time.monotonic() - self.began
         rate = states.total() / elapsed if elapsed > 0 else 0.0
@@ -80,9 +97,7 @@ class Tally:
             words.append("stopping" if self.stopping else f"{_duration((self.total - self.ended) / rate)} left")
         elif self.stopping and self.ended < self.total:
             words.append("stopping")
-        words.append(f"{self.pictures} picture{'' if self.pictures == 1 else 's'}")
-        if self.credits is not None:
-            words.append(f"{self.credits:g} credits")
+        words.append(counted(self.pictures, "picture"))
         return words
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mirage_async.cli._batch.worker import INTERRUPTED
 from mirage_async.cli._exits import ExitCode
-from mirage_async.cli._lines import tell
+from mirage_async.cli._lines import counted, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,9 @@ def ending(records: Sequence[Record], folder: BatchFolder, tally: Tally, worker:
         words = [f"{states['done']} of {len(records)} done"]
         words += [f"{states[name]} {name}" for name in _BAD if states[name]]
         words += [f"{states['unbought']} not bought"] if states["unbought"] else []
-        words += [f"{tally.credits:g} credits spent by this run"] if tally.credits is not None else []
+        words += [f"{tally.money} spent by this run"] if tally.money else []
+        collected = counted(sum(tally.collected.values()), "credit")
+        words += [f"{collected} of earlier runs collected"] if tally.collected else []
         tell(f"{', '.join(words)}; {folder.page!s} shows them, {folder.manifest.name} lists them")
     if states["done"] == len(records):
         return ExitCode.DONE

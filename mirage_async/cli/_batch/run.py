@@ -16,7 +16,7 @@ from mirage_async.cli._batch.page import render
 from mirage_async.cli._batch.plan import plan_for
 from mirage_async.cli._batch.progress import Tally, displayed
 from mirage_async.cli._batch.report import ending, tell_before, tell_uncertain
-from mirage_async.cli._batch.till import budget_for
+from mirage_async.cli._batch.till import budget_for, unpriced
 from mirage_async.cli._batch.worker import Worker
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._hubs import ends_with_us, hub_on
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mirage_async.cli._batch.items import Purchase
-    from mirage_async.cli._batch.order import BatchOrder
+    from mirage_async.cli._batch.order import BatchOrder, Bound
     from mirage_async.cli._batch.plan import Plan
     from mirage_async.cli._batch.record import Record
 
@@ -130,12 +130,27 @@ class _Run:
         if not plan.owed and not plan.fresh:
             return
         order = self._order
-        budget = None if order.bound is None else budget_for(order.bound, order.price, self._folder.entries())
         with displayed(tally, quiet=order.quiet) as show:
             worker.show = show
+            if order.bound is not None and order.bound.unit == "credits":
+                await worker.collect(plan.owed)  # which may tell what it has cost
+                await self._buy_for_credits(worker, plan, order.bound)
+                return
+            budget = None if order.bound is None else budget_for(order.bound, order.price, self._folder.entries())
             async with asyncio.TaskGroup() as group:
                 group.create_task(worker.collect(plan.owed))
                 group.create_task(worker.buy(plan.fresh, budget))
+
+    async def _buy_for_credits(self, worker: Worker, plan: Plan, bound: Bound) -> None:
+        """Buy for what is left of a sum, unless nobody can say what that is."""
+        entries, price = self._folder.entries(), self._order.price
+        if plan.fresh and (unknown := unpriced(price, entries)):
+            worker.refuse(
+                f"what was bought from {' and '.join(unknown)} before has no known price, so nobody can say what is "
+                f"left of {bound}: give --price C, the credits a picture costs there"
+            )
+        else:
+            await worker.buy(plan.fresh, budget_for(bound, price, entries))
 
     def _leave(self) -> None:
         tell(f"to go on with the batch, and buy nothing twice: {self._order.again}")

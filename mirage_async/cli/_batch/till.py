@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from mirage_async.batch import Budget
+from mirage_async.batch._budget import MOST_PROBES
 from mirage_async.clients import Providers
 from mirage_async.journal import EntryState
 
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from mirage_async.cli._batch.order import Bound
     from mirage_async.journal import Entry
 
-__all__ = ["budget_for"]
+__all__ = ["budget_for", "unpriced"]
+
+_FAILED = frozenset({EntryState.FAILED, EntryState.CANCELLED, EntryState.EXPIRED})
 
 
 def budget_for(bound: Bound, price: float | None, entries: Iterable[Entry]) -> Budget:
@@ -35,6 +39,27 @@ def budget_for(bound: Bound, price: float | None, entries: Iterable[Entry]) -> B
     left = max(bound.amount - spent, 0.0)
     known = prices if price is None else {**dict.fromkeys(Providers.classes(), price), **prices}
     return Budget(credits=left, price=known or None)
+
+
+def unpriced(price: float | None, entries: Iterable[Entry]) -> list[str]:
+    """Return the providers of which nobody can say what was spent there, so that no sum of credits is a bound.
+
+    Whoever takes a job without saying its price is one of them, and so is one that has failed often: as within one run,
+    a few may do so before that is taken for an answer.
+
+    Args:
+        price: credits a picture costs where its provider does not say.
+        entries: of the journal, once nothing is in flight.
+    """
+    bought = [entry for entry in entries if entry.state is not EntryState.UNPAID]
+    prices = _prices(bought)
+    if price is not None:
+        return []
+    weights: Counter[str] = Counter()
+    for entry in bought:
+        if entry.provider not in prices:
+            weights[entry.provider] += 1 if entry.state in _FAILED else MOST_PROBES
+    return sorted(provider for provider, weight in weights.items() if weight >= MOST_PROBES)
 
 
 def _prices(entries: Iterable[Entry]) -> dict[str, float]:

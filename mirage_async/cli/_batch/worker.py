@@ -85,6 +85,7 @@ class Worker:
         self.over_budget = False
         self.codes: set[ExitCode] = set()
         self.written: set[str] = set()
+        self._bought: set[str] = set()  # keys of what this run has taken from its own purchases
         tally.flying = self._flying
 
     def _flying(self) -> int:
@@ -96,6 +97,11 @@ class Worker:
         """Buy nothing more, because a person says so."""
         self._stop(INTERRUPTED)
         tell(f"nothing more is bought; {self._flying()} in flight are finished first (Ctrl-C again ends at once)")
+
+    def refuse(self, reason: str) -> None:
+        """Buy nothing, because of the budget."""
+        self.over_budget = True
+        self._stop(reason)
 
     def _stop(self, reason: str) -> None:
         self.reason = self.reason or reason
@@ -138,11 +144,11 @@ class Worker:
                 group.create_task(self._occupying(self._take(tasks[outcome.index], outcome)))
 
     async def _take(self, task: Task, outcome: Outcome) -> None:
+        self._bought.add(task.key)
         if outcome.generation is not None:
             await self._save(task, outcome.generation)
         elif isinstance(outcome.error, BudgetExceededError):
-            self.over_budget = True
-            self._stop(f"{outcome.error}; {_MORE_BUDGET}")
+            self.refuse(f"{outcome.error}; {_MORE_BUDGET}")
         elif outcome.error is not None:
             await self._record_failure(task, outcome.error)
 
@@ -216,7 +222,7 @@ class Worker:
             self._manifest.add(record)
         except OSError as error:
             self._stop(f"the manifest cannot be written: {error.strerror or error}")
-        self._tally.count(record)
+        self._tally.count(record, ours=record.key in self._bought)
         self.show(record)
         self._tell_problem(record)
         self._print(record)

@@ -1,0 +1,99 @@
+"""What `batch` makes of a budget, and what it says about money, across runs that were cut short."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from batches import PROMPTS, Bench, bench, drawn, records_in, running, states_in, write_prompts
+from command_line import command, sandbox_for_commands
+from test_cli_batch import until_seen, words_for
+from test_cli_batch_parts import entry, record
+
+from mirage_async.cli._batch.progress import Tally
+from mirage_async.cli._batch.till import unpriced
+from mirage_async.cli._exits import ExitCode
+from mirage_async.journal import EntryState, StoredOutcome
+from mirage_async.sandbox import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["bench"]
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_credits_hold_over_any_number_of_kills(tmp_path: Path) -> None:
+    """What was killed in flight tells its price only once it is collected, and until then nothing more is bought."""
+    async with sandbox_for_commands(durations=60) as (sandbox, environment):
+        words = words_for(write_prompts(tmp_path, *PROMPTS), "--budget", "2 credits", "--limit", "1")
+        for round_ in range(3):
+            before = sandbox.statistics().requests.get("miragic.status", 0)
+            async with running(*words, folder=tmp_path, environment=environment) as process:
+                await until_seen(sandbox, "miragic.status", before + 1)
+                process.kill()
+                await process.wait()
+            assert len(sandbox.jobs) == 1, f"in round {round_}"
+        for job_id in sandbox.jobs:
+            sandbox.finish_job(job_id)
+        sandbox.set_durations(0.05)
+        ended = await command(*words, folder=tmp_path, environment=environment)
+        assert sum(drawn(sandbox).values()) == 2
+    assert ended.code == ExitCode.PARTIAL, ended.stderr
+    assert states_in(tmp_path / "out") == {"done": 2, "unbought": 3}
+    assert "1 credit spent by this run, 1 credit of earlier runs collected" in ended.stderr
+
+
+async def test_credits_buy_nothing_while_an_earlier_purchase_has_no_price(tmp_path: Path, bench: Bench) -> None:
+    """Neither after a purchase that is uncertain nor after one whose provider does not say; --price settles it."""
+    bench.sandbox.fail("mira.generate", Fault(reset=True, when="after"), prompt=PROMPTS[0])
+    words = words_for(write_prompts(tmp_path, *PROMPTS[:3]), "--budget", "10 credits", "--limit", "1", provider="mira")
+    await bench.run(*words)
+    bought = sum(drawn(bench.sandbox).values())
+    for _ in range(2):
+        ended = await bench.run(*words)
+        assert ended.code == ExitCode.PARTIAL
+        assert "what was bought from mira before has no known price, so nobody can say what is left" in ended.stderr
+        assert "give --price C" in ended.stderr
+        assert sum(drawn(bench.sandbox).values()) == bought
+    await bench.run(*words, "--price", "1")
+    assert set(drawn(bench.sandbox)) == set(PROMPTS[:3])
+    assert set(drawn(bench.sandbox).values()) == {1}
+
+
+def test_who_does_not_say_a_price_is_named() -> None:
+    """A picture with a price tells that of the others; a few failures are no answer yet; a given price is one."""
+
+    def names(*entries: Any, price: float | None = None) -> list[str]:
+        return unpriced(price, entries)
+
+    open_one = entry("1", EntryState.UNCERTAIN)
+    told = entry("2", EntryState.SUCCEEDED, outcome=StoredOutcome(credits=3.0))
+    failed = [entry(str(number), EntryState.FAILED, provider="milady") for number in range(3)]
+    assert names(open_one) == ["mira"]
+    assert names(open_one, told) == names(open_one, price=0.0) == []
+    assert names(entry("3", EntryState.UNPAID)) == []
+    assert names(*failed[:2]) == []
+    assert names(*failed, open_one) == ["milady", "mira"]
+
+
+async def test_only_what_this_run_has_bought_counts_as_spent_by_it(tmp_path: Path, bench: Bench) -> None:
+    """A picture that is fetched once more was paid for by the run before."""
+    words = words_for(write_prompts(tmp_path, *PROMPTS[:2]))
+    await bench.run(*words)
+    (tmp_path / "out" / records_in(tmp_path / "out")[0]["files"][0]).unlink()
+    write_prompts(tmp_path, *PROMPTS)
+    ended = await bench.run(*words)
+    assert "3 credits spent by this run, 1 credit of earlier runs collected;" in ended.stderr
+
+
+def test_the_bar_says_who_does_not_say_what_it_takes() -> None:
+    """Money comes first; where nobody tells, nothing is said."""
+    tally = Tally(9, 0)
+    tally.count(record("a", files=("x",)))
+    assert tally.money is None
+    tally.count(record("b", files=("y",), provider="miragic", credits=1.0))
+    assert tally.words()[0] == "1 credit (miragic; the others do not say)"
+    tally.count(record("c", files=("z",), credits=0.5), ours=False)
+    assert (tally.money, tally.collected["mira"]) == ("1 credit (miragic; the others do not say)", 0.5)
