@@ -43,7 +43,8 @@ def displayed(*, lines: bool, quiet: bool = False) -> Generator[Board, None, Non
         lines: where there are no bars, write one line for each row that ends.
         quiet: show nothing at all.
     """
-    console = Console(stderr=True, highlight=False)
+    # A line break in the middle of a command would cut it short for whoever copies it: the terminal wraps it, not we.
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     animated = sys.stderr.isatty() and console.is_interactive and not console.is_dumb_terminal
     if animated and not quiet and not logging.getLogger("mirage_async").isEnabledFor(logging.INFO):
         board = Board()

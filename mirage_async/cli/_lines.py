@@ -29,9 +29,10 @@ class AdvisedError(CommandError):
         self.advice = advice
 
 
-def one_line(text: str) -> str:
-    """Return `text` as one line of printable characters."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_WORDS]).split())
+def one_line(text: str, *, whole: bool = False) -> str:
+    """Return `text` as one line of printable characters; what is very long is cut unless it is wanted whole."""
+    kept = text if whole else text[:_LONGEST_WORDS]
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in kept).split())
 
 
 def counted(amount: float, noun: str) -> str:
@@ -39,10 +40,15 @@ def counted(amount: float, noun: str) -> str:
     return f"{amount:g} {noun}" if amount == 1 else f"{amount:g} {noun}s"
 
 
-def tell(text: str) -> None:
-    """Write one line to stderr, whatever stderr is at this moment: a progress display may have replaced it."""
+def tell(text: str, *, whole: bool = False) -> None:
+    """Write one line to stderr, whatever stderr is at this moment: a progress display may have replaced it.
+
+    Args:
+        text: the line.
+        whole: whether all of it counts, however long, as where it holds a command that is to be copied.
+    """
     try:
-        sys.stderr.write(f"{_PROGRAM}: {one_line(text)}\n")
+        sys.stderr.write(f"{_PROGRAM}: {one_line(text, whole=whole)}\n")
         sys.stderr.flush()
     except (OSError, ValueError):  # a full disk or a closed pipe must not cost a purchase
         _silence()
@@ -66,9 +72,10 @@ def complain(error: BaseException) -> None:
         reason = f"{reason}; it may have been paid for (key {error.key})"
     elif not isinstance(error, MirageError | OSError) and type(error).__module__ == "builtins":
         reason = f"unexpected {type(error).__name__}: {reason} (MIRAGE_DEBUG=1 shows where)"
-    tell(f"error: {reason}")
+    interrupted = isinstance(error, CommandError) and error.code is ExitCode.INTERRUPTED
+    tell(reason if interrupted else f"error: {reason}")
     if isinstance(error, AdvisedError):
-        tell(error.advice)
+        tell(error.advice, whole=True)
     token = error.token if isinstance(error, JobError | ClosedError) else None
     if token is not None:
         tell(resume_line(token))

@@ -105,7 +105,7 @@ def batch(
     bound = None if budget is None else bound_of(budget)
     if price is not None and (bound is None or bound.unit != "credits"):
         raise CommandError(f'--price is for a --budget of credits, such as "12.5 credits"; got {budget!r}')
-    lines, problems = read_lines(file, form)
+    lines, problems, comments = read_lines(file, form)
     defaults = {
         "provider": provider,
         "aspect_ratio": aspect_ratio,
@@ -122,6 +122,7 @@ def batch(
         base=Path() if file == "-" else Path(file).parent,
         lines=lines,
         problems=problems,
+        comments=comments,
         defaults=defaults,
         folder=Path(output),
         limit=limit,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mirage_async.cli._batch.manifest import Manifest
 from mirage_async.cli._exits import ExitCode
+from mirage_async.journal import Journal
 from mirage_async.sandbox import Fault
 
 if TYPE_CHECKING:
@@ -373,12 +374,15 @@ async def test_without_what_it_knows_a_folder_is_refused(tmp_path: Path, bench: 
     for path in (tmp_path / "out/.mirage/journal").glob("jobs-*"):
         path.unlink()
     no_journal = await run()
+    await Journal(tmp_path / "out/.mirage/journal").aclose()  # which is another one
+    new_journal = await run()
     (tmp_path / "out/.mirage/batch.json").unlink()
     no_batch = await run()
     assert sum(drawn(sandbox).values()) == 1
-    assert [foreign.code, no_journal.code, no_batch.code] == [ExitCode.USAGE] * 3
+    assert [foreign.code, no_journal.code, new_journal.code, no_batch.code] == [ExitCode.USAGE] * 4
     assert "is not from a batch" in foreign.stderr
-    assert "1 purchases were made (line 1), and the journal of this folder does not know of them" in no_journal.stderr
+    assert "journal, 'out/.mirage/journal', is gone, so nobody knows what was bought" in no_journal.stderr
+    assert "the journal of this folder does not know of 1 purchase made before (line 1)" in new_journal.stderr
     assert "nobody knows what was bought" in no_batch.stderr
 
 
@@ -474,6 +478,7 @@ async def test_options_out_of_range_are_one_line(words: list[str], told: str, tm
     assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (ExitCode.USAGE, "", 1)
     assert told in ended.stderr
     empty = await bench.run(*words_for(write_prompts(tmp_path, "# nothing")))
+    assert "1 comment line skipped" in empty.stderr
     assert "asks for nothing" in empty.stderr
 
 

@@ -96,4 +96,5 @@ def test_the_bar_says_who_does_not_say_what_it_takes() -> None:
     tally.count(record("b", files=("y",), provider="miragic", credits=1.0))
     assert tally.words()[0] == "1 credit (miragic; the others do not say)"
     tally.count(record("c", files=("z",), credits=0.5), ours=False)
-    assert (tally.money, tally.collected["mira"]) == ("1 credit (miragic; the others do not say)", 0.5)
+    assert tally.words()[0] == "1 credit (miragic; the others do not say)"
+    assert tally.collected["mira"] == 0.5

@@ -41,7 +41,7 @@ def read(folder: Path, text: str, name: str) -> tuple[list[Line], list[tuple[int
     """Read a file of that name and content."""
     path = folder / name
     path.write_bytes(text.encode())
-    lines, problems = read_lines(str(path), None)
+    lines, problems, _ = read_lines(str(path), None)
     return lines, [(problem.number, problem.reason) for problem in problems]
 
 
@@ -53,21 +53,22 @@ def test_text_has_a_prompt_a_line(tmp_path: Path) -> None:
     lines, problems = read(tmp_path, "\ufefffox\r\n\r\n  # no\r\n  two words \r\n", "a.TXT")
     assert [(line.number, line.fields.prompt) for line in lines] == [(1, "fox"), (4, "two words")]
     assert problems == []
+    assert read_lines(str(tmp_path / "a.TXT"), None)[2] == 1
 
 
 def test_a_table_says_in_which_line_each_row_begins(tmp_path: Path) -> None:
-    """Cells may hold line breaks; empty ones say nothing; JSON stands for lists and mappings."""
+    """Cells may hold line breaks; empty ones say nothing, and so do blank lines; JSON stands for lists and mappings."""
     table = (
-        'prompt,n,references,options,options.style,seed\n"a\nb",2,,,,\n'
-        'c,,"[""x.png"", ""y z.png""]","{""a"": 1}",true,-3\nd,,z.png,,,\n'
+        '\nprompt,n,references,options,options.style,seed\n"a\nb",2,,,,\n'
+        'c,,"[""x.png"", ""y z.png""]","{""a"": 1}",true,-3\nd,,z.png,,,\n\n\ne,x\n'
     )
     lines, problems = read(tmp_path, table, "a.csv")
-    assert [line.number for line in lines] == [2, 4, 5]
+    assert [line.number for line in lines] == [3, 5, 6]
     assert lines[0].fields == Fields(prompt="a\nb", n=2)
     assert lines[1].fields.references == ["x.png", "y z.png"]
     assert (lines[1].fields.options, lines[1].fields.seed) == ({"a": 1, "style": True}, -3)
     assert lines[2].fields.references == "z.png"
-    assert problems == []
+    assert [number for number, _ in problems] == [9]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_the_plan_follows_the_journal_and_the_files(tmp_path: Path) -> None:
     entries = [entry(key, state) for key, state in zip(keys, states, strict=False)]
     stray = entry("f" * 32, EntryState.ACCEPTED)
     records = {
-        keys[0]: record(keys[0], files=("there.png",), line=5),
+        keys[0]: record(keys[0], files=("there.png",), line=1, billed="yes"),
         keys[1]: record(keys[1], files=("gone.png",)),
         keys[2]: record(keys[2], "failed"),
     }
@@ -306,7 +307,7 @@ def test_the_plan_follows_the_journal_and_the_files(tmp_path: Path) -> None:
     assert second in {task.key for task in plan().owed}
     del entries[0]
     (tmp_path / "there.png").unlink()
-    with pytest.raises(CommandError, match=r"1 purchases were made \(line 0\), and the journal"):
+    with pytest.raises(CommandError, match=r"does not know of 1 purchase made before \(line 1\)"):
         plan()
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from mirage_async.cli._batch.page import MARK
 from mirage_async.cli._exits import CommandError, ExitCode
+from mirage_async.cli._lines import counted
 from mirage_async.cli._writable import check_writable
 from mirage_async.journal import journal_entries
 from mirage_async.journal._seats import Seat, databases
@@ -98,6 +99,18 @@ class BatchFolder:
         """Return what the journal knows; raises `JournalError` where it cannot be read."""
         return journal_entries(self.journal)
 
+    def check_journal(self) -> None:
+        """Make sure, before a new journal is begun, that the one of earlier runs is there.
+
+        Raises:
+            CommandError: it is gone.
+        """
+        if self.batch.lines and not databases(self.journal):
+            raise CommandError(
+                f"{str(self.path)!r} holds a batch whose journal, {str(self.journal)!r}, is gone, so nobody knows what "
+                "was bought: put it back, or name another folder with -o"
+            )
+
     def check_alone(self) -> None:
         """Make sure that all of the journal is in our own hands, once what the dead have left is taken over.
 
@@ -122,6 +135,7 @@ def held_folder(path: Path, *, sandbox: bool) -> Generator[BatchFolder, None, No
 
     Raises:
         CommandError: it cannot be written to, another command holds it, or what is in it does not fit.
+        JournalError: it has a journal that cannot be read, and nothing that says whose.
     """
     check_writable(path)
     page = path / "index.html"
@@ -157,6 +171,7 @@ def _batch_in(folder: Path, *, sandbox: bool) -> Batch:
                 f"{str(folder)!r} holds the results of a batch whose {str(file)!r} is gone, so nobody knows what was "
                 "bought: name another folder with -o"
             ) from None
+        _check_unused(_state(folder) / "journal")
         return Batch(sandbox=sandbox)
     except (OSError, msgspec.MsgspecError) as error:
         raise CommandError(f"cannot read {str(file)!r}: {error}") from None
@@ -168,6 +183,15 @@ def _batch_in(folder: Path, *, sandbox: bool) -> Batch:
     return batch
 
 
+def _check_unused(journal: Path) -> None:
+    """Refuse a journal with purchases of a batch that is not known any more: all of them would be made again."""
+    if databases(journal) and (known := journal_entries(journal)):
+        raise CommandError(
+            f"{str(journal)!r} knows of {counted(len(known), 'purchase')}, but the batch.json they belong to is gone: "
+            "put it back, or name another folder with -o"
+        )
+
+
 def _is_ours(page: Path) -> bool:
     try:
         with page.open(encoding="utf-8", errors="replace") as file:
@@ -177,7 +201,7 @@ def _is_ours(page: Path) -> bool:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put a file in its place in one step, on the disk before the old one is gone.
+    """Put a file in its place in one step, on the disk before the old one is gone, and there to stay.
 
     Raises:
         CommandError: it cannot be written.
@@ -189,6 +213,17 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+        _flush_folder(path.parent)
     except OSError as error:
         message = f"cannot write {str(path)!r}: {error.strerror or error}"
         raise CommandError(message, code=ExitCode.FAILURE) from None
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the name on the disk, too, where the system lets folders be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -59,8 +59,8 @@ class Problem(msgspec.Struct, frozen=True, order=True):
     reason: str
 
 
-def read_lines(source: str, wished: str | None) -> tuple[list[Line], list[Problem]]:
-    """Return the requests of a file, and what is wrong with the lines that are none.
+def read_lines(source: str, wished: str | None) -> tuple[list[Line], list[Problem], int]:
+    """Return the requests of a file, what is wrong with the lines that are none, and how many were comments.
 
     Args:
         source: the path of a file, or "-" for stdin.
@@ -75,9 +75,15 @@ def read_lines(source: str, wished: str | None) -> tuple[list[Line], list[Proble
     rows = {"jsonl": _from_jsonl, "csv": _from_csv, "txt": _from_txt}[form](text)
     lines: list[Line] = []
     problems: list[Problem] = []
+    comments = 0
     for row in rows:
-        (problems if isinstance(row, Problem) else lines).append(row)  # type: ignore[arg-type]
-    return lines, problems
+        if row is None:
+            comments += 1
+        elif isinstance(row, Problem):
+            problems.append(row)
+        else:
+            lines.append(row)
+    return lines, problems, comments
 
 
 def _text_of(source: str) -> str:
@@ -108,10 +114,13 @@ def _format_of(source: str, wished: str | None, text: str) -> Format:
     return found
 
 
-def _from_txt(text: str) -> Iterator[Line | Problem]:
+def _from_txt(text: str) -> Iterator[Line | None]:
+    """Yield the prompts, and None for each comment."""
     for number, line in enumerate(io.StringIO(text), 1):
         prompt = line.strip()
-        if prompt and not prompt.startswith("#"):
+        if prompt.startswith("#"):
+            yield None
+        elif prompt:
             yield Line(number, Fields(prompt=prompt))
 
 
@@ -127,33 +136,44 @@ def _from_jsonl(text: str) -> Iterator[Line | Problem]:
 
 
 def _from_csv(text: str) -> Iterator[Line | Problem]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows = _rows_of(text)
+    begins, names = next(rows, (1, []))
+    if isinstance(names, Problem):
+        yield names
+        return
+    unknown = sorted(name for name in names if not _is_column(name))
+    if unknown:
+        known = ", ".join(Fields.__struct_fields__)
+        yield Problem(begins, f"unknown columns {', '.join(map(repr, unknown))}; known are {known}, {_OPTION}NAME")
+        return
+    for number, cells in rows:
+        yield cells if isinstance(cells, Problem) else _from_row(number, names, cells)
+
+
+def _rows_of(text: str) -> Iterator[tuple[int, list[str] | Problem]]:
+    """Yield the rows that are not blank, with the numbers of the lines they begin in; cells may hold line breaks."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     begins = 1
     try:
-        unknown = sorted(name for name in reader.fieldnames or () if not _is_column(name))
-        if unknown:
-            names = ", ".join(Fields.__struct_fields__)
-            yield Problem(1, f"unknown columns {', '.join(map(repr, unknown))}; known are {names}, {_OPTION}NAME")
-            return
-        begins = reader.line_num + 1
-        for row in reader:
-            yield _from_row(begins, row)
+        for cells in reader:
+            if cells:
+                yield begins, cells
             begins = reader.line_num + 1
     except csv.Error as error:
-        yield Problem(begins, f"no CSV: {error}")
+        yield begins, Problem(begins, f"no CSV: {error}")
 
 
 def _is_column(name: str) -> bool:
     return name in Fields.__struct_fields__ or (name.startswith(_OPTION) and name != _OPTION)
 
 
-def _from_row(number: int, row: dict[Any, Any]) -> Line | Problem:
-    """Return the request of a row; an empty cell says nothing."""
-    if None in row:
+def _from_row(number: int, names: Sequence[str], cells: Sequence[str]) -> Line | Problem:
+    """Return the request of a row; an empty cell says nothing, and neither does one that is not there."""
+    if len(cells) > len(names):
         return Problem(number, "more cells than the header has names")
     fields: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    for name, cell in row.items():
+    for name, cell in zip(names, cells, strict=False):
         if not cell:
             continue
         if name.startswith(_OPTION):

@@ -57,6 +57,7 @@ class BatchOrder:
         base: the folder that relative references are in.
         lines: the requests.
         problems: what is wrong with the other lines.
+        comments: how many lines were skipped because they are comments.
         defaults: fields of a request for the lines that do not say them.
         folder: for the pictures and all that is known of them.
         limit: the most purchases under way.
@@ -73,6 +74,7 @@ class BatchOrder:
     base: Path
     lines: Sequence[Line]
     problems: Sequence[Problem]
+    comments: int = 0
     defaults: Mapping[str, Any]
     folder: Path
     limit: int

@@ -9,6 +9,7 @@ import msgspec
 from mirage_async.cli._batch.items import Purchase
 from mirage_async.cli._batch.record import Record
 from mirage_async.cli._exits import CommandError
+from mirage_async.cli._lines import counted
 from mirage_async.journal import Entry, EntryState
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _STATES: Mapping[EntryState, tuple[State, Billed]] = {  # of a purchase that bro
     EntryState.SUCCEEDED: ("unsaved", "yes"),
     EntryState.UNPAID: ("refused", "no"),
 }
+_MOST_NAMES = 5  # lines told of
 _GIVEN_UP = "given up by hand: it may have been bought"
 
 
@@ -155,23 +157,25 @@ def plan_for(
             plan.doubtful += entry.state in {EntryState.INTENDED, EntryState.UNCERTAIN}
         else:
             plan.fresh.append(task)
-    if resumable:
-        _check_journal(plan.fresh, known)
+    if resumable and plan.fresh:
+        _check_journal(known)
     mine = {task.key for task in tasks}
     plan.strays = [entry for entry in known.entries.values() if entry.owed and entry.key not in mine]
     return plan
 
 
-def _check_journal(fresh: Iterable[Task], known: _Known) -> None:
-    """Refuse to buy again what the manifest says was bought."""
-    lost = [task for task in fresh if task.key not in known.entries and _is_paid(known.records.get(task.key))]
+def _check_journal(known: _Known) -> None:
+    """Refuse to buy with a journal that does not know all that was bought: it could be again, and no budget would hold.
+
+    What the manifest says was bought has to be in it, whether or not a line still asks for that.
+    """
+    lost = [record for key, record in known.records.items() if record.billed != "no" and key not in known.entries]
     if lost:
-        names = ", ".join(task.purchase.title for task in lost[:5])
-        raise CommandError(
-            f"{len(lost)} purchases were made ({names}), and the journal of this folder does not know of them: was it "
-            "removed? Name another folder with -o"
+        names = ", ".join(
+            "a line that is gone" if record.line is None else record.title for record in lost[:_MOST_NAMES]
         )
-
-
-def _is_paid(record: Record | None) -> bool:
-    return record is not None and record.state in {"done", "unsaved", "pending", "uncertain"}
+        raise CommandError(
+            f"the journal of this folder does not know of {counted(len(lost), 'purchase')} made before ({names}"
+            f"{', ...' if len(lost) > _MOST_NAMES else ''}): put back the one they were made with, or name another "
+            "folder with -o"
+        )

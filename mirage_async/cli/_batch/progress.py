@@ -145,7 +145,8 @@ def displayed(tally: Tally, *, quiet: bool) -> Generator[Callable[[Record], None
 
     A bar is for a terminal that can redraw; with logging on it would only be torn apart.
     """
-    console = Console(stderr=True, highlight=False)
+    # A line break in the middle of a command would cut it short for whoever copies it: the terminal wraps it, not we.
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     animated = sys.stderr.isatty() and console.is_interactive and not console.is_dumb_terminal
     if quiet:
         yield lambda _: None

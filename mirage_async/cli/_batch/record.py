@@ -61,3 +61,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     error: str | None = None
     billed: str = "no"
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"line {self.line}" if self.parts == 1 else f"line {self.line} (part {self.part} of {self.parts})"

@@ -20,7 +20,7 @@ from mirage_async.cli._batch.till import budget_for, unpriced
 from mirage_async.cli._batch.worker import Worker
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._hubs import ends_with_us, hub_on
-from mirage_async.cli._lines import tell
+from mirage_async.cli._lines import AdvisedError, counted, tell
 from mirage_async.clients import Providers
 from mirage_async.hub import Mirage
 from mirage_async.journal import EntryState, Journal
@@ -43,9 +43,10 @@ async def fulfil(order: BatchOrder) -> ExitCode:
 
     Returns:
         `DONE` where every picture is in the folder; `PARTIAL` where some are missing; where all are, the code they have
-        in common. `INTERRUPTED` where it was told to stop before the end.
+        in common.
 
     Raises:
+        AdvisedError: it was told to stop before the end; says how to go on.
         CommandError: a line is wrong, the folder does not serve, or a provider has no key; nothing was bought.
         MirageError: the journal cannot be read or written; nothing was bought.
     """
@@ -69,6 +70,8 @@ async def _checked(order: BatchOrder) -> Sequence[Purchase]:
         and_more = f", the first {_MOST_PROBLEMS} of which are told above" if more > 0 else ""
         lines = "1 line" if len(problems) == 1 else f"{len(problems)} lines"
         raise CommandError(f"{lines} of {order.source!r} cannot be bought{and_more}: nothing was sent")
+    if order.comments and not order.quiet:
+        tell(f"{counted(order.comments, 'comment line')} skipped")
     if not purchases:
         raise CommandError(f"{order.source!r} asks for nothing")
     return purchases
@@ -81,6 +84,8 @@ class _Run:
         self._fleeting = ends_with_us(sandbox=order.sandbox)
         if self._fleeting:
             folder.forget_journal()
+        else:
+            folder.check_journal()
         self._manifest = Manifest(folder.manifest)
 
     async def go(self, purchases: Sequence[Purchase]) -> ExitCode:
@@ -96,7 +101,7 @@ class _Run:
             plan = self._plan(purchases)
             tally = Tally(len(plan.tasks), len(plan.over))
             worker = Worker(order, hub=hub, journal=journal, folder=self._folder, manifest=self._manifest, tally=tally)
-            interruption = Interruption(worker.stop_for_good, self._leave)
+            interruption = Interruption(worker.stop_for_good, worker.leave)
             try:
                 with minding_signals(interruption):
                     await self._work(worker, plan, tally)
@@ -152,9 +157,6 @@ class _Run:
         else:
             await worker.buy(plan.fresh, budget_for(bound, price, entries))
 
-    def _leave(self) -> None:
-        tell(f"to go on with the batch, and buy nothing twice: {self._order.again}")
-
     def _end(self, plan: Plan, tally: Tally, worker: Worker, interruption: Interruption) -> ExitCode:
         records = self._records(plan, worker)
         listed = self._manifest.finish(records)
@@ -163,9 +165,12 @@ class _Run:
             tell_uncertain(records, self._folder)
         code = ending(records, self._folder, tally, worker, quiet=self._order.quiet)
         missing = any(record.state == "unbought" for record in records)
-        if missing and worker.reason is not None and not (interruption.leaving or worker.over_budget):
-            self._leave()
-        return ExitCode.INTERRUPTED if interruption.leaving or (interruption.stopping and missing) else code
+        again = f"to go on with the batch, and buy nothing twice: {self._order.again}"
+        if interruption.leaving or (interruption.stopping and missing):
+            raise AdvisedError("interrupted", code=ExitCode.INTERRUPTED, advice=again)
+        if missing and worker.reason is not None and not worker.over_budget:
+            tell(again, whole=True)
+        return code
 
     def _records(self, plan: Plan, worker: Worker) -> list[Record]:
         """Return what became of all purchases; of those that were cut short the journal knows."""

@@ -98,6 +98,11 @@ class Worker:
         self._stop(INTERRUPTED)
         tell(f"nothing more is bought; {self._flying()} in flight are finished first (Ctrl-C again ends at once)")
 
+    def leave(self) -> None:
+        """Say that a person, or the system, wants it to end at once."""
+        self._stop(INTERRUPTED)
+        tell(f"ending at once; {self._flying()} in flight stay owed, and the next run collects them")
+
     def refuse(self, reason: str) -> None:
         """Buy nothing, because of the budget."""
         self.over_budget = True
