@@ -44,7 +44,7 @@ _MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.AUTHENTICATION: "no API key, or one the provider does not accept",
     ExitCode.CREDITS: "credits or rate limit exhausted",
     ExitCode.TIMED_OUT: "timed out; the job lives on and can be resumed",
-    ExitCode.PARTIAL: "some of several jobs failed, the others are saved",
+    ExitCode.PARTIAL: "some of several are missing (they failed, or a budget ended first), the others are saved",
     ExitCode.INTERRUPTED: "interrupted; says how to resume what was accepted",
 }
 

@@ -22,6 +22,7 @@ from mirage_async.cli._jobs_records import (
 )
 from mirage_async.cli._lines import one_line, tell
 from mirage_async.cli._record import write_json
+from mirage_async.journal import EntryState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,7 +116,9 @@ def _lines_of(folder: Path, entry: Entry) -> Iterator[tuple[str, str]]:
     yield "request", f"SHA-256 {entry.digest}"
     if entry.outcome is None:
         return
-    if entry.outcome.error is not None:
+    if entry.outcome.error is not None and (
+        entry.settled or entry.state is EntryState.UNCERTAIN
+    ):  # else it is settled by hand
         yield "error", f"{entry.outcome.error.kind}: {entry.outcome.error.message}"
     if entry.outcome.avatar is not None:
         yield "avatar", f"{entry.outcome.avatar.id} {entry.outcome.avatar.status}"

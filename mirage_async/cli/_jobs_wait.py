@@ -15,7 +15,7 @@ from mirage_async.cli._display import displayed
 from mirage_async.cli._exits import CommandError, ExitCode, code_for
 from mirage_async.cli._jobs_records import advice, entries_in, found, settling, state_words
 from mirage_async.cli._keeping import keep_all
-from mirage_async.cli._lines import resume_line, tell
+from mirage_async.cli._lines import tell
 from mirage_async.cli._record import picture_record, write_json
 from mirage_async.clients._base import MissingKeyError
 from mirage_async.exceptions import ConfigurationError, MirageError, SubmissionUncertainError, WaitTimeoutError
@@ -89,10 +89,13 @@ async def wait(folder: Path, wish: Wish, place: Output, *, as_json: bool, quiet:
     try:
         codes += await _collect_all(folder, wish, place, wanted, as_json=as_json, quiet=quiet)
     except asyncio.CancelledError:
-        again = shlex.join(["mirage-async", "jobs", "wait", "--journal", str(folder), "-o", f"{place.path}"])
-        tell(f"what was not collected is still owed; to go on: {again}")
+        tell(f"what was not collected is still owed; to go on: {_again(folder, place)}", whole=True)
         raise
     return _overall(codes)
+
+
+def _again(folder: Path, place: Output) -> str:
+    return shlex.join(["mirage-async", "jobs", "wait", "--journal", str(folder), "-o", f"{place.path}"])
 
 
 def _tell_of(folder: Path, entry: Entry) -> ExitCode:
@@ -124,7 +127,7 @@ async def _collect_all(
         codes = [one.code for one in collected]
     codes += _tell_of_rest(set(wanted) - {job.key for job in jobs})
     for one in collected:
-        _tell_problems(one)
+        _tell_problems(one, again=_again(folder, place))
     uncertain = {one.job.key for one in collected if isinstance(one.error, SubmissionUncertainError)}
     for line in advice(folder, (entry for entry in entries_in(folder) if entry.key in uncertain)):
         tell(line)
@@ -207,11 +210,11 @@ def _print_avatar(avatar: Avatar, *, as_json: bool) -> None:
         sys.stdout.write(f"{avatar.id}\n")
 
 
-def _tell_problems(one: _Collected) -> None:
+def _tell_problems(one: _Collected, *, again: str) -> None:
     if one.error is not None:
         tell(f"error: {one.error}" if one.job.key in str(one.error) else f"error: {one.error} (key {one.job.key})")
     for kept in one.kept:
         if kept.problem is not None:
             tell(f"error: {kept.problem}")
     if isinstance(one.error, WaitTimeoutError) and one.error.token is not None:
-        tell(resume_line(one.error.token))
+        tell(f"it stays owed; to go on waiting: {again} {one.job.key}")

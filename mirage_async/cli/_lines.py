@@ -11,9 +11,13 @@ import warnings
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.exceptions import ClosedError, JobError, MirageError, SubmissionUncertainError
 
-__all__ = ["AdvisedError", "complain", "counted", "one_line", "resume_line", "set_up", "tell", "warn"]
+__all__ = ["AdvisedError", "complain", "counted", "for_shell", "one_line", "resume_line", "set_up", "tell", "warn"]
 
 _PROGRAM = "mirage-async"
+_IN_THE_SHELL = (  # what a program can do, and what somebody at a prompt can
+    ("; only resend_uncertain=True would send it again unasked", ""),
+    ("recover(any_account=True) takes it", "`mirage-async jobs wait --any-account` takes it"),
+)
 _LONGEST_WORDS = 2000  # characters; tokens and addresses have a few hundred
 
 
@@ -40,6 +44,13 @@ def counted(amount: float, noun: str) -> str:
     return f"{amount:g} {noun}" if amount == 1 else f"{amount:g} {noun}s"
 
 
+def for_shell(text: str) -> str:
+    """Return a message of the library without advice on what to write in Python."""
+    for program, shell in _IN_THE_SHELL:
+        text = text.replace(program, shell)
+    return text
+
+
 def tell(text: str, *, whole: bool = False) -> None:
     """Write one line to stderr, whatever stderr is at this moment: a progress display may have replaced it.
 
@@ -48,7 +59,7 @@ def tell(text: str, *, whole: bool = False) -> None:
         whole: whether all of it counts, however long, as where it holds a command that is to be copied.
     """
     try:
-        sys.stderr.write(f"{_PROGRAM}: {one_line(text, whole=whole)}\n")
+        sys.stderr.write(f"{_PROGRAM}: {one_line(for_shell(text), whole=whole)}\n")
         sys.stderr.flush()
     except (OSError, ValueError):  # a full disk or a closed pipe must not cost a purchase
         _silence()
@@ -89,7 +100,15 @@ def resume_line(token: str) -> str:
 class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        tell(f"{level}{self.format(record)}")
+        tell(f"{level}{_words_of(record) if record.exc_info else self.format(record)}")
+
+
+def _words_of(record: logging.LogRecord) -> str:
+    """Say what has failed without saying where in the code, which is for those who ask what goes on."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or logging.getLogger("mirage_async").isEnabledFor(logging.INFO):
+        return logging.Formatter("%(message)s").format(record)
+    return f"{record.getMessage()}: {type(error).__name__}: {error} (-v shows where)"
 
 
 def set_up() -> None:

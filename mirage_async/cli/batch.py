@@ -46,7 +46,11 @@ def batch(
         ),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Buy what failed once more; it may have cost money before.")
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Buy what failed once more, but not what was given up; it may have cost money before.",
+        ),
     ] = False,
     provider: Annotated[
         str | None, typer.Option(metavar="NAME", help=f"Who draws the lines that name nobody: {PROVIDERS}.")
@@ -93,7 +97,18 @@ def batch(
 
     Every line is checked before anything is bought. End the command at any time, in any way, and run it again: it goes
     on where it was, and buys nothing twice. Ctrl-C stops the buying and lets what is in flight come home; a second one
-    ends at once. Lines may be added, removed and reordered between two runs; a line that is changed is bought anew.
+    ends at once.
+
+    What was on its way without an answer when the command was killed, or the network failed, is called uncertain. It is
+    never bought again, and settled with `mirage-async jobs resolve` once the provider's dashboard has told. At Mira and
+    Milady, which answer with the pictures, that can be up to --limit lines.
+
+    A line of .jsonl is an object with the keys prompt, provider, aspect_ratio, size, n, seed, model, references,
+    options and max_wait; all but prompt may be missing. A .csv has them as columns, and options.NAME for a parameter of
+    the provider's own. Relative references start at the file's folder. In .txt a line that begins with # is a comment.
+
+    Lines may be added, removed and reordered between two runs. A line that is changed is bought anew, and so are all
+    lines for which an option such as -n or --model is given that was another one before.
 
     The folder gets a file for each picture, results.jsonl with a record for each request, and index.html, which shows
     them all. What it keeps under .mirage is what the next run goes by.
@@ -104,7 +119,8 @@ def batch(
         raise CommandError(f"--limit must be at least 1; got {limit}")
     bound = None if budget is None else bound_of(budget)
     if price is not None and (bound is None or bound.unit != "credits"):
-        raise CommandError(f'--price is for a --budget of credits, such as "12.5 credits"; got {budget!r}')
+        got = "none" if budget is None else repr(budget)
+        raise CommandError(f'--price is for a --budget of credits, such as "12.5 credits"; got {got}')
     lines, problems, comments = read_lines(file, form)
     defaults = {
         "provider": provider,
@@ -144,6 +160,6 @@ def _absolute(text: str) -> str:
 
 
 def _again(*, from_stdin: bool) -> str:
-    """Return the command line this process was started with."""
-    line = shlex.join(["mirage-async", *sys.argv[1:]])
+    """Return the command line that goes on with the batch: this one, which has bought once more what had failed."""
+    line = shlex.join(["mirage-async", *(word for word in sys.argv[1:] if word != "--retry-failed")])
     return f"{line} (with the same lines on stdin)" if from_stdin else line

@@ -24,6 +24,24 @@ __all__ = ["bench"]
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.parametrize(("budget", "pictures"), [("2", 2), ("3 pictures", 3), ("2 credits", 2), ("1.5credits", 1)])
+async def test_a_budget_stops_the_buying_for_all_runs_together(
+    budget: str, pictures: int, tmp_path: Path, bench: Bench
+) -> None:
+    """The same command buys no more the second time; one with a higher budget goes on."""
+    sandbox = bench.sandbox
+    words = words_for(write_prompts(tmp_path, *PROMPTS))
+    first = await bench.run(*words, "--budget", budget)
+    second = await bench.run(*words, "--budget", budget)
+    assert sum(drawn(sandbox).values()) == pictures
+    third = await bench.run(*words, "--budget", "5")
+    assert (first.code, second.code, third.code) == (ExitCode.PARTIAL, ExitCode.PARTIAL, ExitCode.DONE)
+    assert f'--budget "{budget}" does not allow another purchase; with a higher one the same' in first.stderr
+    assert "Budget(" not in first.stderr
+    assert f"{5 - pictures} not bought" in first.stderr
+    assert sum(drawn(sandbox).values()) == 5
+
+
 async def test_credits_hold_over_any_number_of_kills(tmp_path: Path) -> None:
     """What was killed in flight tells its price only once it is collected, and until then nothing more is bought."""
     async with sandbox_for_commands(durations=60) as (sandbox, environment):
@@ -98,3 +116,13 @@ def test_the_bar_says_who_does_not_say_what_it_takes() -> None:
     tally.count(record("c", files=("z",), credits=0.5), ours=False)
     assert tally.words()[0] == "1 credit (miragic; the others do not say)"
     assert tally.collected["mira"] == 0.5
+
+
+async def test_who_does_not_say_a_price_is_named_with_the_way_out(tmp_path: Path, bench: Bench) -> None:
+    """In words of the command line."""
+    words = words_for(write_prompts(tmp_path, *PROMPTS[:3]), "--budget", "9 credits", "--limit", "1", provider="milady")
+    ended = await bench.run(*words)
+    assert "milady does not say what it takes" in ended.stderr
+    assert "with --price C, the credits a picture costs, the same command goes on" in ended.stderr
+    assert "Budget(" not in ended.stderr
+    assert sum(drawn(bench.sandbox).values()) == 1

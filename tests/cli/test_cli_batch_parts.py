@@ -84,6 +84,7 @@ def test_a_table_says_in_which_line_each_row_begins(tmp_path: Path) -> None:
         ('prompt\n"fox', "a.csv", 2, "no CSV"),
         ('{"prompt": 1}', "a.jsonl", 1, "Expected 'str', got 'int' - at 'prompt'"),
         ('{"prompt": "a"}\n\n[]', "a.ndjson", 3, "Expected 'object', got 'array'"),
+        ('{"prompt": "a", "colour": 1}', "a.jsonl", 1, "'colour'; known are prompt, provider, aspect_ratio, size, n"),
         ('{"prompt": "a", "n": true}', "a.jsonl", 1, "Expected 'int"),
     ],
 )
@@ -199,17 +200,19 @@ async def test_a_request_for_many_pictures_is_split_where_that_makes_sense(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "bound"),
     [
-        ("100", "100 purchases"),
-        ("1 purchase", "1 purchases"),
-        ("250 pictures", "250 pictures"),
-        (" 12.5credits", "12.5 credits"),
+        ("100", (100, "purchases", "100")),
+        ("1 purchase", (1, "purchases", "1 purchase")),
+        ("250 pictures", (250, "pictures", "250 pictures")),
+        (" 12.5credits", (12.5, "credits", "12.5credits")),
     ],
 )
-def test_a_budget_is_a_number_with_a_unit(text: str, shown: str) -> None:
-    """Purchases where nothing else is said."""
-    assert str(bound_of(text)) == shown
+def test_a_budget_is_a_number_with_a_unit(text: str, bound: tuple[float, str, str]) -> None:
+    """Purchases where nothing else is said; messages quote what was typed."""
+    read = bound_of(text)
+    assert (read.amount, read.unit, read.typed) == bound
+    assert str(read) == f'--budget "{bound[2]}"'
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1", "1.5", "1.5 pictures", "3 euros", "1e3"])
@@ -299,9 +302,9 @@ def test_the_plan_follows_the_journal_and_the_files(tmp_path: Path) -> None:
     assert [task.key for task in retried.fresh] == [
         *(purchases[number].key("b", 1) for number in (2, 3)),
         keys[4],
-        purchases[7].key("b", 1),
         keys[8],
     ]
+    assert (made.given_up, made.left) == (1, 0)
     second = purchases[2].key("b", 1)
     entries.append(entry(second, EntryState.ACCEPTED))
     assert second in {task.key for task in plan().owed}
@@ -347,7 +350,9 @@ def test_a_folder_remembers_which_batch_it_is(tmp_path: Path) -> None:
         batch = folder.batch.id
     with held_folder(tmp_path, sandbox=False) as folder:
         folder.remember([("a" * 32, msgspec.structs.replace(one, number=9))])
-        assert (folder.batch.id, folder.stem("a" * 32)) == (batch, "0007-aaaaaaaa")
+        assert (folder.batch.id, folder.stem("a" * 32, one)) == (batch, "0007-aaaaaaaa")
+        part = msgspec.structs.replace(one, part=3, parts=12)
+        assert folder.stem("a" * 32, part) == "0007-part03-aaaaaaaa"
     with pytest.raises(CommandError, match="that no sandbox has drawn"), held_folder(tmp_path, sandbox=True):
         pass
     for content, told in ((b'{"version": 2, "id": "x"}', "newer version"), (b"{", "cannot read")):
@@ -486,12 +491,13 @@ def test_what_is_ignored_stays_ignored() -> None:
 
     async def held() -> list[Any]:
         with minding_signals(Interruption(lambda: None, lambda: None)):
-            return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+            return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        interrupt, terminate = asyncio.run(held())
+        interrupt, terminate, hang_up = asyncio.run(held())
     finally:
         signal.signal(signal.SIGINT, before)
     assert interrupt is signal.SIG_IGN
     assert callable(terminate)
+    assert terminate is hang_up

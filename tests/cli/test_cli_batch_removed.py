@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from batches import PROMPTS, Bench, bench, drawn, running, write_prompts
-from command_line import command, sandbox_for_commands
+from command_line import Ended, command, sandbox_for_commands
 from test_cli_batch import until_seen, words_for
 
 from mirage_async.cli._exits import ExitCode
+from mirage_async.journal import Journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,3 +66,33 @@ async def test_a_journal_without_its_batch_is_no_new_batch(tmp_path: Path, bench
     assert ended.code == ExitCode.USAGE
     assert "knows of 2 purchases, but the batch.json they belong to is gone" in ended.stderr
     assert sum(drawn(bench.sandbox).values()) == 2
+
+
+async def test_without_what_it_knows_a_folder_is_refused(tmp_path: Path, bench: Bench) -> None:
+    """Who removes the journal could pay twice, so that is told; a page that is not ours is never replaced."""
+    sandbox = bench.sandbox
+
+    async def run() -> Ended:
+        return await bench.run(*words_for("prompts.txt"))
+
+    write_prompts(tmp_path, "fox")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/index.html").write_text("<h1>mine</h1>")
+    foreign = await run()
+    (tmp_path / "out/index.html").unlink()
+    assert (await run()).code == 0
+    for path in (tmp_path / "out").glob("*.jpg"):
+        path.unlink()
+    for path in (tmp_path / "out/.mirage/journal").glob("jobs-*"):
+        path.unlink()
+    no_journal = await run()
+    await Journal(tmp_path / "out/.mirage/journal").aclose()  # which is another one
+    new_journal = await run()
+    (tmp_path / "out/.mirage/batch.json").unlink()
+    no_batch = await run()
+    assert sum(drawn(sandbox).values()) == 1
+    assert [foreign.code, no_journal.code, new_journal.code, no_batch.code] == [ExitCode.USAGE] * 4
+    assert "is not from a batch" in foreign.stderr
+    assert "journal, 'out/.mirage/journal', is gone, so nobody knows what was bought" in no_journal.stderr
+    assert "the journal of this folder does not know of 1 purchase made before (line 1)" in new_journal.stderr
+    assert "nobody knows what was bought" in no_batch.stderr

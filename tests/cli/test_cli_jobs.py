@@ -129,7 +129,9 @@ async def test_a_failed_and_a_slow_job_end_in_their_own_codes(tmp_path: Path) ->
         alone, over = await wait(slow[:8]), await wait(failing)
     assert both.code == ExitCode.PARTIAL
     assert "out of paint" in both.stderr
-    assert "to resume, in Python" in both.stderr
+    again = f"mirage-async jobs wait --journal {tmp_path}/journal -o . {slow}"
+    assert f"it stays owed; to go on waiting: {again}" in both.stderr
+    assert "Python" not in both.stderr
     assert alone.code == ExitCode.TIMED_OUT
     assert entry(tmp_path, slow).owed
     assert (over.code, over.stderr) == (0, f"mirage-async: nothing is owed for {failing}: miragic image, failed\n")

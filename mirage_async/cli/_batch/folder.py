@@ -77,9 +77,11 @@ class BatchFolder:
         """Where the page is."""
         return self.path / "index.html"
 
-    def stem(self, key: str) -> str:
+    def stem(self, key: str, purchase: Purchase) -> str:
         """Return the name, without suffix, of the first picture of a purchase: the same whenever it is saved."""
-        return f"{self.batch.lines[key]:04d}-{key[:8]}"
+        digits = len(str(purchase.parts))
+        part = f"part{purchase.part:0{digits}d}-" if purchase.parts > 1 else ""
+        return f"{self.batch.lines[key]:04d}-{part}{key[:8]}"
 
     def remember(self, keys: Iterable[tuple[str, Purchase]]) -> None:
         """Note in which line each purchase was first seen.

@@ -1,6 +1,7 @@
 """Ctrl-C in two steps: the first stops the buying and lets everything in flight come home, the second ends at once.
 
-A polite end from outside (SIGTERM: a container's stop, the end of a session) has no time for the first step.
+A polite end from outside (SIGTERM: a container's stop, the end of a session; SIGHUP: the terminal is closed) has no
+time for the first step.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +74,8 @@ def minding_signals(interruption: Interruption) -> Generator[None]:
         _restore(before)
         loop.call_soon_threadsafe(lambda: interruption.once_more(at_once=True))
 
-    heard = ((signal.SIGINT, interrupted), (signal.SIGTERM, ended))
+    heard = [(signal.SIGINT, interrupted), (signal.SIGTERM, ended)]
+    heard += [(signal.SIGHUP, ended)] if sys.platform != "win32" else []
     for number, handler in heard if threading.current_thread() is threading.main_thread() else ():
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, handler)

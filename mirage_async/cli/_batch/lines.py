@@ -193,4 +193,5 @@ def _from_row(number: int, names: Sequence[str], cells: Sequence[str]) -> Line |
 
 def _reason(error: Exception) -> str:
     """Say what is wrong, in the words of whoever reads a file and not of whoever decodes it."""
-    return str(error).replace("Object ", "the request ").replace("`", "'").replace("$.", "").replace(" | null", "")
+    text = str(error).replace("Object ", "the request ").replace("`", "'").replace("$.", "").replace(" | null", "")
+    return f"{text}; known are {', '.join(Fields.__struct_fields__)}" if "unknown field" in text else text

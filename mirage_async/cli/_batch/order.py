@@ -26,13 +26,15 @@ class Bound:
     Attributes:
         amount: how much may be bought.
         unit: "purchases", "pictures" or "credits".
+        typed: what a person has said.
     """
 
     amount: float
     unit: str
+    typed: str
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit}"
+        return f'--budget "{self.typed}"'
 
 
 def bound_of(text: str) -> Bound:
@@ -45,7 +47,7 @@ def bound_of(text: str) -> Bound:
     unit = "" if match is None else (match[2] or "purchases").rstrip("s") + "s"
     if match is None or ("." in match[1] and unit != "credits"):
         raise CommandError(f'--budget must look like "100", "250 pictures" or "12.5 credits"; got {text!r:.60}')
-    return Bound(amount=float(match[1]), unit=unit)
+    return Bound(amount=float(match[1]), unit=unit, typed=text.strip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from mirage_async.cli._batch.record import State
     from mirage_async.exceptions import Billed
 
-__all__ = ["Plan", "Task", "plan_for"]
+__all__ = ["BOUGHT_ALL_THE_SAME", "Plan", "Task", "plan_for"]
 
-_OVER = frozenset({EntryState.FAILED, EntryState.CANCELLED, EntryState.EXPIRED, EntryState.ABANDONED})
+_OVER = frozenset({EntryState.FAILED, EntryState.CANCELLED, EntryState.EXPIRED})
 _STATES: Mapping[EntryState, tuple[State, Billed]] = {  # of a purchase that brought no pictures
     EntryState.INTENDED: ("uncertain", "unknown"),
     EntryState.UNCERTAIN: ("uncertain", "unknown"),
@@ -30,6 +30,9 @@ _STATES: Mapping[EntryState, tuple[State, Billed]] = {  # of a purchase that bro
     EntryState.UNPAID: ("refused", "no"),
 }
 _MOST_NAMES = 5  # lines told of
+BOUGHT_ALL_THE_SAME = "it was bought, as an earlier run has seen, and what came of it could not be written down"
+"""What is said of a purchase whose answer was there when the disk was full."""
+
 _GIVEN_UP = "given up by hand: it may have been bought"
 
 
@@ -39,12 +42,21 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     purchase: Purchase
 
-    def found(self, entry: Entry | None) -> Record:
-        """Return the record of a purchase that brought no pictures, by what the journal says of it."""
+    def found(self, entry: Entry | None, earlier: Record | None = None) -> Record:
+        """Return the record of a purchase that brought no pictures.
+
+        Args:
+            entry: what the journal says of it.
+            earlier: what the manifest did; it may know more where the disk was full.
+        """
         if entry is None:
             return self.record(state="unbought")
         state, billed = _STATES.get(entry.state, ("failed", "unknown"))
-        outcome = entry.outcome
+        if state == "uncertain" and _was_bought(earlier):
+            job_id = entry.id or (None if earlier is None else earlier.job_id)
+            return self.record(state=state, billed="yes", job_id=job_id, error=BOUGHT_ALL_THE_SAME)
+        # What was said before somebody has settled it by hand is of no interest any more.
+        outcome = entry.outcome if entry.settled or entry.state is EntryState.UNCERTAIN else None
         error = None if outcome is None or outcome.error is None else outcome.error.message
         return self.record(state=state, billed=billed, job_id=entry.id, error=error)
 
@@ -73,16 +85,20 @@ class Plan(msgspec.Struct, kw_only=True):
         over: the records of those that need nothing more: they are done, or have failed for good.
         owed: those that were made, or may have been, and whose pictures are not in the folder.
         doubtful: how many of these nobody knows the end of.
+        given_up: how many a person has given up.
         fresh: those to buy.
         strays: open purchases in the journal that no line asks for any more.
+        left: pictures in the folder that no line asks for any more.
     """
 
     tasks: list[Task]
     over: dict[str, Record]
     owed: list[Task]
     doubtful: int = 0
+    given_up: int = 0
     fresh: list[Task]
     strays: list[Entry]
+    left: int = 0
 
 
 class _Known:
@@ -152,16 +168,24 @@ def plan_for(
         entry, record = known.entries.get(task.key), known.finished(task)
         if record is not None:
             plan.over[task.key] = record
+            plan.given_up += record.error == _GIVEN_UP
         elif entry is not None and entry.state is not EntryState.UNPAID:
             plan.owed.append(task)
-            plan.doubtful += entry.state in {EntryState.INTENDED, EntryState.UNCERTAIN}
+            doubtful = entry.state in {EntryState.INTENDED, EntryState.UNCERTAIN}
+            plan.doubtful += doubtful and not _was_bought(records.get(task.key))
         else:
             plan.fresh.append(task)
     if resumable and plan.fresh:
         _check_journal(known)
     mine = {task.key for task in tasks}
     plan.strays = [entry for entry in known.entries.values() if entry.owed and entry.key not in mine]
+    plan.left = sum(len(record.files) for key, record in records.items() if record.state == "done" and key not in mine)
     return plan
+
+
+def _was_bought(record: Record | None) -> bool:
+    """Whether an earlier run has had the answer: it had pictures to save."""
+    return record is not None and record.billed == "yes" and record.state in {"done", "unsaved"}
 
 
 def _check_journal(known: _Known) -> None:

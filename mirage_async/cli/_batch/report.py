@@ -26,22 +26,49 @@ _BAD: tuple[State, ...] = ("unsaved", "pending", "uncertain", "refused", "failed
 
 
 def tell_before(plan: Plan, folder: BatchFolder) -> None:
-    """Say what earlier runs have left, where there were any."""
+    """Say what it will take, and what earlier runs have left, where there were any."""
+    _tell_splits(plan)
     if plan.over or plan.owed:
         done = sum(record.state == "done" for record in plan.over.values())
-        failed = len(plan.over) - done
-        words = [f"{done} of {len(plan.tasks)} are done"]
-        words += [f"{failed} have failed (--retry-failed buys them again)"] if failed else []
+        failed = len(plan.over) - done - plan.given_up
         bought = len(plan.owed) - plan.doubtful
-        words += [f"{bought} were bought and are collected"] if bought else []
-        words += [f"of {plan.doubtful} nobody knows whether they were bought"] if plan.doubtful else []
-        words += [f"{len(plan.fresh)} are to be bought"] if plan.fresh else []
+        words = [f"{done} of {len(plan.tasks)} {'is' if done == 1 else 'are'} done"]
+        words += [f"{failed} {'has' if failed == 1 else 'have'} failed (--retry-failed buys again)"] if failed else []
+        words += [f"{_were(plan.given_up)} given up by hand"] if plan.given_up else []
+        words += [f"{_were(bought)} bought and {'is' if bought == 1 else 'are'} collected"] if bought else []
+        words += [f"nobody knows whether {_were(plan.doubtful)} bought"] if plan.doubtful else []
+        words += [f"{_are(len(plan.fresh))} to be bought"] if plan.fresh else []
         tell(f"going on with {str(folder.path)!r}: {', '.join(words)}")
-    if plan.strays:
+    if plan.left and plan.fresh:
+        belong = "belongs" if plan.left == 1 else "belong"
         tell(
-            f"{len(plan.strays)} purchases of earlier runs belong to no line any more; to collect them: "
-            f"mirage-async jobs wait --journal {shlex.quote(str(folder.journal))} -o DIR"
+            f"{counted(plan.left, 'picture')} of earlier runs {belong} to no line any more (a changed line or option "
+            f"asks for another picture); {_are(len(plan.fresh))} to be bought"
         )
+    if plan.strays:
+        belong = "belongs" if len(plan.strays) == 1 else "belong"
+        tell(
+            f"{counted(len(plan.strays), 'purchase')} of earlier runs {belong} to no line any more; to collect: "
+            f"mirage-async jobs wait --journal {shlex.quote(str(folder.journal))} -o DIR",
+            whole=True,
+        )
+
+
+def _tell_splits(plan: Plan) -> None:
+    """Say where lines take more requests than one."""
+    split = {task.purchase.number for task in plan.tasks if task.purchase.parts > 1}
+    if split:
+        lines = counted(len({task.purchase.number for task in plan.tasks}), "line")
+        how_many = "1 line is" if len(split) == 1 else f"{len(split)} lines are"
+        tell(f"{counted(len(plan.tasks), 'request')} for {lines} ({how_many} split)")
+
+
+def _are(count: int) -> str:
+    return f"{count} is" if count == 1 else f"{count} are"
+
+
+def _were(count: int) -> str:
+    return f"{count} was" if count == 1 else f"{count} were"
 
 
 def tell_uncertain(records: Sequence[Record], folder: BatchFolder) -> None:
@@ -50,13 +77,26 @@ def tell_uncertain(records: Sequence[Record], folder: BatchFolder) -> None:
     if not doubtful:
         return
     place = shlex.quote(str(folder.journal))
-    these = "this one was" if len(doubtful) == 1 else f"these {len(doubtful)} were"
-    tell(f"nobody knows whether {these} bought: look at the provider's dashboard, then say what became of it:")
-    for record in doubtful[:_MOST_UNCERTAIN]:
-        settle = f"mirage-async jobs resolve --journal {place} {record.key} (--id ID | --not-bought | --give-up)"
-        tell(f"line {record.line}: {settle}")
+    unknown = sum(record.billed != "yes" for record in doubtful)
+    if unknown:
+        these = "this one was" if unknown == 1 else f"these {unknown} were"
+        tell(f"nobody knows whether {these} bought: look at the provider's dashboard, then say what became of it:")
+    for record in sorted(doubtful, key=lambda each: each.billed == "yes")[:_MOST_UNCERTAIN]:
+        settle = f"mirage-async jobs resolve --journal {place} {record.key}"
+        tell(f"{record.title}{_ways(record, settle)}", whole=True)
     if len(doubtful) > _MOST_UNCERTAIN:
-        tell(f"all of them: mirage-async jobs list --journal {place}")
+        tell(f"all of them: mirage-async jobs list --journal {place}", whole=True)
+
+
+def _ways(record: Record, settle: str) -> str:
+    """Say what can be done about a purchase, given what is known of it."""
+    if record.billed != "yes":
+        return f": {settle} (--id ID | --not-bought | --give-up)"
+    if record.job_id is None:
+        return f": {record.error}; it is lost: {settle} --give-up"
+    return (
+        f": {record.error}; to collect it, do this and run the batch again: {settle} --id {shlex.quote(record.job_id)}"
+    )
 
 
 def ending(records: Sequence[Record], folder: BatchFolder, tally: Tally, worker: Worker, *, quiet: bool) -> ExitCode:

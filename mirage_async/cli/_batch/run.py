@@ -17,6 +17,7 @@ from mirage_async.cli._batch.plan import plan_for
 from mirage_async.cli._batch.progress import Tally, displayed
 from mirage_async.cli._batch.report import ending, tell_before, tell_uncertain
 from mirage_async.cli._batch.till import budget_for, unpriced
+from mirage_async.cli._batch.troubles import lines_in_words
 from mirage_async.cli._batch.worker import Worker
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._hubs import ends_with_us, hub_on
@@ -26,16 +27,17 @@ from mirage_async.hub import Mirage
 from mirage_async.journal import EntryState, Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mirage_async.cli._batch.items import Purchase
     from mirage_async.cli._batch.order import BatchOrder, Bound
-    from mirage_async.cli._batch.plan import Plan
+    from mirage_async.cli._batch.plan import Plan, Task
     from mirage_async.cli._batch.record import Record
+    from mirage_async.journal import Entry
 
 __all__ = ["fulfil"]
 
-_MOST_PROBLEMS = 20  # lines told of
+_MOST_PROBLEMS = 20  # reasons told of
 
 
 async def fulfil(order: BatchOrder) -> ExitCode:
@@ -63,13 +65,17 @@ async def _checked(order: BatchOrder) -> Sequence[Purchase]:
     async with Mirage(keys) as hub:
         purchases, refused = await purchases_of(hub, items)
     problems = sorted([*order.problems, *unreadable, *refused])
-    for problem in problems[:_MOST_PROBLEMS]:
-        tell(f"line {problem.number}: {problem.reason}")
+    reasons: dict[str, list[int]] = {}
+    for problem in problems:
+        reasons.setdefault(problem.reason, []).append(problem.number)
+    for reason, numbers in list(reasons.items())[:_MOST_PROBLEMS]:
+        tell(f"{lines_in_words(numbers)}: {reason}")
     if problems:
-        more = len(problems) - _MOST_PROBLEMS
-        and_more = f", the first {_MOST_PROBLEMS} of which are told above" if more > 0 else ""
-        lines = "1 line" if len(problems) == 1 else f"{len(problems)} lines"
-        raise CommandError(f"{lines} of {order.source!r} cannot be bought{and_more}: nothing was sent")
+        more = (
+            f" (there are {len(reasons)} reasons, {_MOST_PROBLEMS} are told)" if len(reasons) > _MOST_PROBLEMS else ""
+        )
+        lines = counted(len(problems), "line")
+        raise CommandError(f"{lines} of {order.source!r} cannot be bought{more}: nothing was sent")
     if order.comments and not order.quiet:
         tell(f"{counted(order.comments, 'comment line')} skipped")
     if not purchases:
@@ -177,4 +183,7 @@ class _Run:
         known = {**plan.over, **{key: self._manifest.records[key] for key in worker.written}}
         entries = {} if self._fleeting else {entry.key: entry for entry in self._folder.entries()}
         entries = {key: entry for key, entry in entries.items() if entry.state is not EntryState.UNPAID}
-        return [known[task.key] if task.key in known else task.found(entries.get(task.key)) for task in plan.tasks]
+        return [known[task.key] if task.key in known else self._found(task, entries) for task in plan.tasks]
+
+    def _found(self, task: Task, entries: Mapping[str, Entry]) -> Record:
+        return task.found(entries.get(task.key), self._manifest.records.get(task.key))

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mirage_async.cli._batch.plan import BOUGHT_ALL_THE_SAME
+from mirage_async.cli._batch.troubles import Troubles
 from mirage_async.cli._exits import ExitCode, code_for
-from mirage_async.cli._lines import one_line, tell
-from mirage_async.exceptions import BudgetExceededError, ClosedError, MirageError, SubmissionUncertainError
+from mirage_async.cli._lines import for_shell, one_line, tell
+from mirage_async.exceptions import (
+    BudgetExceededError,
+    ClosedError,
+    ConnectionFailedError,
+    MirageError,
+    SubmissionUncertainError,
+)
 from mirage_async.journal import EntryState
 
 if TYPE_CHECKING:
@@ -35,8 +43,7 @@ INTERRUPTED = "interrupted"
 """Why the buying stopped where a person said so."""
 
 _NOBODY_READS = "nobody reads stdout any more"
-_MORE_BUDGET = "with a higher --budget, or with --price where Budget(price=...) is asked for, the same command goes on"
-_MOST_PROBLEMS = 20  # purchases told of, one by one
+_MOST_UNREACHED = 5  # requests in a row that did not reach anybody: then the others will not, either
 
 
 class Worker:
@@ -77,7 +84,8 @@ class Worker:
         self._batch: Batch | None = None
         self._places = asyncio.Semaphore(order.limit)  # for pictures that are being saved, and jobs that are owed
         self._busy = 0
-        self._told = 0
+        self._troubles = Troubles(folder.manifest)
+        self._unreached = 0  # requests in a row
         self._doubtful: set[str] = set()  # since an earlier run, which has told of them
         self._held_back: list[str] | None = [] if _shares_a_terminal(order) else None
         self.show: Callable[[Record], None] = lambda _: None
@@ -150,12 +158,27 @@ class Worker:
 
     async def _take(self, task: Task, outcome: Outcome) -> None:
         self._bought.add(task.key)
+        self._mind_reach(outcome.error)
         if outcome.generation is not None:
             await self._save(task, outcome.generation)
         elif isinstance(outcome.error, BudgetExceededError):
-            self.refuse(f"{outcome.error}; {_MORE_BUDGET}")
+            self.refuse(self._exceeded(outcome.error))
         elif outcome.error is not None:
             await self._record_failure(task, outcome.error)
+
+    def _exceeded(self, error: BudgetExceededError) -> str:
+        if error.provider is not None:
+            return (
+                f"{error.provider} does not say what it takes, so {self._order.bound} cannot be reckoned there: with "
+                "--price C, the credits a picture costs, the same command goes on"
+            )
+        return f"{self._order.bound} does not allow another purchase; with a higher one the same command goes on"
+
+    def _mind_reach(self, error: MirageError | None) -> None:
+        """Stop where nobody is reached any more: each further line would only take its time to say so."""
+        self._unreached = self._unreached + 1 if isinstance(error, ConnectionFailedError) else 0
+        if self._unreached >= _MOST_UNREACHED:
+            self._stop(f"{self._unreached} requests in a row were not sent, the last because of this: {error}")
 
     def _request(self, task: Task) -> Any:
         return msgspec.structs.replace(task.purchase.request, key=task.key)
@@ -175,7 +198,7 @@ class Worker:
         began = time.monotonic()
         names: list[str] = []
         error: str | None = None
-        stem = self._folder.stem(task.key)
+        stem = self._folder.stem(task.key, task.purchase)
         try:
             for number, image in enumerate(generation.images, 1):
                 name = stem if number == 1 else f"{stem}-{number}"
@@ -216,10 +239,13 @@ class Worker:
             unpaid = entry is None or entry.state is EntryState.UNPAID
             if unpaid and isinstance(error, ClosedError):
                 return  # its turn did not come
-            found = task.record(state="refused") if entry is None else task.found(entry)
+            earlier = self._manifest.records.get(task.key)
+            found = task.record(state="refused") if entry is None else task.found(entry, earlier)
         self.codes.add(code_for(error))
-        billed = error.billed if found.state == "failed" else found.billed
-        self._write(msgspec.structs.replace(found, error=one_line(str(error)), billed=billed))
+        if found.error != BOUGHT_ALL_THE_SAME:
+            billed = error.billed if found.state == "failed" else found.billed
+            found = msgspec.structs.replace(found, error=one_line(for_shell(str(error))), billed=billed)
+        self._write(found)
 
     def _write(self, record: Record) -> None:
         try:
@@ -229,18 +255,9 @@ class Worker:
             self._stop(f"the manifest cannot be written: {error.strerror or error}")
         self._tally.count(record, ours=record.key in self._bought)
         self.show(record)
-        self._tell_problem(record)
+        if record.state != "done" and record.key not in self._doubtful:
+            self._troubles.tell(record)
         self._print(record)
-
-    def _tell_problem(self, record: Record) -> None:
-        if record.state == "done" or record.key in self._doubtful:
-            return
-        self._told += 1
-        if self._told <= _MOST_PROBLEMS:
-            part = f", part {record.part} of {record.parts}" if record.parts > 1 else ""
-            tell(f"line {record.line}{part}: {record.state}: {record.error or 'no reason is known'}")
-        elif self._told == _MOST_PROBLEMS + 1:
-            tell(f"further problems are in {str(self._folder.manifest)!r}")
 
     # --- stdout ---
 
@@ -264,7 +281,8 @@ class Worker:
             self._stop(_NOBODY_READS)
 
     def finish_printing(self) -> None:
-        """Print what was held back."""
+        """Print what was held back, and tell which lines have met the same trouble."""
+        self._troubles.sum_up()
         held, self._held_back = self._held_back, None
         if self.reason != _NOBODY_READS:
             for text in held or ():
