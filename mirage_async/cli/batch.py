@@ -101,14 +101,14 @@ def batch(
 
     What was on its way without an answer when the command was killed, or the network failed, is called uncertain. It is
     never bought again, and settled with `mirage-async jobs resolve` once the provider's dashboard has told. At Mira and
-    Milady, which answer with the pictures, that can be up to --limit lines.
+    Milady, which answer with the pictures, that can be up to --limit lines each time.
 
     A line of .jsonl is an object with the keys prompt, provider, aspect_ratio, size, n, seed, model, references,
     options and max_wait; all but prompt may be missing. A .csv has them as columns, and options.NAME for a parameter of
     the provider's own. Relative references start at the file's folder. In .txt a line that begins with # is a comment.
 
-    Lines may be added, removed and reordered between two runs. A line that is changed is bought anew, and so are all
-    lines for which an option such as -n or --model is given that was another one before.
+    Lines may be added, removed and reordered between two runs. A line that is changed is bought anew; where an option
+    such as -n or --model is changed, so are all lines that leave this to it.
 
     The folder gets a file for each picture, results.jsonl with a record for each request, and index.html, which shows
     them all. What it keeps under .mirage is what the next run goes by.

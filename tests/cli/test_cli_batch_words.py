@@ -164,10 +164,9 @@ def test_what_breaks_in_the_code_is_one_short_line(
             logger.exception("cannot write")
         return capsys.readouterr().err
 
-    assert (
-        told()
-        == f"mirage-async: error: cannot write: OSError: [Errno 2] No such file or directory: '{tmp_path}/no/such' (-v shows where)\n"
-    )
+    short = told()
+    assert short.startswith("mirage-async: error: cannot write: FileNotFoundError: [Errno 2] No such file")
+    assert short.endswith(" (-v shows where)\n")
     monkeypatch.setattr(logging.getLogger("mirage_async"), "level", logging.INFO)
     logging.getLogger("mirage_async").manager._clear_cache()  # type: ignore[attr-defined]
     assert "Traceback" in told()

@@ -137,7 +137,8 @@ def _from_jsonl(text: str) -> Iterator[Line | Problem]:
 
 def _from_csv(text: str) -> Iterator[Line | Problem]:
     rows = _rows_of(text)
-    begins, names = next(rows, (1, []))
+    nothing: tuple[int, list[str] | Problem] = (1, [])
+    begins, names = next(rows, nothing)
     if isinstance(names, Problem):
         yield names
         return
