@@ -16,6 +16,7 @@ __all__ = ["AdvisedError", "complain", "counted", "for_shell", "one_line", "resu
 _PROGRAM = "mirage-async"
 _IN_THE_SHELL = (  # what a program can do, and what somebody at a prompt can
     ("; only resend_uncertain=True would send it again unasked", ""),
+    ("lives on: attach with its token", "lives on"),
     ("recover(any_account=True) takes it", "`mirage-async jobs wait --any-account` takes it"),
 )
 _LONGEST_WORDS = 2000  # characters; tokens and addresses have a few hundred

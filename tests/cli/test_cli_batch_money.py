@@ -10,8 +10,9 @@ from command_line import command, sandbox_for_commands
 from test_cli_batch import until_seen, words_for
 from test_cli_batch_parts import entry, record
 
+from mirage_async.cli._batch import bound_of
 from mirage_async.cli._batch.progress import Tally
-from mirage_async.cli._batch.till import unpriced
+from mirage_async.cli._batch.till import budget_for, unpriced
 from mirage_async.cli._exits import ExitCode
 from mirage_async.journal import EntryState, StoredOutcome
 from mirage_async.sandbox import Fault
@@ -78,6 +79,24 @@ async def test_credits_buy_nothing_while_an_earlier_purchase_has_no_price(tmp_pa
     await bench.run(*words, "--price", "1")
     assert set(drawn(bench.sandbox)) == set(PROMPTS[:3])
     assert set(drawn(bench.sandbox).values()) == {1}
+
+
+def test_what_earlier_runs_have_bought_or_may_have_is_off_the_budget() -> None:
+    """Credits are reckoned by what they said, by the dearest picture of the provider, or by the price given."""
+    entries = [
+        entry("1", EntryState.SUCCEEDED, outcome=StoredOutcome(credits=3.0)),
+        entry("2", EntryState.UNCERTAIN),
+        entry("3", EntryState.UNPAID),
+        entry("4", EntryState.ACCEPTED, provider="milady"),
+    ]
+    assert budget_for(bound_of("10"), None, entries).purchases == 7
+    assert budget_for(bound_of("2"), None, entries).purchases == 0
+    assert budget_for(bound_of("10 pictures"), None, entries).pictures == 4
+    told = budget_for(bound_of("10 credits"), None, entries)
+    assert (told.credits, told.price_of("mira"), told.price_of("milady")) == (4.0, 1.5, None)
+    priced = budget_for(bound_of("10 credits"), 0.5, entries)
+    assert (priced.credits, priced.price_of("mira"), priced.price_of("milady")) == (3.0, 1.5, 0.5)
+    assert budget_for(bound_of("1 credit"), None, []).price is None
 
 
 def test_who_does_not_say_a_price_is_named() -> None:

@@ -29,10 +29,9 @@ from mirage_async.cli._batch.page import MARK, render
 from mirage_async.cli._batch.plan import plan_for
 from mirage_async.cli._batch.progress import Tally, displayed
 from mirage_async.cli._batch.record import Record
-from mirage_async.cli._batch.till import budget_for
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.hub import Mirage
-from mirage_async.journal import Entry, EntryState, StoredOutcome
+from mirage_async.journal import Entry, EntryState
 from mirage_async.models import ImageRequest
 from mirage_async.sandbox import Fault
 
@@ -244,24 +243,6 @@ def entry(key: str, state: EntryState, **facts: Any) -> Entry:
         "handed_over": False,
     }
     return Entry(key=key, state=state, **{**known, **facts})
-
-
-def test_what_earlier_runs_have_bought_or_may_have_is_off_the_budget() -> None:
-    """Credits are reckoned by what they said, by the dearest picture of the provider, or by the price given."""
-    entries = [
-        entry("1", EntryState.SUCCEEDED, outcome=StoredOutcome(credits=3.0)),
-        entry("2", EntryState.UNCERTAIN),
-        entry("3", EntryState.UNPAID),
-        entry("4", EntryState.ACCEPTED, provider="milady"),
-    ]
-    assert budget_for(bound_of("10"), None, entries).purchases == 7
-    assert budget_for(bound_of("2"), None, entries).purchases == 0
-    assert budget_for(bound_of("10 pictures"), None, entries).pictures == 4
-    told = budget_for(bound_of("10 credits"), None, entries)
-    assert (told.credits, told.price_of("mira"), told.price_of("milady")) == (4.0, 1.5, None)
-    priced = budget_for(bound_of("10 credits"), 0.5, entries)
-    assert (priced.credits, priced.price_of("mira"), priced.price_of("milady")) == (3.0, 1.5, 0.5)
-    assert budget_for(bound_of("1 credit"), None, []).price is None
 
 
 # --- plan ---
