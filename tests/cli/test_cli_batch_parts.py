@@ -81,6 +81,7 @@ def test_a_table_says_in_which_line_each_row_begins(tmp_path: Path) -> None:
         ('prompt,options\nfox,"{"\n', "a.csv", 2, ""),
         ('prompt,options\nfox,"[1]"\n', "a.csv", 2, "Expected 'object"),
         ('prompt\n"fox', "a.csv", 2, "no CSV"),
+        ('"prompt', "a.csv", 1, "no CSV"),
         ('{"prompt": 1}', "a.jsonl", 1, "Expected 'str', got 'int' - at 'prompt'"),
         ('{"prompt": "a"}\n\n[]', "a.ndjson", 3, "Expected 'object', got 'array'"),
         ('{"prompt": "a", "colour": 1}', "a.jsonl", 1, "'colour'; known are prompt, provider, aspect_ratio, size, n"),

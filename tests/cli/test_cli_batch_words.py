@@ -192,6 +192,8 @@ def test_what_was_seen_to_be_bought_is_not_called_unknown(tmp_path: Path, capsys
         ("uncertain", "unknown", None),
     ]
     assert "nobody knows whether this one was bought" in told[0]
+    tell_uncertain(found[:1], BatchFolder(tmp_path, Known()))
+    assert "nobody knows" not in capsys.readouterr().err
     assert told[1].endswith(f"{keys[2]} (--id ID | --not-bought | --give-up)")
     assert told[2].endswith(
         f"do this and run the batch again: mirage-async jobs resolve --journal "
