@@ -19,7 +19,7 @@ from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._lines import counted
 from mirage_async.cli._writable import check_writable
 from mirage_async.journal import journal_entries
-from mirage_async.journal._seats import Seat, databases
+from mirage_async.journal._seats import Seat, databases, flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -215,17 +215,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         message = f"cannot write {str(path)!r}: {error.strerror or error}"
         raise CommandError(message, code=ExitCode.FAILURE) from None
-
-
-def _flush_folder(folder: Path) -> None:
-    """Have the name on the disk, too, where the system lets folders be opened."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
