@@ -150,7 +150,7 @@ async def test_another_account_is_told_of_with_the_way_to_collect(
 
 
 def test_what_breaks_in_the_code_is_one_short_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where it broke is for those who ask."""
     logger = logging.getLogger("a logger of this test")
@@ -167,9 +167,8 @@ def test_what_breaks_in_the_code_is_one_short_line(
     short = told()
     assert short.startswith("mirage-async: error: cannot write: FileNotFoundError: [Errno 2] No such file")
     assert short.endswith(" (-v shows where)\n")
-    monkeypatch.setattr(logging.getLogger("mirage_async"), "level", logging.INFO)
-    logging.getLogger("mirage_async").manager._clear_cache()  # type: ignore[attr-defined]
-    assert "Traceback" in told()
+    with caplog.at_level(logging.INFO, logger="mirage_async"):
+        assert "Traceback" in told()
 
 
 def test_what_was_seen_to_be_bought_is_not_called_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
