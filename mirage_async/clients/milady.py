@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mirage_async.clients._base import ProviderClient
+from mirage_async.clients._blocking import BlockingClient
 from mirage_async.clients._desk import BlockingOrder
 from mirage_async.clients._inputs import load
 from mirage_async.clients._portable import (
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MiladyClient"]
 
 
-class MiladyClient(ProviderClient):
+class MiladyClient(BlockingClient):
     """Client for Milady. Key: `MILADY_API_KEY`; other options: `ProviderClient`."""
 
     provider = "milady"
@@ -143,20 +143,10 @@ class MiladyClient(ProviderClient):
         """Generate from a portable request; raises as `generate` does."""
         return await self.generate(request.prompt, **_arguments(request))
 
-    async def buy_request(self, request: ImageRequest) -> Job[Generation]:
-        """Buy from a portable request and return its finished job; raises as `generate` does."""
+    async def _portable_order(self, request: ImageRequest) -> tuple[BlockingOrder, bool | None]:
         arguments = _arguments(request)
-        return await self._desk.buy_blocking(
-            await self._portable_order(request.prompt, arguments), resend_uncertain=arguments.get("resend_uncertain")
-        )
-
-    async def check_request(self, request: ImageRequest) -> None:
-        """Check a portable request; raises as `generate` does before it sends anything."""
-        await self._portable_order(request.prompt, _arguments(request))
-
-    async def _portable_order(self, prompt: str, arguments: dict[str, Any]) -> BlockingOrder:
-        return await self._order(
-            prompt,
+        order = await self._order(
+            request.prompt,
             model=arguments["model"],
             aspect_ratio=arguments["aspect_ratio"],
             num_images=arguments["num_images"],
@@ -164,6 +154,7 @@ class MiladyClient(ProviderClient):
             source_image=arguments["source_image"],
             callback_parameter=arguments.get("callback_parameter"),
         )
+        return order, arguments.get("resend_uncertain")
 
 
 def _arguments(request: ImageRequest) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from mirage_async.clients._base import ClientOptions, ProviderClient, SharedOptions
+from mirage_async.clients._blocking import BlockingClient
 from mirage_async.clients._desk import BlockingOrder
 from mirage_async.clients._inputs import load_all
 from mirage_async.clients._portable import nearest_ratios, one_of_two, ratio_of, refuse_unsupported, with_options
@@ -15,6 +15,7 @@ from mirage_async.wire import mira
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mirage_async.clients._base import ClientOptions, SharedOptions
     from mirage_async.jobs import Job
     from mirage_async.models import Generation, ImageInput, ImageRequest
 
@@ -23,7 +24,7 @@ __all__ = ["MiraClient"]
 _SIZES_BY_RATIO = {"1:1": "1024x1024", "2:3": "1024x1536", "3:2": "1536x1024"}
 
 
-class MiraClient(ProviderClient):
+class MiraClient(BlockingClient):
     """Client for Mira. Key: `MIRA_API_KEY`; other options: `ProviderClient`.
 
     Args:
@@ -140,26 +141,17 @@ class MiraClient(ProviderClient):
         """Generate from a portable request; raises as `generate` does."""
         return await self.generate(request.prompt, **_arguments(request))
 
-    async def buy_request(self, request: ImageRequest) -> Job[Generation]:
-        """Buy from a portable request and return its finished job; raises as `generate` does."""
+    async def _portable_order(self, request: ImageRequest) -> tuple[BlockingOrder, bool | None]:
         arguments = _arguments(request)
-        return await self._desk.buy_blocking(
-            await self._portable_order(request.prompt, arguments), resend_uncertain=arguments.get("resend_uncertain")
-        )
-
-    async def check_request(self, request: ImageRequest) -> None:
-        """Check a portable request; raises as `generate` does before it sends anything."""
-        await self._portable_order(request.prompt, _arguments(request))
-
-    async def _portable_order(self, prompt: str, arguments: dict[str, Any]) -> BlockingOrder:
-        return await self._order(
-            prompt,
+        order = await self._order(
+            request.prompt,
             arguments["size"],
             arguments["n"],
             arguments.get("quality"),
             arguments["reference_images"],
             callback=arguments.get("callback_parameter"),
         )
+        return order, arguments.get("resend_uncertain")
 
 
 def _arguments(request: ImageRequest) -> dict[str, Any]:

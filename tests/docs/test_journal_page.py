@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import sys
-from pathlib import Path
-from subprocess import PIPE, STDOUT
+from typing import TYPE_CHECKING
 
-import anyio
 import pytest
+from page_programs import ROOT, run
 
 from mirage_async.journal import Entry, EntryState, Journal, journal_entries
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "mirage_async/journal/README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-BOUND = 25.0  # seconds one program may take
-
-
-async def run(text: str, folder: Path) -> str:
-    """Run a program as a file of its own, with no warning, and return what it prints."""
-    file = folder / "program.py"
-    file.write_text(text, encoding="utf-8")
-    with anyio.fail_after(BOUND):
-        done = await anyio.run_process(
-            [sys.executable, "-W", "error", str(file)],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=PIPE,
-            stderr=STDOUT,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout.decode()
-    return done.stdout.decode()
 
 
 async def test_the_first_program_gets_back_what_it_paid_for(tmp_path: Path) -> None:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import socket
-import sys
-from pathlib import Path
-from subprocess import PIPE, STDOUT
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anyio
 import pytest
 from aiohttp import web
+from page_programs import ROOT, run
 
 from mirage_async.webhooks import WebhookReceiver
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "mirage_async/webhooks/README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-BOUND = 25.0  # seconds one program may take
 KEY = "0123456789abcdef0123456789abcdef"
 # What a test adds to a printed view: a delivery of three megabytes, one without a credential, and one that is no POST;
 # for Flask, which has no limit of its own, one that is far too long.
@@ -59,23 +56,6 @@ def program(beginning: str) -> str:
     """Return the one program of the page that holds this."""
     (found,) = [text for text in PROGRAMS if beginning in text]
     return str(found)
-
-
-async def run(text: str, folder: Path) -> str:
-    """Run a program as a file of its own, with no key in the environment and no warning, and return what it prints."""
-    file = folder / "program.py"
-    file.write_text(text, encoding="utf-8")
-    with anyio.fail_after(BOUND):
-        done = await anyio.run_process(
-            [sys.executable, "-W", "error", str(file)],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=PIPE,
-            stderr=STDOUT,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout.decode()
-    return done.stdout.decode()
 
 
 async def test_the_first_program_runs_as_it_is_printed(tmp_path: Path) -> None:
