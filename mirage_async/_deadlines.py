@@ -1,8 +1,8 @@
 """Deadlines of many short pieces of work, behind one timer.
 
-Nearly every exchange ends long before its deadline. A timer of its own, arranged and called off again, would be one of
-the dearest things about it. Here a deadline is an entry in a set, and one timer looks through the set when the earliest
-may have come.
+Nearly every exchange ends long before its deadline. A timer or a cancel scope of its own, arranged and called off
+again, would be one of the dearest things about it. Here a deadline is an entry in a set, and one timer looks through
+the set when the earliest may have come.
 """
 
 from __future__ import annotations
@@ -10,46 +10,62 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Deadlines"]
+    from mirage_async._clock import Clock
+
+__all__ = ["Deadline", "Deadlines"]
 
 _NONE = nullcontext()
 
 
 class Deadlines:
-    """Ends what takes too long, in the one event loop it is used in."""
+    """Ends what takes too long, in the one event loop it is used in.
 
-    __slots__ = ("_looks_at", "_running")
+    Args:
+        clock: whose time counts.
+    """
 
-    def __init__(self) -> None:
-        self._running: set[_Deadline] = set()
+    __slots__ = ("_looks_at", "_running", "clock")
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._running: set[Deadline] = set()
         self._looks_at = math.inf
 
-    def within(self, seconds: float | None) -> AbstractContextManager[None, None]:
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def within(self, seconds: float | None) -> AbstractContextManager[object, bool | None]:
         """Return a context manager that ends its block with `TimeoutError` after `seconds`; None never does.
 
         It does so as `asyncio.timeout` does, by cancelling the task; a cancellation from elsewhere stays one, also
         where both come at once.
         """
-        return _NONE if seconds is None else _Deadline(self, seconds)
+        return _NONE if seconds is None else _Timeout(self, self.clock.monotonic() + seconds)
 
-    def begin(self, deadline: _Deadline) -> None:
+    def end_all(self) -> None:
+        """Cut every block short, whatever its deadline."""
+        for deadline in tuple(self._running):
+            deadline.passes()
+
+    def begin(self, deadline: Deadline) -> None:
         """Watch over a block."""
         self._running.add(deadline)
         self._look_at(deadline.at)
 
-    def end(self, deadline: _Deadline) -> None:
+    def end(self, deadline: Deadline) -> None:
         """Watch over it no longer; a timer that comes too early costs less than one that is called off."""
         self._running.discard(deadline)
 
     def _look_at(self, at: float) -> None:
         if at < self._looks_at:
             self._looks_at = at
-            asyncio.get_running_loop().call_at(at, self._look, at)
+            self.clock.call_at(at, partial(self._look, at))
 
     def _look(self, at: float) -> None:
         if at != self._looks_at:
@@ -61,33 +77,51 @@ class Deadlines:
         self._look_at(min((deadline.at for deadline in self._running if not deadline.passed), default=math.inf))
 
 
-class _Deadline:
-    """One block and its end."""
+class Deadline:
+    """One block and its end: what those that are context managers share.
 
-    __slots__ = ("_all", "_cancelling", "_seconds", "_task", "at", "passed")
+    Args:
+        all_: those that are watched together.
+        at: when the block is cut short, in the seconds of their clock; infinity for never.
+    """
 
-    def __init__(self, all_: Deadlines, seconds: float) -> None:
+    __slots__ = ("_all", "_cancelling", "_task", "at", "passed")
+
+    def __init__(self, all_: Deadlines, at: float) -> None:
         self._all = all_
-        self._seconds = seconds
+        self.at = at
 
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+    def begin(self) -> None:
+        """Enter the block, in the task that runs it."""
+        task = asyncio.current_task()
         assert task is not None  # noqa: S101 - whatever awaits runs in a task; says so to the type checker
         self._task = task
         self._cancelling = task.cancelling()
-        self.at = loop.time() + self._seconds
         self.passed = False
         self._all.begin(self)
+
+    def has_ended(self, exc_type: type[BaseException] | None) -> bool:
+        """Leave the block with this exception, and return whether that is the work of the deadline alone."""
+        self._all.end(self)
+        return self.passed and self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError
+
+    def passes(self) -> None:
+        """Cut the block short; once is enough."""
+        if not self.passed:
+            self.passed = True
+            self._task.cancel()
+
+
+class _Timeout(Deadline):
+    """A block that ends with `TimeoutError`."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        self.begin()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._all.end(self)
-        if self.passed and self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
+        if self.has_ended(exc_type):
             raise TimeoutError from exc
-
-    def passes(self) -> None:
-        """Cut the block short."""
-        self.passed = True
-        self._task.cancel()

@@ -29,6 +29,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from mirage_async._clock import SystemClock
 from mirage_async._deadlines import Deadlines
 from mirage_async.exceptions import ConfigurationError, MirageError
 from mirage_async.wire import Form, PictureReader, Reply
@@ -243,7 +244,7 @@ class Transport:
         self._given = session
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
-        self._deadlines = Deadlines()
+        self._deadlines = Deadlines(SystemClock())  # sockets know no other time
         self.proxy = proxy
         self.paid_posts = anyio.CapacityLimiter(PAID_POSTS_AT_ONCE)
 

@@ -146,9 +146,9 @@ class Buyer:
         self._runtime.check_open()
         if self._account.limits.jobs is not None:
             job.buying = "place"
-            with self._runtime.until(job.submitted_at + max_wait) as scope:
+            with self._runtime.until(job.submitted_at + max_wait) as wait:
                 await self._account.take_place(job)
-            if scope.cancelled_caught:
+            if wait.over:
                 raise job.wait_timeout("place", max_wait)
 
     async def _attempt(self, job: Job[Any], offer: Offer[Any], deadline: float) -> Attempt[Any]:
@@ -177,9 +177,9 @@ class Buyer:
             slots.acquire_on_behalf_of_nowait(job)
         except anyio.WouldBlock:
             job.buying = "slot"
-            with runtime.until(deadline) as scope:
+            with runtime.until(deadline) as wait:
                 await slots.acquire_on_behalf_of(job)
-            if scope.cancelled_caught:
+            if wait.over:
                 raise job.wait_timeout("slot") from None
         if runtime.closed or runtime.clock.monotonic() >= deadline:
             slots.release_on_behalf_of(job)
@@ -280,7 +280,7 @@ class Buyer:
         if type(recorder) is NullRecorder:  # whose answer needs no waiting for
             return None
         try:
-            with runtime.until(deadline) as scope:
+            with runtime.until(deadline) as wait:
                 await recorder.intended(job, _intent(offer, deadline))
         except ClosedError:
             refusal: MirageError = job.closed_error()
@@ -291,7 +291,7 @@ class Buyer:
         else:
             if runtime.closed:
                 refusal = job.closed_error()
-            elif scope.cancelled_caught or runtime.clock.monotonic() >= deadline:
+            elif wait.over or runtime.clock.monotonic() >= deadline:
                 refusal = job.wait_timeout("journal")
             else:
                 return None

@@ -269,11 +269,11 @@ class Desk:
 
     async def _bought(self, job: Job[Any], deadline: float) -> None:
         """Wait until the purchase of a job is through, which another caller began and left."""
-        with self.runtime.until(deadline) as scope:
+        with self.runtime.until(deadline) as wait:
             async for _ in job.updates():
                 if not self._is_being_bought(job):
                     return
-        if scope.cancelled_caught:
+        if wait.over:
             raise job.wait_timeout(job.buying)
 
     def _blocking_job(self, order: BlockingOrder) -> tuple[Job[Generation], Offer[Report]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import msgspec
 
+from mirage_async._deadlines import Deadline, Deadlines
 from mirage_async._tasks import TaskSet
 from mirage_async._transport import Transport
 from mirage_async.clients._ledger import Ledger
@@ -20,7 +21,7 @@ from mirage_async.jobs import Hints, NullHints, NullRecorder, Recorder
 from mirage_async.scheduler import AdaptiveInterval, Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from types import TracebackType
 
     import aiohttp
 
@@ -77,7 +78,7 @@ class Runtime:
         self.open_buyers: weakref.WeakSet[Buyer] = weakref.WeakSet()  # told once nothing is on the wire any more
         self.closed = False
         self._ledgers: weakref.WeakValueDictionary[object, Ledger] = weakref.WeakValueDictionary()
-        self._waiting: set[anyio.CancelScope] = set()
+        self.waiting = Deadlines(self.clock)
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._learned_before = False
@@ -124,35 +125,19 @@ class Runtime:
             msg = "a client belongs to the event loop it is first used in; make another one for this loop"
             raise ConfigurationError(msg)
 
-    @contextlib.contextmanager
-    def until_closed(self) -> Generator[None, None, None]:
+    def until_closed(self) -> WaitUntilClosed:
         """End what waits inside as soon as everything closes, with `ClosedError`.
 
         For waits only: a request on the wire is not cut short by closing, since that would not un-send it.
         """
-        self.check_open()
-        with anyio.CancelScope() as scope:
-            self._waiting.add(scope)
-            try:
-                yield
-            finally:
-                self._waiting.discard(scope)
-        if scope.cancelled_caught:
-            msg = "the client was closed"
-            raise ClosedError(msg)
+        return WaitUntilClosed(self, math.inf)
 
-    @contextlib.contextmanager
-    def until(self, deadline: float) -> Generator[anyio.CancelScope, None, None]:
+    def until(self, deadline: float) -> WaitUntil:
         """End what waits inside at `deadline`, in the clock's seconds, or as soon as everything closes.
 
-        For waits only. The scope it gives tells afterwards whether the deadline has ended it.
+        For waits only. What it gives tells afterwards whether the deadline has ended it.
         """
-        with self.until_closed(), anyio.CancelScope() as scope:
-            timer = self.clock.call_at(deadline, scope.cancel)
-            try:
-                yield scope
-            finally:
-                timer.cancel()
+        return WaitUntil(self, deadline)
 
     async def take_over_learned(self) -> None:
         """Begin with what was learned about durations by the processes before; once, and only where it is kept."""
@@ -183,8 +168,7 @@ class Runtime:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        for scope in tuple(self._waiting):
-            scope.cancel()
+        self.waiting.end_all()
         try:
             await asyncio.gather(self.scheduler.aclose(), self._close_posts())
         finally:  # the event loop may end, and cancel this task, before the grace is over
@@ -199,6 +183,55 @@ class Runtime:
     async def _close_posts(self) -> None:
         await self.posts.aclose(grace=POST_GRACE)
         await self.buyers.aclose(grace=POST_GRACE)
+
+
+class _Wait(Deadline):
+    """A block that waits, and ends when everything closes."""
+
+    __slots__ = ("_runtime",)
+
+    def __init__(self, runtime: Runtime, at: float) -> None:
+        super().__init__(runtime.waiting, at)
+        self._runtime = runtime
+
+    def __enter__(self) -> Self:
+        self._runtime.check_open()
+        self.begin()
+        return self
+
+
+class WaitUntilClosed(_Wait):
+    """A block that ends with `ClosedError` when everything closes."""
+
+    __slots__ = ()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.has_ended(exc_type):
+            raise _closed() from None
+
+
+class WaitUntil(_Wait):
+    """A block that ends at a deadline, without a word, and with `ClosedError` when everything closes.
+
+    Attributes:
+        over: the deadline has ended it.
+    """
+
+    __slots__ = ("over",)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self.over = self.has_ended(exc_type)
+        if self.over and self._runtime.closed:
+            raise _closed() from None
+        return self.over
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the client was closed")
 
 
 class _UntilClosed:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from mirage_async.jobs import Intent, Job
     from mirage_async.journal._schema import Durability
-    from mirage_async.journal._writer import Parameters, Prepared
+    from mirage_async.journal._writer import Prepared
     from mirage_async.wire import Call
 
 __all__ = ["Journal", "JournalStatistics"]
@@ -176,11 +176,11 @@ class Journal:
 
         try:
             if intent.own_key:
-                claim = Write(_schema.INTENDED, row, is_fact=False)
+                claim = Write(_schema.INTENDED, make=row)
                 await self._writer.do(lambda connection: self._claim(connection, key, claim))
                 self._refused.discard(key)
             else:
-                await self._written(_schema.INTENDED, row)
+                await self._written(Write(_schema.INTENDED, make=row))
         except _TakenError:
             self._refused.add(key)
             msg = (
@@ -199,12 +199,12 @@ class Journal:
         if self._writer.closed:
             _logger.info("that %r was refused is not recorded, so that it will be doubtful: the journal is closed", job)
             return
-        await self._note_fact(job, _schema.WITHDRAWN, (job.key, time.time()), EntryState.UNPAID)
+        await self._note_fact(job, Write(_schema.WITHDRAWN, (job.key, time.time())), EntryState.UNPAID)
 
     async def accepted(self, job: Job[Any]) -> None:
         """Return once the provider's id is on disk."""
         self._sending.discard(job.key)
-        await self._note_fact(job, _schema.ACCEPTED, (job.key, job.id, time.time()), EntryState.ACCEPTED)
+        await self._note_fact(job, Write(_schema.ACCEPTED, (job.key, job.id, time.time())), EntryState.ACCEPTED)
 
     async def settled(self, job: Job[Any], outcome: object) -> None:
         """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
@@ -217,7 +217,7 @@ class Journal:
 
         if state is not EntryState.UNPAID:
             self._sending.discard(key)
-            await self._note_fact(job, _schema.SETTLED, row, state, links_of(outcome) if spooled else ())
+            await self._note_fact(job, Write(_schema.SETTLED, make=row), state, links_of(outcome) if spooled else ())
             return
         self._sending.discard(key)
         if key in self._refused:  # by this journal: the record is of the one who may buy
@@ -225,7 +225,7 @@ class Journal:
             return
         # Nothing is owed of a purchase that was refused, least of all by a disk that would not take its intent.
         with contextlib.suppress(sqlite3.Error, OSError, JournalError):
-            await self._written(_schema.SETTLED, row)
+            await self._written(Write(_schema.SETTLED, make=row))
 
     def handed_over(self, job: Job[Any]) -> None:
         """Note that somebody has been given the outcome; it is written with the next group.
@@ -242,23 +242,22 @@ class Journal:
             self._pruned_at = self._writer.rows
             self._writer.soon(self._prune)
 
-    async def _note_fact(
-        self, job: Job[Any], statement: str, parameters: Parameters, state: EntryState, links: Sequence[str] = ()
-    ) -> None:
+    async def _note_fact(self, job: Job[Any], write: Write, state: EntryState, links: Sequence[str] = ()) -> None:
         """Write something about a paid job; where that fails, say once all that is needed to find it by hand."""
+        write.is_fact, write.about = True, f"{job.provider}, {job.key}, {state}, id {job.id}"
         try:
-            await self._written(statement, parameters, fact=f"{job.provider}, {job.key}, {state.value}, id {job.id}")
+            await self._written(write)
         except Exception:
             if job.key not in self._told:
                 self._told.add(job.key)
                 who = job.provider, job.kind.name, job.key, job.id, state.value, " ".join(links) or "none"
                 _logger.critical(_UNWRITTEN, self.directory, *who, exc_info=True)
 
-    def _written(self, statement: str, parameters: Parameters, *, fact: str = "") -> asyncio.Future[None]:
-        """Write a row; `fact` says what it is, where it has to be written whatever happens."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._writer.put(Write(statement, parameters, is_fact=bool(fact), about=fact, waiter=waiter))
-        return waiter
+    def _written(self, write: Write) -> asyncio.Future[None]:
+        """Write a row; the future ends when it is durable."""
+        write.waiter = asyncio.get_running_loop().create_future()
+        self._writer.put(write)
+        return write.waiter
 
     # --- what the hub and the command line ask for ---
 

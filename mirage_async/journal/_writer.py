@@ -1,8 +1,9 @@
 """The one thread that writes: it takes whatever has queued up while it was busy and commits that as one group.
 
-There is no timer: what one turn of the event loop brings is handed over together at its end, and under load the time a
-flush takes fills the next group. Who waits for a write waits on a future of its event loop; a group wakes all its
-waiters with one call.
+There is no timer: what a few turns of the event loop bring is handed over together, and under load the time a flush
+takes fills the next group. Those turns cost some microseconds where little happens; where much does, they make for
+fewer and larger groups, and each group costs a flush and a handful of switches between the threads. Who waits for a
+write waits on a future of its event loop; a group wakes all its waiters with one call.
 
 A write that fails is one of two kinds. An *intent* fails for whoever asked, who then buys nothing. Everything else is a
 *fact*, about something that is paid for: it stays here and is written again, before anything newer, until it succeeds.
@@ -20,10 +21,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import groupby
-from operator import methodcaller
+from itertools import chain, groupby
+from operator import attrgetter, methodcaller
 from pathlib import Path  # noqa: TC003 - msgspec reads the annotations
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -34,22 +35,24 @@ from mirage_async.journal._seats import flush_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Parameters", "Prepared", "Write", "Writer"]
+__all__ = ["Prepared", "Row", "Write", "Writer"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("mirage_async.journal")
 
-Prepared: TypeAlias = "tuple[tuple[Any, ...], Sequence[tuple[Path, bytes]]]"
-"""The parameters of a statement, and the files that are written before its row."""
+Row: TypeAlias = tuple[Any, ...]
+"""The parameters of a statement."""
 
-Parameters: TypeAlias = "tuple[Any, ...] | Callable[[], Prepared]"
-"""Those of a statement, or what makes them, in the thread."""
+Prepared: TypeAlias = "tuple[Row, Sequence[tuple[Path, bytes]]]"
+"""A row, and the files that are written before it."""
 
 FIRST_RETRY: Final = 1.0  # seconds until facts that could not be written are tried again; doubled each time
 LONGEST_RETRY: Final = 30.0  # seconds
 CLOSE_GRACE: Final = 10.0  # seconds the thread gets to write what is left
 _loop_of = methodcaller("get_loop")
+_statement_of = attrgetter("statement")
+_TURNS: Final = 4  # of the event loop, whose rows are handed over together
 _MOST_IN_GROUP: Final = 10_000
 _CLOSED: Final = "the journal is closed"
 
@@ -59,15 +62,17 @@ class Write(msgspec.Struct, gc=False):
 
     Attributes:
         statement: the SQL.
-        parameters: for it.
+        row: the parameters for it; none yet where something is to make them.
+        make: makes them, in the thread, or None once they are made.
         is_fact: whether it has to be written sooner or later, whatever happens.
         about: what a log says of it: whose it is, and what it is to say.
         waiter: a future that ends when the row is durable, or None where nobody waits.
     """
 
     statement: str
-    parameters: Parameters
-    is_fact: bool
+    row: Row = ()
+    make: Callable[[], Prepared] | None = None
+    is_fact: bool = False
     about: str = ""
     waiter: asyncio.Future[None] | None = None
 
@@ -79,6 +84,7 @@ class _Work(msgspec.Struct, gc=False):
     waiter: asyncio.Future[Any] | None = None
 
 
+_Batch: TypeAlias = tuple[str, list[Row]]  # rows of one statement
 _Item: TypeAlias = "list[Write] | _Work | None"  # None ends it
 
 
@@ -111,7 +117,7 @@ class Writer:
         self._on_recovery = on_recovery
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._gathered: list[Write] = []
-        self._gathered_in: asyncio.AbstractEventLoop | None = None  # in this turn of which
+        self._gathered_in: asyncio.AbstractEventLoop | None = None  # in these turns of which
         self._ended = False  # the thread takes nothing more
         self._backlog: deque[Write] = deque()
         self._retry = FIRST_RETRY
@@ -141,9 +147,9 @@ class Writer:
         self._check()
         self._gathered.append(write)
         loop = asyncio.get_running_loop()
-        if self._gathered_in is not loop:  # the first of this turn, or a loop has ended in the middle of one
+        if self._gathered_in is not loop:  # the first of these turns, or a loop has ended in the middle of them
             self._gathered_in = loop
-            loop.call_soon(self._hand_over)
+            loop.call_soon(self._gather_on, loop, _TURNS - 1)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have the thread do something with the connection, after everything queued so far.
@@ -200,6 +206,12 @@ class Writer:
         if self._closed:
             raise JournalError(_CLOSED)
 
+    def _gather_on(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        if turns:
+            loop.call_soon(self._gather_on, loop, turns - 1)
+        else:
+            self._hand_over()
+
     def _hand_over(self) -> None:
         gathered, self._gathered, self._gathered_in = self._gathered, [], None
         if gathered:
@@ -226,7 +238,7 @@ class Writer:
         if self._backlog:
             msg = "facts about earlier purchases have to be written first"
             raise OSError(msg)
-        self._write(self._ready([write]))
+        self._write(_in_order(self._ready([write])))
         self.commits += 1
         self.rows += 1
 
@@ -302,8 +314,7 @@ class Writer:
         """Write the facts that are still to be written, then the group, all or nothing."""
         facts = list(self._backlog)
         try:
-            ready = [*self._ready(facts), *self._ready(sorted(group, key=_statement_of))]
-            self._write(ready)
+            self._write(chain(_in_order(self._ready(facts)), _by_statement(self._ready(group))))
         except Exception as error:
             if _is_of_the_disk(error):
                 self._failed(group, error)
@@ -318,7 +329,7 @@ class Writer:
             _tell_all(group, error)
         else:
             self.commits += 1
-            self.rows += len(ready)
+            self.rows += len(facts) + len(group)
             if facts:
                 self._on_recovery()
                 _logger.warning("the journal writes again; what could not be written meanwhile is written now")
@@ -329,17 +340,18 @@ class Writer:
     def _ready(self, writes: Sequence[Write]) -> Sequence[Write]:
         """Make the parameters that are not made yet, and write the files that go before their rows."""
         for write in writes:
-            if callable(write.parameters):
-                parameters, files = write.parameters()
-                _write_files(files, flush=self._flush)
-                write.parameters = parameters
+            if write.make is not None:
+                write.row, files = write.make()
+                if files:
+                    _write_files(files, flush=self._flush)
+                write.make = None
         return writes
 
-    def _write(self, writes: Iterable[Write]) -> None:
+    def _write(self, batches: Iterable[_Batch]) -> None:
         connection = self._connection
         with transaction(connection):
-            for statement, rows in groupby(writes, key=_statement_of):
-                connection.executemany(statement, [cast("tuple[Any, ...]", write.parameters) for write in rows])
+            for statement, rows in batches:
+                connection.executemany(statement, rows)
 
     def _failed(self, group: list[Write], error: Exception) -> None:
         self.failures += 1
@@ -350,13 +362,21 @@ class Writer:
         _tell_all(group, error)
 
 
-def _statement_of(write: Write) -> str:
-    """What a group is sorted by: like rows are written faster together.
+def _in_order(writes: Sequence[Write]) -> Iterable[_Batch]:
+    """Return the rows of facts that could not be written before; several may be about one job, one after the other."""
+    return ((statement, [write.row for write in those]) for statement, those in groupby(writes, key=_statement_of))
+
+
+def _by_statement(writes: Sequence[Write]) -> Iterable[_Batch]:
+    """Return the rows of a group, like with like, which are written faster together.
 
     No order is lost. Who makes the next move with a job has waited for the last one to be durable, except for noting
-    that its outcome was handed over, which goes with any other.
+    that its outcome was handed over, which goes with any other; and an intent sorts before what withdraws it.
     """
-    return write.statement
+    batches: dict[str, list[Row]] = {}
+    for write in writes:
+        batches.setdefault(write.statement, []).append(write.row)
+    return sorted(batches.items())
 
 
 def _is_of_the_disk(error: Exception) -> bool:
@@ -366,7 +386,7 @@ def _is_of_the_disk(error: Exception) -> bool:
 
 def _described(write: Write) -> str:
     """Say which row it is, and of what came with it only what is needed to find it by hand."""
-    whose = "that was not even made" if callable(write.parameters) else f"of {write.parameters[0]!r:.80}"
+    whose = f"of {write.row[0]!r:.80}" if write.make is None else "that was not even made"
     return f"{' '.join(write.statement.split()[:4])} ... {whose}" + (write.about and f" ({write.about})")
 
 

@@ -54,12 +54,12 @@ async def test_a_wait_ends_when_everything_closes() -> None:
             await anyio.sleep_forever()
 
     waiting = [asyncio.ensure_future(wait()) for _ in range(3)]
-    await until(lambda: len(runtime._waiting) == 3)
+    await until(lambda: len(runtime.waiting) == 3)
     await soon(runtime.aclose())
     for one in waiting:
         with pytest.raises(ClosedError, match="the client was closed"):
             await soon(one)
-    assert not runtime._waiting
+    assert not runtime.waiting
     with pytest.raises(ClosedError, match="the client is closed"), runtime.until_closed():
         pytest.fail("nothing begins to wait after the end")
 
@@ -79,11 +79,11 @@ async def test_a_wait_that_is_through_keeps_its_result() -> None:
             await anyio.sleep_forever()
 
     waiting = asyncio.ensure_future(wait())
-    await until(lambda: runtime._waiting)
+    await until(lambda: len(runtime.waiting) == 1)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(waiting)
-    assert not runtime._waiting
+    assert not runtime.waiting
     await soon(runtime.aclose())
 
 
@@ -97,9 +97,9 @@ async def test_cancelling_in_the_moment_of_the_end_cancels(*, cancelled_first: b
             await anyio.sleep_forever()
 
     waiting = asyncio.ensure_future(wait())
-    await until(lambda: runtime._waiting)
-    (scope,) = runtime._waiting
-    for end in (waiting.cancel, scope.cancel) if cancelled_first else (scope.cancel, waiting.cancel):
+    await until(lambda: len(runtime.waiting) == 1)
+    end_all = runtime.waiting.end_all
+    for end in (waiting.cancel, end_all) if cancelled_first else (end_all, waiting.cancel):
         end()
     with pytest.raises(asyncio.CancelledError):
         await soon(waiting)
