@@ -65,11 +65,13 @@ class Recorder(Protocol):
     async def withdrawn(self, job: Job[Any]) -> None:
         """Return once it is durable that what was sent last, or was to be sent, has bought nothing."""
 
-    async def accepted(self, job: Job[Any]) -> None:
-        """Return once the provider's id is durable."""
+    def accepted(self, job: Job[Any]) -> Awaitable[None]:
+        """Wait until the provider's id is durable."""
+        ...
 
-    async def settled(self, job: Job[Any], outcome: object) -> None:
-        """Return once the outcome, a result or an error, is durable."""
+    def settled(self, job: Job[Any], outcome: object) -> Awaitable[None]:
+        """Wait until the outcome, a result or an error, is durable."""
+        ...
 
     def handed_over(self, job: Job[Any]) -> None:
         """Note that a waiter has taken the outcome; need not be durable at once."""

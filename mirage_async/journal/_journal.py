@@ -29,7 +29,7 @@ from mirage_async.wire import passed_id
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from mirage_async.jobs import Intent, Job
     from mirage_async.journal._schema import Durability
@@ -43,7 +43,6 @@ T = TypeVar("T")
 _logger = logging.getLogger("mirage_async.journal")
 
 WEEK = 7 * 24 * 3600.0  # seconds
-_OLDEST_SQLITE = (3, 24, 0)  # the first that knows "ON CONFLICT ... DO UPDATE"
 _PRUNE_EVERY = 10_000  # rows
 _DOUBTFUL = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
 _UNWRITTEN = (
@@ -118,7 +117,7 @@ class Journal:
         self._told: set[str] = set()  # keys of which it was said that they are not recorded
         self._sending: set[str] = set()  # keys of purchases that may be on the wire
         self._refused: set[str] = set()  # callers' own keys that others buy under; what is on record is theirs
-        _check_sqlite()
+        _schema.check_sqlite()
         make_folder(self.directory)
         _check_file_system(self.directory)
         self._folder = Folder(self.directory, durability)
@@ -201,13 +200,13 @@ class Journal:
             return
         await self._note_fact(job, Write(_schema.WITHDRAWN, (job.key, time.time())), EntryState.UNPAID)
 
-    async def accepted(self, job: Job[Any]) -> None:
-        """Return once the provider's id is on disk."""
+    def accepted(self, job: Job[Any]) -> Awaitable[None]:
+        """Wait until the provider's id is on disk."""
         self._sending.discard(job.key)
-        await self._note_fact(job, Write(_schema.ACCEPTED, (job.key, job.id, time.time())), EntryState.ACCEPTED)
+        return self._note_fact(job, Write(_schema.ACCEPTED, (job.key, job.id, time.time())), EntryState.ACCEPTED)
 
-    async def settled(self, job: Job[Any], outcome: object) -> None:
-        """Return once the outcome is on disk, and with it the pictures that cannot be had again."""
+    def settled(self, job: Job[Any], outcome: object) -> Awaitable[None]:
+        """Wait until the outcome is on disk, and with it the pictures that cannot be had again."""
         key, state, spooled, moment, known = job.key, state_of(outcome), job.id is None, time.time(), bool(job.private)
 
         def row() -> Prepared:
@@ -215,17 +214,11 @@ class Journal:
             text = msgspec.json.encode(stored).decode()
             return (key, state.value, text, moment), [(self.picture_path(name), data) for name, data in files]
 
-        if state is not EntryState.UNPAID:
-            self._sending.discard(key)
-            await self._note_fact(job, Write(_schema.SETTLED, make=row), state, links_of(outcome) if spooled else ())
-            return
         self._sending.discard(key)
-        if key in self._refused:  # by this journal: the record is of the one who may buy
-            self._refused.discard(key)
-            return
-        # Nothing is owed of a purchase that was refused, least of all by a disk that would not take its intent.
-        with contextlib.suppress(sqlite3.Error, OSError, JournalError):
-            await self._written(Write(_schema.SETTLED, make=row))
+        write = Write(_schema.SETTLED, make=row)
+        if state is EntryState.UNPAID:
+            return self._note_refusal(key, write)
+        return self._note_fact(job, write, state, links_of(outcome) if spooled else ())
 
     def handed_over(self, job: Job[Any]) -> None:
         """Note that somebody has been given the outcome; it is written with the next group.
@@ -241,6 +234,15 @@ class Journal:
         if self._writer.rows - self._pruned_at >= _PRUNE_EVERY:
             self._pruned_at = self._writer.rows
             self._writer.soon(self._prune)
+
+    async def _note_refusal(self, key: str, write: Write) -> None:
+        """Write that a purchase was refused, unless what is on record is that of another who may buy."""
+        if key in self._refused:
+            self._refused.discard(key)
+            return
+        # Nothing is owed of such a purchase, least of all by a disk that would not take its intent.
+        with contextlib.suppress(sqlite3.Error, OSError, JournalError):
+            await self._written(write)
 
     async def _note_fact(self, job: Job[Any], write: Write, state: EntryState, links: Sequence[str] = ()) -> None:
         """Write something about a paid job; where that fails, say once all that is needed to find it by hand."""
@@ -476,13 +478,6 @@ def _bytes_of(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _check_sqlite() -> None:
-    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-        oldest = ".".join(map(str, _OLDEST_SQLITE))
-        msg = f"a journal needs SQLite {oldest} or newer; this Python has {sqlite3.sqlite_version}"
-        raise JournalError(msg)
 
 
 def _check_file_system(folder: Path) -> None:
