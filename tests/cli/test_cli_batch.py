@@ -31,7 +31,7 @@ _FIELDS = {
     *("line", "part", "parts", "key", "provider", "model", "prompt", "state", "files", "requested", "width", "height"),
     *("credits", "job_id", "seconds", "error", "billed"),
 }
-_FAILED = {"success": True, "data": {"status": "failed", "errorMessage": "out of paint"}}
+FAILED = {"success": True, "data": {"status": "failed", "errorMessage": "out of paint"}}
 
 
 def words_for(file: str, *more: str, provider: str = "miragic") -> tuple[str, ...]:
@@ -223,7 +223,7 @@ async def test_failures_in_the_middle_cost_the_others_nothing(tmp_path: Path, be
     sandbox = bench.sandbox
     sandbox.fail("miragic.create", Fault(status=422), prompt="picture 2")
     sandbox.fail("miragic.create", Fault(reset=True, when="after"), prompt="picture 3")
-    sandbox.fail("miragic.status", Fault(status=200, body=_FAILED), prompt="picture 5")
+    sandbox.fail("miragic.status", Fault(status=200, body=FAILED), prompt="picture 5")
     words = words_for(write_prompts(tmp_path, *prompts), "-q")
     first = await bench.run(*words)
     states = {record["prompt"]: (record["state"], record["billed"]) for record in records_in(tmp_path / "out")}

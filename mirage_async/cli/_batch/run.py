@@ -169,7 +169,7 @@ class _Run:
         write_whole(self._folder.page, render(listed).encode())
         if not self._fleeting:
             tell_uncertain(records, self._folder)
-        code = ending(records, self._folder, tally, worker, quiet=self._order.quiet)
+        code = ending(records, self._folder, plan, tally, worker, quiet=self._order.quiet)
         missing = any(record.state == "unbought" for record in records)
         again = f"to go on with the batch, and buy nothing twice: {self._order.again}"
         if interruption.leaving or (interruption.stopping and missing):
