@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import msgspec
 from anyio import to_thread
 
+from mirage_async._disk import only_one
 from mirage_async.exceptions import ConfigurationError, InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
@@ -23,7 +24,7 @@ from mirage_async.journal._folder import Folder
 from mirage_async.journal._network import MOUNTS, network_file_system
 from mirage_async.journal._outcomes import StoredOutcome, links_of, store, stored_images
 from mirage_async.journal._requests import digest_of, label_digest, packed, unpacked
-from mirage_async.journal._seats import make_folder, only_one
+from mirage_async.journal._seats import make_folder
 from mirage_async.journal._writer import Write, Writer
 from mirage_async.wire import passed_id
 
@@ -162,17 +163,8 @@ class Journal:
         def row() -> Prepared:
             files = [(self._request_path(key), packed(call))] if self._store_prompts else []
             label = None if call.label is None else label_digest(call.label)
-            return (
-                *who,
-                job.model,
-                job.requested,
-                digest_of(call),
-                label,
-                moment,
-                deadline,
-                self._run,
-                intent.own_key,
-            ), files
+            rest = (job.model, job.requested, digest_of(call), label, moment, deadline, self._run, intent.own_key)
+            return (*who, *rest), files
 
         try:
             if intent.own_key:

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
+from mirage_async._disk import flush_folder
 from mirage_async.exceptions import JournalError
 from mirage_async.journal._schema import transaction
-from mirage_async.journal._seats import flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

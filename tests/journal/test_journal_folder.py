@@ -24,6 +24,7 @@ from journal_bench import (
     program,
 )
 
+from mirage_async import _disk
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import EntryState, Journal, _folder, _schema, _seats, journal_entries
 from mirage_async.journal._merging import merge
@@ -100,20 +101,20 @@ async def test_a_file_that_vanishes_before_it_is_locked_is_no_journal(tmp_path: 
             return [gone, *sorted(folder.glob("jobs-*.sqlite"))]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_seats, "databases", listed)
+            patch.setattr(_seats, "journal_files", listed)
             assert await journal.owed() == []
         assert not list(tmp_path.glob("jobs-00000001*"))
 
 
 def test_a_lock_on_a_name_that_is_gone_is_worth_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was removed by its holder between the opening and the locking."""
-    real = _seats._try_lock
+    real = _disk._try_lock
 
     def slow(descriptor: int) -> None:
         (tmp_path / "jobs-1.lock").unlink()
         real(descriptor)
 
-    monkeypatch.setattr(_seats, "_try_lock", slow)
+    monkeypatch.setattr(_disk, "_try_lock", slow)
     assert Seat.take(tmp_path / "jobs-1.sqlite") is None
 
 
@@ -123,7 +124,7 @@ def test_a_file_system_without_locks_is_no_place(tmp_path: Path, monkeypatch: py
     def none(descriptor: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(_seats, "_try_lock", none)
+    monkeypatch.setattr(_disk, "_try_lock", none)
     with pytest.raises(JournalError, match="Operation not supported"):
         Journal(tmp_path)
 
@@ -132,7 +133,7 @@ def test_a_forked_child_lets_go_of_what_its_parent_holds(tmp_path: Path) -> None
     """So that its parent's end, and not its own, frees the file."""
     seat = Seat.new(tmp_path)
     assert Seat.take(seat.path) is None
-    _seats._let_go_of_all()
+    _disk._let_go_of_all()
     again = Seat.take(seat.path)
     assert again is not None
     again.release()
@@ -183,14 +184,14 @@ async def test_a_log_cut_short_loses_nothing_before_the_cut(tmp_path: Path, cut:
 
 def test_a_lock_on_a_file_that_was_replaced_is_worth_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name is somebody else's lock by now."""
-    real = _seats._try_lock
+    real = _disk._try_lock
 
     def slow(descriptor: int) -> None:
         (tmp_path / "jobs-1.lock").rename(tmp_path / "old")
         (tmp_path / "jobs-1.lock").touch()
         real(descriptor)
 
-    monkeypatch.setattr(_seats, "_try_lock", slow)
+    monkeypatch.setattr(_disk, "_try_lock", slow)
     assert Seat.take(tmp_path / "jobs-1.sqlite") is None
 
 

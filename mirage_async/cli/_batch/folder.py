@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mirage_async._disk import Hold, flush_folder
 from mirage_async.cli._batch.page import MARK
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._lines import counted
 from mirage_async.cli._writable import check_writable
-from mirage_async.journal import journal_entries
-from mirage_async.journal._seats import Seat, databases, flush_folder
+from mirage_async.journal import journal_entries, journal_files
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -107,7 +107,7 @@ class BatchFolder:
         Raises:
             CommandError: it is gone.
         """
-        if self.batch.lines and not databases(self.journal):
+        if self.batch.lines and not journal_files(self.journal):
             raise CommandError(
                 f"{str(self.path)!r} holds a batch whose journal, {str(self.journal)!r}, is gone, so nobody knows what "
                 "was bought: put it back, or name another folder with -o"
@@ -119,7 +119,7 @@ class BatchFolder:
         Raises:
             CommandError: another program works with it.
         """
-        if len(databases(self.journal)) > 1:
+        if len(journal_files(self.journal)) > 1:
             raise CommandError(f"another program works with {str(self.journal)!r}: end it first")
 
 
@@ -146,15 +146,15 @@ def held_folder(path: Path, *, sandbox: bool) -> Generator[BatchFolder, None, No
     state = _state(path)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        seat = Seat.take(state / "batch")
+        hold = Hold.take(state / "batch.lock")
     except OSError as error:
         raise CommandError(f"cannot hold {str(path)!r}: {error.strerror or error}") from None
-    if seat is None:
+    if hold is None:
         raise CommandError(f"another command{_process_in(state)} works on {str(path)!r}: let it end, or end it")
     try:
         yield BatchFolder(path, _batch_in(path, sandbox=sandbox))
     finally:
-        seat.release()
+        hold.release()
 
 
 def _process_in(state: Path) -> str:
@@ -187,7 +187,7 @@ def _batch_in(folder: Path, *, sandbox: bool) -> Batch:
 
 def _check_unused(journal: Path) -> None:
     """Refuse a journal with purchases of a batch that is not known any more: all of them would be made again."""
-    if databases(journal) and (known := journal_entries(journal)):
+    if journal_files(journal) and (known := journal_entries(journal)):
         raise CommandError(
             f"{str(journal)!r} knows of {counted(len(known), 'purchase')}, but the batch.json they belong to is gone: "
             "put it back, or name another folder with -o"
