@@ -78,14 +78,13 @@ class Hold:
             raise
         return cls(path, descriptor)
 
-    def check(self) -> None:
-        """Make sure that the file is still the one of its name.
-
-        Raises:
-            OSError: it was removed or moved, and so was, most likely, all that is around it.
-        """
-        if not _is_named(self._descriptor, self.path):
-            raise FileNotFoundError(2, "another file has taken its place", str(self.path))
+    @property
+    def in_place(self) -> bool:
+        """Whether the file is still the one of its name; where not, what is around it is most likely gone, too."""
+        try:
+            return _is_named(self._descriptor, self.path)
+        except OSError:
+            return False
 
     @property
     def removed(self) -> bool:

@@ -44,7 +44,6 @@ T = TypeVar("T")
 _logger = logging.getLogger("mirage_async.journal")
 
 WEEK = 7 * 24 * 3600.0  # seconds
-_OLDEST_SQLITE = (3, 24, 0)  # the first that knows "ON CONFLICT ... DO UPDATE"
 _PRUNE_EVERY = 10_000  # rows
 _DOUBTFUL = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
 _UNWRITTEN = (
@@ -119,7 +118,7 @@ class Journal:
         self._told: set[str] = set()  # keys of which it was said that they are not recorded
         self._sending: set[str] = set()  # keys of purchases that may be on the wire
         self._refused: set[str] = set()  # callers' own keys that others buy under; what is on record is theirs
-        _check_sqlite()
+        _schema.check_sqlite()
         make_folder(self.directory)
         _check_file_system(self.directory)
         self._folder = Folder(self.directory, durability)
@@ -161,6 +160,7 @@ class Journal:
         who = (key, job.provider, intent.account, job.kind.name, intent.blocking, intent.announced)
 
         def row() -> Prepared:
+            self._seat.check()  # what is written to a file that was removed helps nobody
             files = [(self._request_path(key), packed(call))] if self._store_prompts else []
             label = None if call.label is None else label_digest(call.label)
             rest = (job.model, job.requested, digest_of(call), label, moment, deadline, self._run, intent.own_key)
@@ -362,6 +362,17 @@ class Journal:
 
         return await self._asked(find)
 
+    async def put_back(self) -> None:
+        """Write the file anew where somebody has removed it with its folder, so that the next process finds it.
+
+        This one buys nothing more. Pictures that were in the folder are not in it again.
+
+        Raises:
+            JournalError: the folder cannot be made or written to.
+        """
+        await to_thread.run_sync(make_folder, self.directory)
+        await self._asked(self._put_back)
+
     def picture_path(self, name: str) -> Path:
         """Return where the bytes of a `StoredImage.file` are."""
         return self.directory / "pictures" / name
@@ -446,6 +457,10 @@ class Journal:
         connection.execute(_schema.SETTLED, (entry.key, state.value, text, time.time()))
         return msgspec.structs.replace(entry, state=state, outcome=outcome)
 
+    def _put_back(self, connection: sqlite3.Connection) -> None:
+        self._writer.catch_up()
+        self._folder.copy(connection)
+
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Remove what is over for long enough, and its files."""
         keys = set(_schema.over(connection, time.time() - self._retention))
@@ -469,13 +484,6 @@ def _bytes_of(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _check_sqlite() -> None:
-    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-        oldest = ".".join(map(str, _OLDEST_SQLITE))
-        msg = f"a journal needs SQLite {oldest} or newer; this Python has {sqlite3.sqlite_version}"
-        raise JournalError(msg)
 
 
 def _check_file_system(folder: Path) -> None:

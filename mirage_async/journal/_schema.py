@@ -30,6 +30,7 @@ __all__ = [
     "Durability",
     "NewerError",
     "Version",
+    "check_sqlite",
     "connect",
     "entry_of",
     "over",
@@ -47,6 +48,7 @@ Durability: TypeAlias = Literal["power", "process"]
 
 APPLICATION_ID: Final = 0x4D697267  # "Mirg": what `file` shows, and what keeps us out of other people's databases
 VERSION: Final = 1
+_OLDEST_SQLITE: Final = (3, 24, 0)  # the first that knows "ON CONFLICT ... DO UPDATE"
 
 _TABLES: Final = """
 CREATE TABLE jobs (
@@ -139,6 +141,14 @@ class Version(NamedTuple):
     entry: Entry
     born: str
     revision: int
+
+
+def check_sqlite() -> None:
+    """Raise `JournalError` where Python came with an SQLite that does not know the statements."""
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        oldest = ".".join(map(str, _OLDEST_SQLITE))
+        msg = f"a journal needs SQLite {oldest} or newer; this Python has {sqlite3.sqlite_version}"
+        raise JournalError(msg)
 
 
 def connect(path: Path, durability: Durability, *, check: bool = False) -> sqlite3.Connection:

@@ -7,6 +7,7 @@ gone: whoever comes next may take it over. No two processes ever have one file o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -65,8 +66,8 @@ class Seat:
         Raises:
             OSError: it was removed or moved, or its lock was.
         """
-        self.path.stat()
-        self._hold.check()
+        if not self._hold.in_place or not self.path.exists():
+            raise FileNotFoundError(errno.ENOENT, "it was removed or moved", str(self.path))
 
     def remove(self) -> None:
         """Remove the file, whose content is elsewhere by now, and let go."""

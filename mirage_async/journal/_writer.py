@@ -230,6 +230,11 @@ class Writer:
         self.commits += 1
         self.rows += 1
 
+    def catch_up(self) -> None:
+        """Try at once to write what could not be written so far; for what `do` was given."""
+        if self._backlog:
+            self._commit([])
+
     def _run(self) -> None:
         items: list[_Item] = []
         try:

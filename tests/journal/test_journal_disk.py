@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -283,3 +284,58 @@ def test_a_full_disk_at_the_start_leaves_no_lock_behind(tmp_path: Path, monkeypa
     again = Seat.take(seat.path)
     assert again is not None
     again.remove()
+
+
+# -- a folder that goes away -----------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+async def test_a_file_that_is_not_in_its_place_takes_no_purchase(tmp_path: Path, how: str) -> None:
+    """Nobody would find what is written to it."""
+    async with journaling(tmp_path / "journal") as journal:
+        await journal.intended(job(journal), intent())
+        if how == "removed":
+            shutil.rmtree(tmp_path / "journal")
+        else:
+            (tmp_path / "journal").rename(tmp_path / "elsewhere")
+        if how == "replaced":
+            shutil.copytree(tmp_path / "elsewhere", tmp_path / "journal")
+        with pytest.raises(JournalError, match=r"it was removed or moved: .*so nothing was sent"):
+            await journal.intended(job(journal), intent())
+
+
+@posix
+async def test_a_file_that_was_removed_can_be_put_back(tmp_path: Path) -> None:
+    """With all that was on record, and with what could not be written because its folder was gone."""
+    async with journaling(tmp_path / "journal") as journal:
+        paid = job(journal)
+        await journal.intended(paid, intent(blocking=True))
+        await journal.intended(job(journal), intent())
+        shutil.rmtree(tmp_path / "journal")
+        await journal.settled(paid, generation(paid, picture()))
+        assert journal.statistics().unwritten == 1
+        await journal.put_back()
+        assert journal.statistics().unwritten == 0
+    async with journaling(tmp_path / "journal") as journal:
+        entry = await journal.entry(paid.key)
+        assert entry is not None
+        assert entry.outcome is not None
+        file = entry.outcome.images[0].file
+        assert file is not None
+        assert journal.picture_path(file).read_bytes() == picture()
+    assert [each.state for each in journal_entries(tmp_path / "journal")] == [
+        EntryState.SUCCEEDED,
+        EntryState.INTENDED,
+    ]
+
+
+@posix
+async def test_a_file_that_cannot_be_put_back_says_why(tmp_path: Path) -> None:
+    """Something else may be in its folder's place by then."""
+    async with journaling(tmp_path / "journal") as journal:
+        await journal.intended(job(journal), intent())
+        shutil.rmtree(tmp_path / "journal")
+        (tmp_path / "journal").write_text("mine", "utf-8")
+        with pytest.raises(JournalError, match="cannot be made"):
+            await journal.put_back()

@@ -66,11 +66,10 @@ def _are(count: int) -> str:
     return f"{count} is" if count == 1 else f"{count} are"
 
 
-def _by_whom(done: int, before: int) -> str:
-    """Say how many of the pictures earlier runs have left, where there are any."""
-    if not before:
-        return ""
-    return f" ({before} by earlier runs, {done - before} by this one)"
+def _by_whom(records: Sequence[Record], plan: Plan) -> str:
+    """Say how much of what is done earlier runs have left, where that is any."""
+    done = [record.key in plan.over for record in records if record.state == "done"]
+    return f" ({sum(done)} by earlier runs, {len(done) - sum(done)} by this one)" if any(done) else ""
 
 
 def _spent(records: Sequence[Record], plan: Plan, tally: Tally) -> str:
@@ -115,20 +114,21 @@ def _ways(record: Record, settle: str) -> str:
 
 
 def ending(
-    records: Sequence[Record], folder: BatchFolder, plan: Plan, tally: Tally, worker: Worker, *, quiet: bool
+    records: Sequence[Record], folder: BatchFolder, plan: Plan, tally: Tally, worker: Worker, *, quiet: bool, kept: bool
 ) -> ExitCode:
-    """Tell how it ended, and return the exit code for that."""
+    """Tell how it ended, and where that can be read if it is `kept`; return the exit code for it."""
     states = Counter(record.state for record in records)
     if worker.reason is not None and worker.reason != INTERRUPTED:
         tell(f"the buying has stopped: {worker.reason}")
     if not quiet:
-        words = [f"{states['done']} of {len(records)} done{_by_whom(states['done'], plan.done)}"]
+        words = [f"{states['done']} of {len(records)} done{_by_whom(records, plan)}"]
         words += [f"{states[name]} {name}" for name in _BAD if states[name]]
         words += [f"{states['unbought']} not bought"] if states["unbought"] else []
         words += [_spent(records, plan, tally)]
         collected = counted(sum(tally.collected.values()), "credit")
         words += [f"{collected} of earlier runs collected"] if tally.collected else []
-        tell(f"{', '.join(words)}; {folder.page!s} shows them, {folder.manifest.name} lists them")
+        where = f"; {folder.page!s} shows them, {folder.manifest.name} lists them" if kept else ""
+        tell(f"{', '.join(words)}{where}")
     if states["done"] == len(records):
         return ExitCode.DONE
     alike = not states["done"] and not states["unbought"] and len(worker.codes) == 1
