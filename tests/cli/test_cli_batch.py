@@ -481,3 +481,35 @@ async def test_a_manifest_that_cannot_be_written_stops_the_buying(
     assert (stopped.code, bought < len(PROMPTS)) == (ExitCode.PARTIAL, True)
     assert "the buying has stopped: the manifest cannot be written: No space left on device" in stopped.stderr
     assert (ended.code, drawn(bench.sandbox)) == (0, dict.fromkeys(PROMPTS, 1))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("a.csv", "prompt,colour\nfox,red\n", "line 1: unknown columns 'colour'; known are prompt, "),
+        ("a.csv", "prompt,options.colour\nowl,\nfox,red\n", "line 3: options must be among 'webhook' at mirako; got "),
+        ("a.jsonl", '{"prompt": "fox", "colour": "red"}', "line 1: the request contains unknown field 'colour'; known"),
+        ("a.jsonl", '\n{"prompt": "fox", "key": "x"}', "line 2: the request contains unknown field 'key'; known are"),
+        ("a.jsonl", '{"prompt": "fox", "options": {"x": 1}}', "line 1: options must be among 'webhook' at mirako; got"),
+        ("a.jsonl", '{"prompt": "fox", "options": {"resend_uncertain": true}}', "line 1: options must not have "),
+        ("a.csv", "prompt,options.resend_uncertain\nfox,true\n", "line 2: options must not have 'resend_uncertain'"),
+    ],
+)
+async def test_what_no_line_may_say_is_refused_before_anything_is_bought(
+    file: str, content: str, told: str, tmp_path: Path, bench: Bench
+) -> None:
+    """Above all what would send a doubtful purchase again: a batch buys nothing twice."""
+    (tmp_path / file).write_text(content, "utf-8")
+    ended = await bench.run(*words_for(file, provider="mirako"))
+    assert (ended.code, len(bench.sandbox.requests)) == (ExitCode.USAGE, 0), ended.stderr
+    first, last = ended.stderr.splitlines()
+    assert first.startswith(f"mirage-async: {told}")
+    assert last.endswith(f"1 line of '{file}' cannot be bought: nothing was sent")
+
+
+async def test_no_option_of_the_command_sends_again_what_is_uncertain(tmp_path: Path, bench: Bench) -> None:
+    """It would for all lines."""
+    words = words_for(write_prompts(tmp_path, "fox", "owl"), "--option", "resend_uncertain=true")
+    ended = await bench.run(*words)
+    assert (ended.code, len(bench.sandbox.requests)) == (ExitCode.USAGE, 0)
+    assert "lines 1-2: options must not have 'resend_uncertain' in a batch" in ended.stderr
