@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from batches import PROMPTS, Bench, bench, drawn, pictures_in, records_in, running, states_in, write_prompts
-from command_line import Ended, command, end, sandbox_for_commands
+from command_line import Ended, command, command_here, end, sandbox_for_commands
 from PIL import Image
 
 from mirage_async.cli._batch.manifest import Manifest
@@ -131,7 +131,7 @@ async def test_stdin_is_text_or_json_lines(tmp_path: Path) -> None:
     async with sandbox_for_commands() as (sandbox, environment):
         text, lines = await asyncio.gather(
             command(*words_for("-"), folder=tmp_path, stdin=b"fox\nowl\n", environment=environment),
-            command(
+            command_here(
                 *("batch", "-", "-o", "json", "--provider", "miragic"),
                 folder=tmp_path,
                 stdin=b'{"prompt": "elk"}\n',
@@ -272,7 +272,7 @@ async def test_two_commands_on_one_folder_refuse_each_other(tmp_path: Path) -> N
         wait = ("jobs", "wait", "--journal", "out/.mirage/journal", "-o", "elsewhere")
         async with running(*wait, folder=tmp_path, environment=environment):
             await until_seen(sandbox, "miragic.status", asked + 1)
-            third = await command(*words, folder=tmp_path, environment=environment)
+            third = await command_here(*words, folder=tmp_path, environment=environment)
         assert sum(drawn(sandbox).values()) == 1
     assert second.code == third.code == ExitCode.USAGE
     assert "another command (process " in second.stderr
@@ -288,7 +288,7 @@ async def test_one_interruption_stops_the_buying_and_brings_home_what_is_in_flig
             process.send_signal(signal.SIGINT)
             ended = await end(process)
         bought = sum(drawn(sandbox).values())
-        rest = await command(*words, folder=tmp_path, environment=environment)
+        rest = await command_here(*words, folder=tmp_path, environment=environment)
         assert set(drawn(sandbox).values()) == {1}
     assert ended.code == ExitCode.INTERRUPTED
     assert (len(ended.lines), bought < 12) == (bought, True)
@@ -332,10 +332,10 @@ async def test_two_interruptions_or_a_polite_end_leave_at_once(
 async def test_an_embedded_sandbox_needs_no_key_and_its_folder_is_not_taken_for_a_real_one(tmp_path: Path) -> None:
     """What it has drawn is not drawn again; without it the folder is refused, and so is the other way round."""
     words = words_for(write_prompts(tmp_path, "fox"), "--sandbox", provider="mira")
-    first = await command(*words, folder=tmp_path)
+    first = await command_here(*words, folder=tmp_path)
     write_prompts(tmp_path, "fox", "owl")
-    second = await command(*words, folder=tmp_path)
-    third = await command(
+    second = await command_here(*words, folder=tmp_path)
+    third = await command_here(
         *words_for("prompts.txt", provider="mira"), folder=tmp_path, environment={"MIRA_API_KEY": "k"}
     )
     assert (first.code, second.code, third.code) == (0, 0, ExitCode.USAGE), second.stderr
@@ -348,8 +348,8 @@ async def test_where_all_fails_alike_the_code_says_how(tmp_path: Path) -> None:
     async with sandbox_for_commands() as (sandbox, environment):
         sandbox.fail("miragic.create", Fault(status=401), times=None)
         words = words_for(write_prompts(tmp_path, "fox", "owl"))
-        refused = await command(*words, folder=tmp_path, environment=environment)
-    no_key = await command(*words, folder=tmp_path)
+        refused = await command_here(*words, folder=tmp_path, environment=environment)
+    no_key = await command_here(*words, folder=tmp_path)
     assert (refused.code, no_key.code) == (ExitCode.AUTHENTICATION, ExitCode.AUTHENTICATION)
     assert states_in(tmp_path / "out") == {"refused": 2}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from batches import PROMPTS, Bench, bench, drawn, records_in, running, states_in, write_prompts
-from command_line import command, sandbox_for_commands
+from command_line import command_here, sandbox_for_commands
 from test_cli_batch import FAILED, until_seen, words_for
 from test_cli_batch_parts import entry, record
 
@@ -57,7 +57,7 @@ async def test_credits_hold_over_any_number_of_kills(tmp_path: Path) -> None:
         for job_id in sandbox.jobs:
             sandbox.finish_job(job_id)
         sandbox.set_durations(0.05)
-        ended = await command(*words, folder=tmp_path, environment=environment)
+        ended = await command_here(*words, folder=tmp_path, environment=environment)
         assert sum(drawn(sandbox).values()) == 2
     assert ended.code == ExitCode.PARTIAL, ended.stderr
     assert states_in(tmp_path / "out") == {"done": 2, "unbought": 3}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from batches import PROMPTS, Bench, bench, drawn, running, states_in, write_prompts
-from command_line import Ended, command, end, sandbox_for_commands
+from command_line import Ended, command_here, end, sandbox_for_commands
 from test_cli_batch import until_seen, words_for
 
 from mirage_async.cli._exits import ExitCode
@@ -40,7 +40,7 @@ async def test_a_batch_that_was_killed_is_not_bought_again_without_its_journal(t
         assert not (tmp_path / "out/results.jsonl").read_bytes()
         shutil.rmtree(tmp_path / "out/.mirage/journal")
         for _ in range(2):
-            ended = await command(*words, folder=tmp_path, environment=environment)
+            ended = await command_here(*words, folder=tmp_path, environment=environment)
             assert ended.code == ExitCode.USAGE
             assert "is gone, so nobody knows what was bought: put it back, or name another folder" in ended.stderr
         assert drawn(sandbox) == {"fox": 1}
@@ -192,7 +192,7 @@ async def test_a_full_disk_in_the_middle_stops_the_buying_and_the_next_run_compl
             stopped = await end(process)
         bought = sum(drawn(sandbox).values())
         sandbox.set_durations(0.02)
-        ended = await command(*words, folder=tmp_path, environment=environment)
+        ended = await command_here(*words, folder=tmp_path, environment=environment)
     told = stopped.stderr.splitlines()
     assert (stopped.code, 4 <= bought <= 6) == (ExitCode.FAILURE, True), stopped.stderr
     assert any(": the buying has stopped: " in line for line in told), told
