@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from mirage_async.cli import run
+from mirage_async import Mirage
+from mirage_async.cli import _hubs, run
 from mirage_async.sandbox import Sandbox
+from mirage_async.scheduler import FixedInterval, Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -94,10 +96,15 @@ async def command(*words: str, folder: Path, stdin: bytes = b"", environment: Ma
     return await end(await start(*words, folder=folder, environment=environment), stdin)
 
 
+def in_a_hurry(*keys: Any, scheduler: Scheduler | None = None, **options: Any) -> Mirage:
+    """Make a hub that does not wait a second or two before it asks, as the documents of real providers say."""
+    return Mirage(*keys, scheduler=scheduler or Scheduler(policy=FixedInterval(0.05)), **options)
+
+
 async def command_here(
     *words: str, folder: Path, stdin: bytes = b"", environment: Mapping[str, str] | None = None
 ) -> Ended:
-    """Run a command to its end in a thread of this process, which starts in no time; two never run at once.
+    """Run a command to its end in a thread of this process: it starts in no time and asks often; two never run at once.
 
     What it does is the same. What a process of its own is needed for, such as signals and what is logged, is not there.
     """
@@ -111,6 +118,7 @@ def _run_here(words: tuple[str, ...], folder: Path, stdin: bytes, environment: M
         _ONE_AT_A_TIME,
         contextlib.chdir(folder),
         mock.patch.dict(os.environ, {**_without_ours(os.environ), **environment}, clear=True),
+        mock.patch.object(_hubs, "Mirage", in_a_hurry),
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8")),
         contextlib.redirect_stdout(io.TextIOWrapper(stdout, "utf-8", write_through=True)),
         contextlib.redirect_stderr(stderr),
