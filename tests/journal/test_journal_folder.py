@@ -167,10 +167,24 @@ async def test_a_merge_that_fails_leaves_the_file_where_it_is(tmp_path: Path, mo
 # -- files that are not what they should be --------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The file of a process that was killed, to be copied, and the keys it has acknowledged."""
+    return killed_after(tmp_path_factory.mktemp("killed"), 12)
+
+
+def copied(killed: Path, folder: Path) -> Path:
+    """Return a file to be damaged in place of the one that was left behind."""
+    shutil.copytree(killed.parent, folder, dirs_exist_ok=True)
+    return folder / killed.name
+
+
 @pytest.mark.parametrize("cut", [1, 20, 700, 4000, 9000])
-async def test_a_log_cut_short_loses_nothing_before_the_cut(tmp_path: Path, cut: int) -> None:
+async def test_a_log_cut_short_loses_nothing_before_the_cut(
+    tmp_path: Path, cut: int, killed: tuple[Path, list[str]]
+) -> None:
     """As when the machine loses its power: every row whose frames are whole is there."""
-    path, keys = killed_after(tmp_path, 12)
+    path, keys = copied(killed[0], tmp_path), killed[1]
     log = path.with_name(f"{path.name}-wal")
     size = log.stat().st_size
     os.truncate(log, size - cut)
@@ -208,9 +222,11 @@ async def test_taking_jobs_that_cannot_be_written_takes_none(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_log_with_flipped_bytes_loses_nothing_before_them(tmp_path: Path, seed: int) -> None:
+async def test_a_log_with_flipped_bytes_loses_nothing_before_them(
+    tmp_path: Path, seed: int, killed: tuple[Path, list[str]]
+) -> None:
     """The checksums of what follows do not fit, so it is not believed."""
-    path, keys = killed_after(tmp_path, 12)
+    path, keys = copied(killed[0], tmp_path), killed[1]
     log = path.with_name(f"{path.name}-wal")
     data = bytearray(log.read_bytes())
     place = len(data) - 1 - seed * 2000
