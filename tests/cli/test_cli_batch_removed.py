@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -12,13 +14,17 @@ from batches import PROMPTS, Bench, bench, drawn, running, states_in, write_prom
 from command_line import Ended, command_here, end, sandbox_for_commands
 from test_cli_batch import until_seen, words_for
 
-from mirage_async.cli._exits import ExitCode
+from mirage_async.cli._batch.folder import BatchFolder
+from mirage_async.cli._batch.manifest import Manifest
+from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from mirage_async.cli._batch.record import Record
+    from mirage_async.journal import Entry
     from mirage_async.sandbox import Sandbox
 
 if sys.platform == "linux":
@@ -181,23 +187,61 @@ async def test_a_folder_that_cannot_be_put_back_is_told_of(tmp_path: Path, bench
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there can the room of another process be taken")
-async def test_a_full_disk_in_the_middle_stops_the_buying_and_the_next_run_completes_it(tmp_path: Path) -> None:
+async def test_a_full_disk_in_the_middle_stops_the_buying_and_the_next_run_completes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The system itself refuses to let any file of the command grow; then there is room again."""
+    for name in [name for name in os.environ if name.startswith(("COV_", "COVERAGE_"))]:
+        monkeypatch.delenv(name)  # a command that is measured would complain that it cannot write that down
     prompts = [f"picture {number}" for number in range(9)]
-    async with sandbox_for_commands(durations=0.2) as (sandbox, environment):
+    async with sandbox_for_commands(durations=60) as (sandbox, environment):
         words = words_for(write_prompts(tmp_path, *prompts), "--limit", "2")
         async with running(*words, folder=tmp_path, environment=environment) as process:
-            await four_bought(sandbox)
+            async with asyncio.timeout(30):  # until both ids are on record: each is asked about only then
+                while len({each.path for each in sandbox.requests if each.operation == "miragic.status"}) < 2:  # noqa: ASYNC110 - another process asks
+                    await asyncio.sleep(0.01)
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+            for job_id in list(sandbox.jobs):
+                sandbox.finish_job(job_id)
             stopped = await end(process)
         bought = sum(drawn(sandbox).values())
         sandbox.set_durations(0.02)
         ended = await command_here(*words, folder=tmp_path, environment=environment)
     told = stopped.stderr.splitlines()
-    assert (stopped.code, 4 <= bought <= 6) == (ExitCode.FAILURE, True), stopped.stderr
+    assert (stopped.code, bought) == (ExitCode.FAILURE, 2), stopped.stderr
     assert any(": the buying has stopped: " in line for line in told), told
-    assert any(f"unsaved, {9 - bought} not bought, " in line for line in told), told
+    assert any("0 of 9 done, 2 unsaved, 7 not bought, " in line for line in told), told
     assert any(line.startswith("mirage-async: error: cannot write 'out/results.jsonl': ") for line in told), told
     assert "to go on with the batch, and buy nothing twice" in told[-1]
     assert (ended.code, states_in(tmp_path / "out")) == (0, {"done": 9}), ended.stderr
     assert drawn(sandbox) == dict.fromkeys(prompts, 1)
+
+
+async def test_an_end_without_room_to_read_or_write_is_told_as_any_other(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be written down is found in the journal by the next run."""
+    real, asked = BatchFolder.entries, itertools.count(1)
+
+    def entries(self: BatchFolder) -> list[Entry]:
+        if next(asked) > 1:  # the plan was made with the first
+            raise OSError(28, "No space left on device")
+        return real(self)
+
+    def finish(*_: object) -> list[Record]:
+        raise CommandError("cannot write 'out/results.jsonl'", code=ExitCode.FAILURE)
+
+    words = words_for(write_prompts(tmp_path, *PROMPTS[:2]))
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchFolder, "entries", entries)
+        patch.setattr(Manifest, "finish", finish)
+        ended = await bench.run(*words)
+    told = ended.stderr.splitlines()[-4:]
+    again = await bench.run(*words)
+    assert told[0].startswith("mirage-async: error: the journal cannot be read: [Errno 28] No space left on device")
+    assert told[1:3] == [
+        "mirage-async: 2 of 2 done, 2 credits spent by this run",
+        "mirage-async: error: cannot write 'out/results.jsonl'",
+    ]
+    assert (ended.code, told[3].startswith("mirage-async: to go on with the batch")) == (ExitCode.FAILURE, True)
+    assert (again.code, drawn(bench.sandbox)) == (0, dict.fromkeys(PROMPTS[:2], 1))

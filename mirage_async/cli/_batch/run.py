@@ -192,7 +192,7 @@ class _Run:
             code = ExitCode.FAILURE
         if interruption.leaving or (interruption.stopping and missing):
             raise AdvisedError("interrupted", code=ExitCode.INTERRUPTED, advice=again)
-        if missing and worker.reason is not None and not worker.over_budget:
+        if problem is not None or (missing and worker.reason is not None and not worker.over_budget):
             tell(again, whole=True)
         return code
 
