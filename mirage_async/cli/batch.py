@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from mirage_async.cli._arguments import amount, options_of, reference_of, seconds, whole
+from mirage_async.cli._arguments import amount, options_of, reference_of, whole
 from mirage_async.cli._exits import CommandError
+from mirage_async.cli._requests import PROVIDERS, MaxWait, Model, Options, References, Sandboxed, Seed, Size
 from mirage_async.cli._verbosity import Verbose
-from mirage_async.cli.generate import PROVIDERS
 
 __all__ = ["batch"]
 
@@ -58,7 +58,7 @@ def batch(
     aspect_ratio: Annotated[
         str | None, typer.Option(metavar="R", help='For lines without one, as all that follow; such as "16:9".')
     ] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, such as 1024x768.")] = None,
+    size: Size = None,
     number: Annotated[
         int | None,
         typer.Option(
@@ -69,28 +69,16 @@ def batch(
             help="How many pictures of each line; as many requests as it takes.",
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", parser=whole, help="For a repeatable picture (mirako).")
-    ] = None,
-    model: Annotated[str | None, typer.Option(metavar="M", help="The provider's name of a model.")] = None,
-    reference: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE|URL", help="A picture to work from; may be given several times."),
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of the provider's own.")
-    ] = None,
-    max_wait: Annotated[
-        float | None, typer.Option(metavar="S", parser=seconds, help="Seconds to wait for each job (mirako, miragic).")
-    ] = None,
+    seed: Seed = None,
+    model: Model = None,
+    reference: References = None,
+    option: Options = None,
+    max_wait: MaxWait = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The record of each request as a JSON object instead of the pictures' paths.")
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress; only what went wrong.")] = False,
-    sandbox: Annotated[
-        bool,
-        typer.Option("--sandbox", help="Draw in a sandbox on this machine: no key, no network, no cost."),
-    ] = False,
+    sandbox: Sandboxed = False,
     verbose: Verbose = False,  # noqa: ARG001 - its callback does the work
 ) -> int:
     """Buy a picture, or more, for each line of a file.

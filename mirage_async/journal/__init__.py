@@ -4,6 +4,7 @@ from mirage_async.journal._entry import Entry, EntryState
 from mirage_async.journal._journal import Journal, JournalStatistics
 from mirage_async.journal._outcomes import StoredError, StoredImage, StoredOutcome
 from mirage_async.journal._reading import journal_entries
+from mirage_async.journal._seats import journal_files
 
 __all__ = [
     "Entry",
@@ -14,4 +15,5 @@ __all__ = [
     "StoredImage",
     "StoredOutcome",
     "journal_entries",
+    "journal_files",
 ]

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING
 
+from mirage_async._disk import flush_folder
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._merging import merge
@@ -109,6 +110,14 @@ class Folder:
                     merge(connection, seat.path)
                 seat.remove()
         self._set_damaged_aside(connection)
+
+    def copy(self, connection: sqlite3.Connection) -> None:
+        """Copy our own file, which may have no name any more, into a new one that is left to the next process."""
+        seat = Seat.new(self.directory)
+        with _or_else(seat.remove), contextlib.closing(sqlite3.connect(seat.path)) as target:
+            connection.backup(target)
+        seat.release()
+        flush_folder(self.directory)
 
     def of_others(self, key: str) -> list[Entry]:
         """Return what the other files say of a key, what was paid for first."""

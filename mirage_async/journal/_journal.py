@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import msgspec
 from anyio import to_thread
 
+from mirage_async._disk import only_one
 from mirage_async.exceptions import ConfigurationError, InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
 from mirage_async.journal._folder import Folder
 from mirage_async.journal._network import MOUNTS, network_file_system
 from mirage_async.journal._outcomes import StoredOutcome, links_of, store, stored_images
-from mirage_async.journal._requests import digest_of, label_digest, packed, unpacked
-from mirage_async.journal._seats import make_folder, only_one
+from mirage_async.journal._requests import digest_of, label_digest, packed, read_packed
+from mirage_async.journal._seats import make_folder
 from mirage_async.journal._writer import Write, Writer
 from mirage_async.wire import passed_id
 
@@ -123,7 +124,11 @@ class Journal:
         self._folder = Folder(self.directory, durability)
         self._seat, connection = self._folder.sit_down()
         self._writer = Writer(
-            connection, flush=durability == "power", on_end=self._seat.release, on_recovery=self._told.clear
+            connection,
+            flush=durability == "power",
+            check=self._seat.check,
+            on_end=self._seat.release,
+            on_recovery=self._told.clear,
         )
         self._used = False
         # One that nobody has any more, as where the hub it was made for was refused, must not keep its file.
@@ -161,17 +166,8 @@ class Journal:
         def row() -> Prepared:
             files = [(self._request_path(key), packed(call))] if self._store_prompts else []
             label = None if call.label is None else label_digest(call.label)
-            return (
-                *who,
-                job.model,
-                job.requested,
-                digest_of(call),
-                label,
-                moment,
-                deadline,
-                self._run,
-                intent.own_key,
-            ), files
+            rest = (job.model, job.requested, digest_of(call), label, moment, deadline, self._run, intent.own_key)
+            return who + rest, files
 
         try:
             if intent.own_key:
@@ -371,14 +367,24 @@ class Journal:
 
         return await self._asked(find)
 
+    async def put_back(self) -> None:
+        """Write the file anew where somebody has removed it with its folder, so that the next process finds it.
+
+        This one buys nothing more. Pictures that were in the folder are not in it again.
+
+        Raises:
+            JournalError: the folder cannot be made or written to.
+        """
+        await to_thread.run_sync(make_folder, self.directory)
+        await self._asked(self._put_back)
+
     def picture_path(self, name: str) -> Path:
         """Return where the bytes of a `StoredImage.file` are."""
         return self.directory / "pictures" / name
 
     async def request(self, key: str) -> Call | None:
         """Return the request of a purchase as it was sent; None where prompts are not stored."""
-        data = await to_thread.run_sync(_bytes_of, self._request_path(key))
-        return None if data is None else unpacked(data)
+        return await to_thread.run_sync(read_packed, self._request_path(key))
 
     def statistics(self) -> JournalStatistics:
         """Return the counts of this moment."""
@@ -455,6 +461,10 @@ class Journal:
         connection.execute(_schema.SETTLED, (entry.key, state.value, text, time.time()))
         return msgspec.structs.replace(entry, state=state, outcome=outcome)
 
+    def _put_back(self, connection: sqlite3.Connection) -> None:
+        self._writer.catch_up()
+        self._folder.copy(connection)
+
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Remove what is over for long enough, and its files."""
         keys = set(_schema.over(connection, time.time() - self._retention))
@@ -471,13 +481,6 @@ class Journal:
 
 class _TakenError(Exception):
     """Another process has bought, or is buying, under a key."""
-
-
-def _bytes_of(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 def _check_file_system(folder: Path) -> None:

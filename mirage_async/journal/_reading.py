@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._merging import merged
-from mirage_async.journal._seats import databases
+from mirage_async.journal._seats import journal_files
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +31,7 @@ def journal_entries(directory: str | os.PathLike[str]) -> list[Entry]:
         JournalError: there is no journal, or a file of it cannot be read.
     """
     folder = Path(directory).absolute()
-    if not databases(folder):
+    if not journal_files(folder):
         msg = f"there is no journal in {str(folder)!r}"
         raise JournalError(msg)
     return entries_in(folder)
@@ -48,7 +48,7 @@ def entries_in(
     for _ in range(_TRIES):
         # A file may be taken over meanwhile, by a process whose own file has been read already.
         with contextlib.suppress(FileNotFoundError):
-            found = [_read(path, where, parameters) for path in databases(folder) if path != but]
+            found = [_read(path, where, parameters) for path in journal_files(folder) if path != but]
             entries = (version.entry for version in merged(chain(*found)))
             return sorted(entries, key=lambda entry: (entry.intended_at, entry.key))
     msg = f"the files of the journal in {str(folder)!r} change faster than they can be read"

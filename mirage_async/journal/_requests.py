@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
 import msgspec
 
 from mirage_async.wire import Call, Form
 
-__all__ = ["digest_of", "label_digest", "packed", "unpacked"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["digest_of", "label_digest", "packed", "read_packed"]
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -75,12 +79,17 @@ def packed(call: Call) -> bytes:
     )
 
 
-def unpacked(data: bytes) -> Call:
-    """Return the request that `packed` made these bytes of.
+def read_packed(path: Path) -> Call | None:
+    """Return the request that `packed` made the bytes in a file of, or None where there is no such file.
 
     Raises:
+        OSError: it cannot be read.
         msgspec.MsgspecError: the bytes are no such.
     """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
     it = msgspec.msgpack.decode(data, type=_Packed)
     return Call(
         method=it.method,

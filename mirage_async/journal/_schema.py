@@ -145,7 +145,7 @@ class Version(NamedTuple):
 
 
 def check_sqlite() -> None:
-    """Raise `JournalError` where this Python's SQLite is too old."""
+    """Raise `JournalError` where Python came with an SQLite that does not know the statements."""
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         oldest = ".".join(map(str, _OLDEST_SQLITE))
         msg = f"a journal needs SQLite {oldest} or newer; this Python has {sqlite3.sqlite_version}"

@@ -7,44 +7,21 @@ gone: whoever comes next may take it over. No two processes ever have one file o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
-import sys
-import time
-import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mirage_async._disk import Hold, flush_folder
 from mirage_async.exceptions import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-    def _unlock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> None:
-        # Not the POSIX kind, which a process loses as soon as it closes the file anywhere.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough where a forked child has it open as well
-
-
-__all__ = ["Seat", "databases", "flush_folder", "free_seats", "make_folder", "only_one"]
+__all__ = ["Seat", "free_seats", "journal_files", "make_folder"]
 
 _SUFFIX: Final = ".sqlite"
-LONGEST_TURN: Final = 10.0  # seconds to wait for another process that claims a key
-_held: weakref.WeakSet[Seat] = weakref.WeakSet()
 
 
 class Seat:
@@ -54,13 +31,11 @@ class Seat:
         path: the database file.
     """
 
-    __slots__ = ("__weakref__", "_descriptor", "_lock_path", "path")
+    __slots__ = ("_hold", "path")
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, hold: Hold) -> None:
         self.path = path
-        self._lock_path = _lock_path(path)
-        self._descriptor = descriptor
-        _held.add(self)
+        self._hold = hold
 
     @classmethod
     def new(cls, folder: Path) -> Seat:
@@ -82,29 +57,23 @@ class Seat:
         Raises:
             OSError: the folder cannot be written to, or the file system has no locks.
         """
-        descriptor = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            _try_lock(descriptor)
-            # Whoever removes a file holds its lock, so a lock on a name that is gone, or that is another's by now, is
-            # worth nothing.
-            if os.fstat(descriptor).st_ino != os.stat(_lock_path(path)).st_ino:  # noqa: PTH116 - as for a descriptor
-                raise BlockingIOError  # noqa: TRY301 - the one way out
-            with contextlib.suppress(OSError):  # for people only, and the disk may be full
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"{os.getpid()}\n".encode())
-        except (BlockingIOError, FileNotFoundError, PermissionError):
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return cls(path, descriptor)
+        hold = Hold.take(_lock_path(path))
+        return None if hold is None else cls(path, hold)
+
+    def check(self) -> None:
+        """Make sure that what is written to the file is there to be found by others.
+
+        Raises:
+            OSError: it was removed or moved, or its lock was.
+        """
+        if not self._hold.in_place or not self.path.exists():
+            raise FileNotFoundError(errno.ENOENT, "it was removed or moved", str(self.path))
 
     def remove(self) -> None:
         """Remove the file, whose content is elsewhere by now, and let go."""
         for path in (self.path, *_companions(self.path)):
             path.unlink(missing_ok=True)
-        self._remove_lock()
+        self._hold.remove()
         self.release()
 
     def set_aside(self) -> Path:
@@ -113,74 +82,26 @@ class Seat:
         for path, name in zip((self.path, *_companions(self.path)), ("", "-wal", "-shm"), strict=True):
             with contextlib.suppress(FileNotFoundError):
                 path.rename(f"{aside}{name}")
-        self._remove_lock()
+        self._hold.remove()
         self.release()
         return aside
 
-    def _remove_lock(self) -> None:
-        with contextlib.suppress(PermissionError):  # Windows keeps what is open; a lock without its file harms nobody
-            self._lock_path.unlink(missing_ok=True)
-
     def release(self) -> None:
         """Let go; may be called twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._hold.release()
 
     def __repr__(self) -> str:
         return f"<Seat {self.path.name}>"
 
 
-def _let_go_of_all() -> None:
-    """Keep a forked child from holding on to what its parent held, longer than the parent lives."""
-    for seat in tuple(_held):
-        seat.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_of_all)
-
-
-@contextlib.contextmanager
-def only_one(path: Path) -> Generator[None, None, None]:
-    """Do what is done inside while no other process of the folder does; blocks, so it belongs in a thread.
-
-    Raises:
-        OSError: another one has been at it for too long.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _lock(descriptor, path)
-        try:
-            yield
-        finally:
-            _unlock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    end = time.monotonic() + LONGEST_TURN
-    while True:
-        try:
-            _try_lock(descriptor)
-        except (BlockingIOError, PermissionError):
-            if time.monotonic() > end:
-                msg = f"another process holds {path.name} and does not go on"
-                raise TimeoutError(msg) from None
-            time.sleep(0.002)
-        else:
-            return
-
-
-def databases(folder: Path) -> list[Path]:
-    """Return the database files of a folder, in order of their names."""
-    return sorted(folder.glob(f"jobs-*{_SUFFIX}"))
+def journal_files(directory: str | os.PathLike[str]) -> list[Path]:
+    """Return the database files in a journal's folder, one a process, in order of their names."""
+    return sorted(Path(directory).glob(f"jobs-*{_SUFFIX}"))
 
 
 def free_seats(folder: Path) -> Iterator[Seat]:
     """Take one after the other the files nobody holds; whoever iterates removes or releases each."""
-    for path in databases(folder):
+    for path in journal_files(folder):
         seat = Seat.take(path)
         if seat is not None and not path.exists():  # somebody else has just dealt with it
             seat.remove()
@@ -203,16 +124,6 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         msg = f"the journal's folder {str(folder)!r} cannot be made: {error.strerror or error}"
         raise JournalError(msg) from error
-
-
-def flush_folder(folder: Path) -> None:
-    """Have the system write down what a folder holds: a file is durable once the folder that names it is."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _lock_path(path: Path) -> Path:

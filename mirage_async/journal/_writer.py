@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
+from mirage_async._disk import flush_folder
 from mirage_async.exceptions import JournalError
 from mirage_async.journal._schema import transaction
-from mirage_async.journal._seats import flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,6 +94,7 @@ class Writer:
     Args:
         connection: used by the thread alone from now on, which closes it in the end.
         flush: whether files are flushed to the disk, as the database is.
+        check: called in the thread before intents are written; raises where what is written would help nobody.
         on_end: called in the thread as the last thing it does.
         on_recovery: called in the thread once it has written all that it could not write for a while.
 
@@ -108,11 +109,13 @@ class Writer:
         connection: sqlite3.Connection,
         *,
         flush: bool,
+        check: Callable[[], object],
         on_end: Callable[[], object],
         on_recovery: Callable[[], object] = lambda: None,
     ) -> None:
         self._connection = connection
         self._flush = flush
+        self._check_file = check
         self._on_end = on_end
         self._on_recovery = on_recovery
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
@@ -242,6 +245,11 @@ class Writer:
         self.commits += 1
         self.rows += 1
 
+    def catch_up(self) -> None:
+        """Try at once to write what could not be written so far; for what `do` was given."""
+        if self._backlog:
+            self._commit([])
+
     def _run(self) -> None:
         items: list[_Item] = []
         try:
@@ -339,6 +347,8 @@ class Writer:
 
     def _ready(self, writes: Sequence[Write]) -> Sequence[Write]:
         """Make the parameters that are not made yet, and write the files that go before their rows."""
+        if any(not write.is_fact for write in writes):
+            self._check_file()
         for write in writes:
             if write.make is not None:
                 write.row, files = write.make()

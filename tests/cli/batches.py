@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command_line import Ended, sandbox_for_commands, start
+from command_line import Ended, in_a_hurry, sandbox_for_commands, start
 from PIL import Image
 
-from mirage_async.cli import run
+from mirage_async.cli import _hubs, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -77,7 +78,12 @@ class Bench:
     async def run(self, *words: str) -> Ended:
         """Run a command to its end."""
         self._capsys.readouterr()
-        code = await asyncio.to_thread(run, words)
+        logger = logging.getLogger("mirage_async")
+        level = logger.level
+        try:
+            code = await asyncio.to_thread(run, words)
+        finally:
+            logger.setLevel(level)  # which -v has changed
         shown = self._capsys.readouterr()
         return Ended(code, shown.out.encode(), shown.err)
 
@@ -86,8 +92,9 @@ class Bench:
 async def bench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> AsyncIterator[Bench]:
-    """A sandbox, and commands that start in no time, in the folder of the test."""
+    """A sandbox, and commands that start in no time and ask it often, in the folder of the test."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_hubs, "Mirage", in_a_hurry)
     async with sandbox_for_commands() as (sandbox, environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)

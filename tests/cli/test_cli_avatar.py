@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import PATIENCE, Ended, command, end, sandbox_for_commands, start
+from command_line import PATIENCE, Ended, command_here, end, sandbox_for_commands, start
 from PIL import Image
 
 from mirage_async import Mirage
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def _build(folder: Path, environment: dict[str, str], *words: str) -> Ended:
-    return await command(*_BUILD, *words, folder=folder, environment=environment)
+    return await command_here(*_BUILD, *words, folder=folder, environment=environment)
 
 
 @pytest.mark.anyio
@@ -209,7 +209,7 @@ async def test_an_interrupted_build_says_that_it_goes_on_and_how_to_look_again(
         (avatar_id,) = sandbox.jobs
         way_back = f"the build goes on at mirako; look again with: mirage-async avatar view {avatar_id}"
         assert ended.stderr.splitlines() == [f"mirage-async: {way_back}", "mirage-async: interrupted"]
-        seen = await command("avatar", "view", avatar_id, "--json", folder=folder, environment=environment)
+        seen = await command_here("avatar", "view", avatar_id, "--json", folder=folder, environment=environment)
     assert json.loads(seen.stdout)["name"] == "Me"
 
 
@@ -305,7 +305,7 @@ async def test_view_shows_an_avatar_to_people_and_to_programs(folder: Path) -> N
         avatar_id = (await _build(folder, environment, "-q")).stdout.strip()
 
         async def view(*words: str) -> Ended:
-            return await command("avatar", "view", *words, folder=folder, environment=environment)
+            return await command_here("avatar", "view", *words, folder=folder, environment=environment)
 
         lines, as_json, unknown = await asyncio.gather(view(avatar_id), view(avatar_id, "--json"), view("nobody"))
     shown = dict(line.split(maxsplit=1) for line in lines.lines)
@@ -327,7 +327,7 @@ async def test_names_from_outside_cannot_break_lines_or_columns(folder: Path) ->
         sandbox.fail("mirako.avatar_status", Fault(status=200, body={"data": _HOSTILE}))
         listed, as_json, viewed = await asyncio.gather(
             *(
-                command("avatar", *words, folder=folder, environment=environment)
+                command_here("avatar", *words, folder=folder, environment=environment)
                 for words in (("list",), ("list", "--json"), ("view", "a1"))
             )
         )
@@ -341,12 +341,12 @@ async def test_a_list_has_one_line_for_each_avatar_and_none_for_none(folder: Pat
     """That there are none is told on stderr, whatever stdout was to be."""
 
     async def listed(*words: str, environment: dict[str, str]) -> Ended:
-        return await command("avatar", "list", *words, folder=folder, environment=environment)
+        return await command_here("avatar", "list", *words, folder=folder, environment=environment)
 
     async with sandbox_for_commands() as (sandbox, environment):
         empty = await asyncio.gather(listed(environment=environment), listed("--json", environment=environment))
         for name in ("First", "Second one"):
-            await command(
+            await command_here(
                 "avatar", "build", "-qi", "me.png", "--no-wait", "-n", name, folder=folder, environment=environment
             )
         lines, objects = await asyncio.gather(
@@ -382,8 +382,8 @@ def test_the_table_of_a_terminal_is_aligned_and_cuts_no_id(
 async def test_a_new_sandbox_says_why_it_has_no_avatars(folder: Path) -> None:
     """Without MIRAGE_SANDBOX_URL there is nothing to find, and the line says what would help."""
     listed, viewed = await asyncio.gather(
-        command("avatar", "list", "--sandbox", folder=folder),
-        command("avatar", "view", "a1", "--sandbox", folder=folder),
+        command_here("avatar", "list", "--sandbox", folder=folder),
+        command_here("avatar", "view", "a1", "--sandbox", folder=folder),
     )
     assert (listed.code, viewed.code) == (ExitCode.DONE, ExitCode.REFUSED)
     assert all("MIRAGE_SANDBOX_URL" in each.stderr for each in (listed, viewed))

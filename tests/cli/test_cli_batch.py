@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from batches import PROMPTS, Bench, bench, drawn, pictures_in, records_in, running, states_in, write_prompts
-from command_line import Ended, command, end, sandbox_for_commands
+from command_line import Ended, command, command_here, end, sandbox_for_commands
 from PIL import Image
 
 from mirage_async.cli._batch.manifest import Manifest
@@ -31,7 +31,7 @@ _FIELDS = {
     *("line", "part", "parts", "key", "provider", "model", "prompt", "state", "files", "requested", "width", "height"),
     *("credits", "job_id", "seconds", "error", "billed"),
 }
-_FAILED = {"success": True, "data": {"status": "failed", "errorMessage": "out of paint"}}
+FAILED = {"success": True, "data": {"status": "failed", "errorMessage": "out of paint"}}
 
 
 def words_for(file: str, *more: str, provider: str = "miragic") -> tuple[str, ...]:
@@ -131,7 +131,7 @@ async def test_stdin_is_text_or_json_lines(tmp_path: Path) -> None:
     async with sandbox_for_commands() as (sandbox, environment):
         text, lines = await asyncio.gather(
             command(*words_for("-"), folder=tmp_path, stdin=b"fox\nowl\n", environment=environment),
-            command(
+            command_here(
                 *("batch", "-", "-o", "json", "--provider", "miragic"),
                 folder=tmp_path,
                 stdin=b'{"prompt": "elk"}\n',
@@ -223,7 +223,7 @@ async def test_failures_in_the_middle_cost_the_others_nothing(tmp_path: Path, be
     sandbox = bench.sandbox
     sandbox.fail("miragic.create", Fault(status=422), prompt="picture 2")
     sandbox.fail("miragic.create", Fault(reset=True, when="after"), prompt="picture 3")
-    sandbox.fail("miragic.status", Fault(status=200, body=_FAILED), prompt="picture 5")
+    sandbox.fail("miragic.status", Fault(status=200, body=FAILED), prompt="picture 5")
     words = words_for(write_prompts(tmp_path, *prompts), "-q")
     first = await bench.run(*words)
     states = {record["prompt"]: (record["state"], record["billed"]) for record in records_in(tmp_path / "out")}
@@ -272,7 +272,7 @@ async def test_two_commands_on_one_folder_refuse_each_other(tmp_path: Path) -> N
         wait = ("jobs", "wait", "--journal", "out/.mirage/journal", "-o", "elsewhere")
         async with running(*wait, folder=tmp_path, environment=environment):
             await until_seen(sandbox, "miragic.status", asked + 1)
-            third = await command(*words, folder=tmp_path, environment=environment)
+            third = await command_here(*words, folder=tmp_path, environment=environment)
         assert sum(drawn(sandbox).values()) == 1
     assert second.code == third.code == ExitCode.USAGE
     assert "another command (process " in second.stderr
@@ -288,7 +288,7 @@ async def test_one_interruption_stops_the_buying_and_brings_home_what_is_in_flig
             process.send_signal(signal.SIGINT)
             ended = await end(process)
         bought = sum(drawn(sandbox).values())
-        rest = await command(*words, folder=tmp_path, environment=environment)
+        rest = await command_here(*words, folder=tmp_path, environment=environment)
         assert set(drawn(sandbox).values()) == {1}
     assert ended.code == ExitCode.INTERRUPTED
     assert (len(ended.lines), bought < 12) == (bought, True)
@@ -332,10 +332,10 @@ async def test_two_interruptions_or_a_polite_end_leave_at_once(
 async def test_an_embedded_sandbox_needs_no_key_and_its_folder_is_not_taken_for_a_real_one(tmp_path: Path) -> None:
     """What it has drawn is not drawn again; without it the folder is refused, and so is the other way round."""
     words = words_for(write_prompts(tmp_path, "fox"), "--sandbox", provider="mira")
-    first = await command(*words, folder=tmp_path)
+    first = await command_here(*words, folder=tmp_path)
     write_prompts(tmp_path, "fox", "owl")
-    second = await command(*words, folder=tmp_path)
-    third = await command(
+    second = await command_here(*words, folder=tmp_path)
+    third = await command_here(
         *words_for("prompts.txt", provider="mira"), folder=tmp_path, environment={"MIRA_API_KEY": "k"}
     )
     assert (first.code, second.code, third.code) == (0, 0, ExitCode.USAGE), second.stderr
@@ -348,8 +348,8 @@ async def test_where_all_fails_alike_the_code_says_how(tmp_path: Path) -> None:
     async with sandbox_for_commands() as (sandbox, environment):
         sandbox.fail("miragic.create", Fault(status=401), times=None)
         words = words_for(write_prompts(tmp_path, "fox", "owl"))
-        refused = await command(*words, folder=tmp_path, environment=environment)
-    no_key = await command(*words, folder=tmp_path)
+        refused = await command_here(*words, folder=tmp_path, environment=environment)
+    no_key = await command_here(*words, folder=tmp_path)
     assert (refused.code, no_key.code) == (ExitCode.AUTHENTICATION, ExitCode.AUTHENTICATION)
     assert states_in(tmp_path / "out") == {"refused": 2}
 
@@ -481,3 +481,35 @@ async def test_a_manifest_that_cannot_be_written_stops_the_buying(
     assert (stopped.code, bought < len(PROMPTS)) == (ExitCode.PARTIAL, True)
     assert "the buying has stopped: the manifest cannot be written: No space left on device" in stopped.stderr
     assert (ended.code, drawn(bench.sandbox)) == (0, dict.fromkeys(PROMPTS, 1))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("a.csv", "prompt,colour\nfox,red\n", "line 1: unknown columns 'colour'; known are prompt, "),
+        ("a.csv", "prompt,options.colour\nowl,\nfox,red\n", "line 3: options must be among 'webhook' at mirako; got "),
+        ("a.jsonl", '{"prompt": "fox", "colour": "red"}', "line 1: the request contains unknown field 'colour'; known"),
+        ("a.jsonl", '\n{"prompt": "fox", "key": "x"}', "line 2: the request contains unknown field 'key'; known are"),
+        ("a.jsonl", '{"prompt": "fox", "options": {"x": 1}}', "line 1: options must be among 'webhook' at mirako; got"),
+        ("a.jsonl", '{"prompt": "fox", "options": {"resend_uncertain": true}}', "line 1: options must not have "),
+        ("a.csv", "prompt,options.resend_uncertain\nfox,true\n", "line 2: options must not have 'resend_uncertain'"),
+    ],
+)
+async def test_what_no_line_may_say_is_refused_before_anything_is_bought(
+    file: str, content: str, told: str, tmp_path: Path, bench: Bench
+) -> None:
+    """Above all what would send a doubtful purchase again: a batch buys nothing twice."""
+    (tmp_path / file).write_text(content, "utf-8")
+    ended = await bench.run(*words_for(file, provider="mirako"))
+    assert (ended.code, len(bench.sandbox.requests)) == (ExitCode.USAGE, 0), ended.stderr
+    first, last = ended.stderr.splitlines()
+    assert first.startswith(f"mirage-async: {told}")
+    assert last.endswith(f"1 line of '{file}' cannot be bought: nothing was sent")
+
+
+async def test_no_option_of_the_command_sends_again_what_is_uncertain(tmp_path: Path, bench: Bench) -> None:
+    """It would for all lines."""
+    words = words_for(write_prompts(tmp_path, "fox", "owl"), "--option", "resend_uncertain=true")
+    ended = await bench.run(*words)
+    assert (ended.code, len(bench.sandbox.requests)) == (ExitCode.USAGE, 0)
+    assert "lines 1-2: options must not have 'resend_uncertain' in a batch" in ended.stderr

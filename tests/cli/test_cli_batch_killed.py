@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from batches import drawn, pictures_in, records_in, running, states_in, write_prompts
-from command_line import command, sandbox_for_commands
+from command_line import command, command_here, sandbox_for_commands
 
 from mirage_async.cli._exits import ExitCode
 
@@ -52,7 +52,7 @@ async def _settle(sandbox: Sandbox, out: Path, folder: Path) -> int:
         ids = [key for key, job in sandbox.jobs.items() if job.prompt == record["prompt"] and key not in mine]
         word = ("--id", ids[0]) if ids else ("--not-bought",)
         journal = str(out / ".mirage/journal")
-        ended = await command("jobs", "resolve", record["key"], *word, "--journal", journal, folder=folder)
+        ended = await command_here("jobs", "resolve", record["key"], *word, "--journal", journal, folder=folder)
         assert ended.code == 0, ended.stderr
     return len(uncertain)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from batches import PROMPTS, Bench, bench, drawn, records_in, running, states_in, write_prompts
-from command_line import command, sandbox_for_commands
-from test_cli_batch import until_seen, words_for
+from command_line import command_here, sandbox_for_commands
+from test_cli_batch import FAILED, until_seen, words_for
 from test_cli_batch_parts import entry, record
 
 from mirage_async.cli._batch import bound_of
@@ -57,7 +57,7 @@ async def test_credits_hold_over_any_number_of_kills(tmp_path: Path) -> None:
         for job_id in sandbox.jobs:
             sandbox.finish_job(job_id)
         sandbox.set_durations(0.05)
-        ended = await command(*words, folder=tmp_path, environment=environment)
+        ended = await command_here(*words, folder=tmp_path, environment=environment)
         assert sum(drawn(sandbox).values()) == 2
     assert ended.code == ExitCode.PARTIAL, ended.stderr
     assert states_in(tmp_path / "out") == {"done": 2, "unbought": 3}
@@ -145,3 +145,24 @@ async def test_who_does_not_say_a_price_is_named_with_the_way_out(tmp_path: Path
     assert "with --price C, the credits a picture costs, the same command goes on" in ended.stderr
     assert "Budget(" not in ended.stderr
     assert sum(drawn(bench.sandbox).values()) == 1
+
+
+async def test_the_end_says_what_earlier_runs_have_done_and_what_this_one(tmp_path: Path, bench: Bench) -> None:
+    """Of all that was asked for: what is there since when, what is missing and why, and what this run has cost."""
+    sandbox = bench.sandbox
+
+    async def told(*prompts: str, provider: str = "miragic") -> str:
+        ended = await bench.run(*words_for(write_prompts(tmp_path, *prompts), provider=provider))
+        return ended.stderr.splitlines()[-1].split(";")[0].removeprefix("mirage-async: ")
+
+    assert await told(*PROMPTS[:2]) == "2 of 2 done, 2 credits spent by this run"
+    sandbox.fail("miragic.create", Fault(reset=True, when="after"), prompt=PROMPTS[3])
+    sandbox.fail("miragic.create", Fault(status=422), prompt=PROMPTS[4])
+    sandbox.fail("miragic.status", Fault(status=200, body=FAILED), prompt="a wolf")
+    partly = await told(*PROMPTS, "a wolf")
+    assert partly == (
+        "3 of 6 done (2 by earlier runs, 1 by this one), 1 uncertain, 1 refused, 1 failed, 1 credit spent by this run"
+    )
+    again = await told(*PROMPTS[:4], "a wolf")
+    assert again == "3 of 5 done (3 by earlier runs, 0 by this one), 1 uncertain, 1 failed, nothing bought by this run"
+    assert await told("a tapir", provider="mira") == "1 of 1 done, an unknown sum spent by this run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import pty
 import re
@@ -449,7 +450,21 @@ def test_elsewhere_there_is_a_line_for_each_and_nothing_when_quiet(capsys: pytes
             show(each)
     with displayed(tally, quiet=True) as show:
         show(record("a"))
-    assert capsys.readouterr().err == "      1/2  mira     done       fox\n"
+    assert capsys.readouterr().err == "      1/2  mira     done       line 1: key a\n"
+
+
+def test_a_terminal_with_logging_shows_the_beginning_of_prompts(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is for logs, a person knows a picture by what it shows."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    tally = Tally(2, 0)
+    with caplog.at_level(logging.INFO, logger="mirage_async"), displayed(tally, quiet=False) as show:
+        show(record("a", prompt="an old\nfox " * 20))
+    told = capsys.readouterr().err
+    assert told.startswith("      0/2  mira     done       line 1: an old fox an old fox")
+    assert told.endswith("[...]\n")
+    assert len(told) < 110
 
 
 @pytest.mark.anyio

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from batches import PROMPTS, Bench, bench, drawn, pictures_in, records_in, states_in, write_prompts
-from test_cli_batch import words_for
+from test_cli_batch import FAILED, words_for
 from test_cli_batch_parts import entry, purchase_of, record
 
 from mirage_async.cli import _lines, batch
@@ -210,3 +210,18 @@ def test_an_error_that_is_settled_is_told_no_more() -> None:
     assert task.found(entry("1", EntryState.UNCERTAIN, outcome=stale)).error == "who knows"
     pending = task.found(entry("1", EntryState.ACCEPTED, outcome=stale, id="j"))
     assert (pending.state, pending.error, pending.job_id) == ("pending", None, "j")
+
+
+async def test_no_prompt_stands_in_a_log(tmp_path: Path, bench: Bench) -> None:
+    """Whatever becomes of it; the journal keeps none, either."""
+    secret = "a surprise for Ada"
+    prompts = [f"{secret} {number}" for number in range(4)]
+    bench.sandbox.fail("miragic.create", Fault(status=422), prompt=prompts[0])
+    bench.sandbox.fail("miragic.create", Fault(reset=True, when="after"), prompt=prompts[1])
+    bench.sandbox.fail("miragic.status", Fault(status=200, body=FAILED), prompt=prompts[2])
+    ended = await bench.run(*words_for(write_prompts(tmp_path, *prompts), "-v"))
+    keys = {record["key"]: record["state"] for record in records_in(tmp_path / "out")}
+    assert sorted(keys.values()) == ["done", "failed", "refused", "uncertain"]
+    assert secret not in ended.stderr
+    for key, state in keys.items():
+        assert any(f" {state} " in line and line.endswith(key) for line in ended.stderr.splitlines()), ended.stderr

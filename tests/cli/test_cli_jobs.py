@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from command_line import Ended, command, end, names_in, sandbox_for_commands, start
+from command_line import Ended, command, command_here, end, names_in, sandbox_for_commands, start
 from PIL import Image
 
 from mirage_async import Mirage
@@ -71,7 +71,7 @@ async def test_what_is_owed_is_listed_shown_and_collected(tmp_path: Path) -> Non
         (tmp_path / "out").mkdir()
 
         async def jobs(text: str) -> Ended:
-            return await command(*words_for(text, tmp_path), folder=tmp_path / "out", environment=environment)
+            return await command_here(*words_for(text, tmp_path), folder=tmp_path / "out", environment=environment)
 
         listed, as_json, shown = await asyncio.gather(
             jobs("list"), jobs("list --json"), jobs(f"show {keys[0][:6].upper()}")
@@ -123,7 +123,7 @@ async def test_a_failed_and_a_slow_job_end_in_their_own_codes(tmp_path: Path) ->
 
         async def wait(*keys: str) -> Ended:
             text = f"wait {' '.join(keys)} --max-wait 0.3"
-            return await command(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
+            return await command_here(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
 
         both = await wait()
         alone, over = await wait(slow[:8]), await wait(failing)
@@ -143,7 +143,7 @@ async def test_an_uncertain_purchase_is_told_and_settled_with_the_id_that_was_fo
         key = await left_uncertain(sandbox, tmp_path)
 
         async def jobs(text: str) -> Ended:
-            return await command(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
+            return await command_here(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
 
         listed, waited = await asyncio.gather(jobs("list"), jobs("wait"))
         (job_id,) = sandbox.jobs
@@ -166,8 +166,8 @@ async def test_an_uncertain_purchase_is_settled_by_a_word(flag: str, state: str,
     """Either way it is open no more."""
     async with sandbox_for_commands() as (sandbox, _):
         key = await left_uncertain(sandbox, tmp_path)
-    settled = await command(*words_for(f"resolve {key} {flag}", tmp_path), folder=tmp_path)
-    listed = await command(*words_for("list", tmp_path), folder=tmp_path)
+    settled = await command_here(*words_for(f"resolve {key} {flag}", tmp_path), folder=tmp_path)
+    listed = await command_here(*words_for("list", tmp_path), folder=tmp_path)
     assert (settled.code, settled.lines, settled.stderr) == (0, [f"{key}\t{state}"], "")
     assert (listed.stdout, listed.code) == ("", 0)
 
@@ -178,7 +178,7 @@ async def test_what_a_running_program_works_on_is_left_to_it(tmp_path: Path) -> 
         job = await hub.submit("fox", provider="mirako")
 
         async def jobs(text: str) -> Ended:
-            return await command(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
+            return await command_here(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
 
         listed, waited, settled = await asyncio.gather(jobs("list"), jobs("wait"), jobs(f"resolve {job.key} --give-up"))
         assert (await job).images
@@ -199,8 +199,8 @@ async def test_avatars_and_finished_pictures_are_collected(tmp_path: Path) -> No
             job = await hub.submit("fox", provider="mira", n=2)
             async for _ in job.updates():
                 pass
-        shown = await command(*words_for(f"show {job.key}", tmp_path), folder=tmp_path)
-        ended = await command(*words_for("wait -o out --json", tmp_path), folder=tmp_path, environment=environment)
+        shown = await command_here(*words_for(f"show {job.key}", tmp_path), folder=tmp_path)
+        ended = await command_here(*words_for("wait -o out --json", tmp_path), folder=tmp_path, environment=environment)
     assert "succeeded, not collected" in shown.stdout
     assert shown.stdout.count("\npicture  ") == 2
     assert ended.code == 0, ended.stderr
@@ -218,7 +218,7 @@ async def test_what_a_program_was_sending_as_it_ended_is_uncertain_and_stays_its
                     await asyncio.sleep(0.02)
 
         async def jobs(text: str) -> Ended:
-            return await command(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
+            return await command_here(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
 
         before, waited, after = await jobs("list"), await jobs("wait"), await jobs("list")
         async with hub_in(sandbox, tmp_path) as hub:
@@ -254,7 +254,7 @@ async def test_without_a_key_nothing_is_collected_and_the_code_says_why(tmp_path
     """The journal stays as it was."""
     async with sandbox_for_commands() as (sandbox, _):
         (key,) = await bought(sandbox, tmp_path, "miragic")
-    ended = await command(*words_for("wait", tmp_path), folder=tmp_path)
+    ended = await command_here(*words_for("wait", tmp_path), folder=tmp_path)
     assert (ended.code, ended.stdout) == (ExitCode.AUTHENTICATION, "")
     assert "MIRAGIC_API_KEY" in ended.stderr
     assert entry(tmp_path, key).owed

@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command_line import command, end, names_in, sandbox_for_commands, start
+from command_line import command, command_here, end, names_in, sandbox_for_commands, start
 
 from mirage_async import Mirage
 from mirage_async.cli._exits import ExitCode
@@ -49,7 +49,7 @@ async def test_what_the_provider_does_decides_the_exit_code(
     async with sandbox_for_commands() as (sandbox, environment):
         sandbox.fail(operation, fault)
         provider = operation.partition(".")[0]
-        ended = await command("generate", "fox", "--provider", provider, folder=tmp_path, environment=environment)
+        ended = await command_here("generate", "fox", "--provider", provider, folder=tmp_path, environment=environment)
         assert (ended.code, ended.stdout, names_in(tmp_path)) == (code, "", []), ended.stderr
         assert ended.stderr.startswith("mirage-async: error: ")
         assert told in ended.stderr.splitlines()[0]
@@ -62,7 +62,7 @@ async def test_a_timed_out_job_can_be_resumed_with_the_token_told(tmp_path: Path
     """Exit code 6 comes with a line whose token attaches to the very job."""
     async with sandbox_for_commands(durations=60) as (sandbox, environment):
         words = shlex.split("generate fox --provider miragic --max-wait 0.2")
-        ended = await command(*words, folder=tmp_path, environment=environment)
+        ended = await command_here(*words, folder=tmp_path, environment=environment)
         assert (ended.code, ended.stdout) == (ExitCode.TIMED_OUT, "")
         (job_id,) = sandbox.jobs
         sandbox.finish_job(job_id)
@@ -128,7 +128,7 @@ async def test_nothing_is_to_be_resumed_where_the_sandbox_ends_with_the_command(
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(6):
         interrupted = await end(process)
-    timed_out = await command(*words, "--max-wait", "0.1", folder=tmp_path)
+    timed_out = await command_here(*words, "--max-wait", "0.1", folder=tmp_path)
     assert (interrupted.code, timed_out.code) == (ExitCode.INTERRUPTED, ExitCode.TIMED_OUT)
     for ended in (interrupted, timed_out):
         assert ended.stderr.count("the sandbox has ended and the picture with it") == 1
@@ -141,8 +141,8 @@ async def test_a_missing_key_is_a_matter_of_authentication(tmp_path: Path) -> No
     """Without a key the code is 4; with one, an address that is none is a usage error."""
     wrong = {"MILADY_API_KEY": "k", "MILADY_BASE_URL": "ftp://x"}
     no_key, no_address = await asyncio.gather(
-        command("generate", "fox", "--provider", "milady", folder=tmp_path),
-        command("generate", "fox", "--provider", "milady", folder=tmp_path, environment=wrong),
+        command_here("generate", "fox", "--provider", "milady", folder=tmp_path),
+        command_here("generate", "fox", "--provider", "milady", folder=tmp_path, environment=wrong),
     )
     assert (no_key.code, no_key.stdout, no_key.stderr.count("\n")) == (ExitCode.AUTHENTICATION, "", 1)
     assert "MILADY_API_KEY" in no_key.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
 import re
 import shlex
@@ -9,11 +11,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, STDOUT
+from typing import Any
 
 import anyio
 import pytest
+from PIL import Image
 
+from mirage_async import Mirage
+from mirage_async.journal import Journal
 from mirage_async.sandbox import Sandbox
+from mirage_async.scheduler import FixedInterval, Scheduler
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -146,6 +153,31 @@ def test_the_first_python_block_leaves_the_picture_it_names(ran: dict[str, Ran])
     (picture,) = outcome.files
     assert outcome.printed.split()[:3] == [picture.name, "1024", "576"]
     assert picture.stat().st_size > 1000
+
+
+async def test_the_program_with_a_journal_gets_back_whatever_is_owed(
+    anyio_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures are saved, and an avatar, which has none, is shown."""
+    (program,) = [code for _, code in fences("python") if "async def safely" in code]
+
+    def hub(journal: Journal) -> Mirage:
+        return Mirage(journal=journal, scheduler=Scheduler(policy=FixedInterval(0.05)))  # in no hurry otherwise
+
+    known: dict[str, Any] = {"asyncio": asyncio, "Mirage": hub}
+    exec(program.replace("asyncio.run(safely())", ""), known)  # noqa: S102 - as a reader would
+    portrait = io.BytesIO()
+    Image.new("RGB", (512, 512), "teal").save(portrait, "PNG")
+    monkeypatch.chdir(tmp_path)
+    async with Sandbox(durations=0.1) as sandbox:
+        monkeypatch.setenv("MIRAGE_SANDBOX_URL", sandbox.url)
+        async with hub(Journal("journal")) as mirage:
+            await mirage.mirako.build_avatar("Ada", portrait.getvalue())
+            await mirage.mirako.submit("a fox")
+        await known["safely"]()
+    avatar, pictures = capsys.readouterr().out.splitlines()
+    assert "name='Ada'" in avatar
+    assert re.fullmatch(r"\[PosixPath\('\S+\.jpg'\)\]|\[WindowsPath\('\S+\.jpg'\)\]", pictures)
 
 
 @pytest.mark.parametrize("line", command_lines())

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_bench import PROMPT, crashed, hub, intent, job, journaling, soon, until
 
-from mirage_async import ImageRequest, Limits
+from mirage_async import ImageRequest, Limits, _disk
+from mirage_async._disk import only_one
 from mirage_async.exceptions import InputError, JournalError, MirageError, SubmissionUncertainError
-from mirage_async.journal import EntryState, Journal, _seats, journal_entries
-from mirage_async.journal._seats import only_one
+from mirage_async.journal import EntryState, Journal, journal_entries
 from mirage_async.sandbox import Fault, Sandbox
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ async def test_a_key_that_nobody_can_claim_in_time_buys_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where another process was stopped in the middle of it."""
-    monkeypatch.setattr(_seats, "LONGEST_TURN", 0.01)
+    monkeypatch.setattr(_disk, "LONGEST_TURN", 0.01)
     async with journaling(tmp_path) as journal:
         with only_one(tmp_path / "keys.lock"):  # noqa: SIM117 - the order matters
             with pytest.raises(JournalError, match=r"another process holds keys\.lock .* nothing was sent"):

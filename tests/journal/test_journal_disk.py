@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -132,7 +134,7 @@ except JournalError as error:
 def open_to_all(folder: Path) -> None:
     """Let another user get to a folder, and read all in it."""
     for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == os.getuid() and str(parent).startswith("/tmp/"):  # noqa: S108 - pytest's own
+        if parent.is_relative_to(tempfile.gettempdir()) and not parent.stat().st_mode & stat.S_IWOTH:  # ours, not /tmp
             parent.chmod(parent.stat().st_mode | 0o055)
     for path in folder.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -283,3 +285,58 @@ def test_a_full_disk_at_the_start_leaves_no_lock_behind(tmp_path: Path, monkeypa
     again = Seat.take(seat.path)
     assert again is not None
     again.remove()
+
+
+# -- a folder that goes away -----------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+async def test_a_file_that_is_not_in_its_place_takes_no_purchase(tmp_path: Path, how: str) -> None:
+    """Nobody would find what is written to it."""
+    async with journaling(tmp_path / "journal") as journal:
+        await journal.intended(job(journal), intent())
+        if how == "removed":
+            shutil.rmtree(tmp_path / "journal")
+        else:
+            (tmp_path / "journal").rename(tmp_path / "elsewhere")
+        if how == "replaced":
+            shutil.copytree(tmp_path / "elsewhere", tmp_path / "journal")
+        with pytest.raises(JournalError, match=r"it was removed or moved: .*so nothing was sent"):
+            await journal.intended(job(journal), intent())
+
+
+@posix
+async def test_a_file_that_was_removed_can_be_put_back(tmp_path: Path) -> None:
+    """With all that was on record, and with what could not be written because its folder was gone."""
+    async with journaling(tmp_path / "journal") as journal:
+        paid = job(journal)
+        await journal.intended(paid, intent(blocking=True))
+        await journal.intended(job(journal), intent())
+        shutil.rmtree(tmp_path / "journal")
+        await journal.settled(paid, generation(paid, picture()))
+        assert journal.statistics().unwritten == 1
+        await journal.put_back()
+        assert journal.statistics().unwritten == 0
+    async with journaling(tmp_path / "journal") as journal:
+        entry = await journal.entry(paid.key)
+        assert entry is not None
+        assert entry.outcome is not None
+        file = entry.outcome.images[0].file
+        assert file is not None
+        assert journal.picture_path(file).read_bytes() == picture()
+    assert [each.state for each in journal_entries(tmp_path / "journal")] == [
+        EntryState.SUCCEEDED,
+        EntryState.INTENDED,
+    ]
+
+
+@posix
+async def test_a_file_that_cannot_be_put_back_says_why(tmp_path: Path) -> None:
+    """Something else may be in its folder's place by then."""
+    async with journaling(tmp_path / "journal") as journal:
+        await journal.intended(job(journal), intent())
+        shutil.rmtree(tmp_path / "journal")
+        (tmp_path / "journal").write_text("mine", "utf-8")
+        with pytest.raises(JournalError, match="cannot be made"):
+            await journal.put_back()

@@ -24,6 +24,7 @@ from journal_bench import (
     program,
 )
 
+from mirage_async import _disk
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import EntryState, Journal, _folder, _schema, _seats, journal_entries
 from mirage_async.journal._merging import merge
@@ -100,20 +101,20 @@ async def test_a_file_that_vanishes_before_it_is_locked_is_no_journal(tmp_path: 
             return [gone, *sorted(folder.glob("jobs-*.sqlite"))]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_seats, "databases", listed)
+            patch.setattr(_seats, "journal_files", listed)
             assert await journal.owed() == []
         assert not list(tmp_path.glob("jobs-00000001*"))
 
 
 def test_a_lock_on_a_name_that_is_gone_is_worth_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was removed by its holder between the opening and the locking."""
-    real = _seats._try_lock
+    real = _disk._try_lock
 
     def slow(descriptor: int) -> None:
         (tmp_path / "jobs-1.lock").unlink()
         real(descriptor)
 
-    monkeypatch.setattr(_seats, "_try_lock", slow)
+    monkeypatch.setattr(_disk, "_try_lock", slow)
     assert Seat.take(tmp_path / "jobs-1.sqlite") is None
 
 
@@ -123,7 +124,7 @@ def test_a_file_system_without_locks_is_no_place(tmp_path: Path, monkeypatch: py
     def none(descriptor: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(_seats, "_try_lock", none)
+    monkeypatch.setattr(_disk, "_try_lock", none)
     with pytest.raises(JournalError, match="Operation not supported"):
         Journal(tmp_path)
 
@@ -132,7 +133,7 @@ def test_a_forked_child_lets_go_of_what_its_parent_holds(tmp_path: Path) -> None
     """So that its parent's end, and not its own, frees the file."""
     seat = Seat.new(tmp_path)
     assert Seat.take(seat.path) is None
-    _seats._let_go_of_all()
+    _disk._let_go_of_all()
     again = Seat.take(seat.path)
     assert again is not None
     again.release()
@@ -166,10 +167,24 @@ async def test_a_merge_that_fails_leaves_the_file_where_it_is(tmp_path: Path, mo
 # -- files that are not what they should be --------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The file of a process that was killed, to be copied, and the keys it has acknowledged."""
+    return killed_after(tmp_path_factory.mktemp("killed"), 12)
+
+
+def copied(killed: Path, folder: Path) -> Path:
+    """Return a file to be damaged in place of the one that was left behind."""
+    shutil.copytree(killed.parent, folder, dirs_exist_ok=True)
+    return folder / killed.name
+
+
 @pytest.mark.parametrize("cut", [1, 20, 700, 4000, 9000])
-async def test_a_log_cut_short_loses_nothing_before_the_cut(tmp_path: Path, cut: int) -> None:
+async def test_a_log_cut_short_loses_nothing_before_the_cut(
+    tmp_path: Path, cut: int, killed: tuple[Path, list[str]]
+) -> None:
     """As when the machine loses its power: every row whose frames are whole is there."""
-    path, keys = killed_after(tmp_path, 12)
+    path, keys = copied(killed[0], tmp_path), killed[1]
     log = path.with_name(f"{path.name}-wal")
     size = log.stat().st_size
     os.truncate(log, size - cut)
@@ -183,14 +198,14 @@ async def test_a_log_cut_short_loses_nothing_before_the_cut(tmp_path: Path, cut:
 
 def test_a_lock_on_a_file_that_was_replaced_is_worth_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name is somebody else's lock by now."""
-    real = _seats._try_lock
+    real = _disk._try_lock
 
     def slow(descriptor: int) -> None:
         (tmp_path / "jobs-1.lock").rename(tmp_path / "old")
         (tmp_path / "jobs-1.lock").touch()
         real(descriptor)
 
-    monkeypatch.setattr(_seats, "_try_lock", slow)
+    monkeypatch.setattr(_disk, "_try_lock", slow)
     assert Seat.take(tmp_path / "jobs-1.sqlite") is None
 
 
@@ -207,9 +222,11 @@ async def test_taking_jobs_that_cannot_be_written_takes_none(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_log_with_flipped_bytes_loses_nothing_before_them(tmp_path: Path, seed: int) -> None:
+async def test_a_log_with_flipped_bytes_loses_nothing_before_them(
+    tmp_path: Path, seed: int, killed: tuple[Path, list[str]]
+) -> None:
     """The checksums of what follows do not fit, so it is not believed."""
-    path, keys = killed_after(tmp_path, 12)
+    path, keys = copied(killed[0], tmp_path), killed[1]
     log = path.with_name(f"{path.name}-wal")
     data = bytearray(log.read_bytes())
     place = len(data) - 1 - seed * 2000
@@ -258,6 +275,21 @@ async def test_a_damaged_file_is_set_aside_and_the_others_are_recovered(
     assert (readable > 0) == (place == "leaf")
 
 
+def leaves_of(file: bytes | bytearray, root: int) -> list[tuple[int, int]]:
+    """Return the pages a tree's rows are on, in their order, and how many are on each.
+
+    Read as SQLite's "Database File Format" says, since not every SQLite was made to tell.
+    """
+    start = (root - 1) * 4096
+    kind, cells = file[start], int.from_bytes(file[start + 3 : start + 5], "big")
+    if kind in {0x0D, 0x0A}:
+        return [(root, cells)]
+    assert kind in {0x05, 0x02}
+    places = [start + int.from_bytes(file[at : at + 2], "big") for at in range(start + 12, start + 12 + 2 * cells, 2)]
+    below = [int.from_bytes(file[at : at + 4], "big") for at in (*places, start + 8)]
+    return [leaf for each in below for leaf in leaves_of(file, each)]
+
+
 @pytest.mark.parametrize("page", ["first", "middle", "last", "index", "two"])
 async def test_one_damaged_page_keeps_no_other_row_from_its_owner(
     tmp_path: Path, page: str, caplog: pytest.LogCaptureFixture
@@ -266,15 +298,12 @@ async def test_one_damaged_page_keeps_no_other_row_from_its_owner(
     keys = await filled(tmp_path, rows=200)
     (file,) = tmp_path.glob("*.sqlite")
     with sqlite3.connect(file) as connection:
-        if ("ENABLE_DBSTAT_VTAB",) not in connection.execute("PRAGMA compile_options").fetchall():
-            pytest.skip("this SQLite does not tell which page is whose")
-        kinds = connection.execute("SELECT name, pageno, pagetype, ncell FROM dbstat ORDER BY path").fetchall()
+        roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master").fetchall())
     connection.close()
-    leaves = {
-        name: [number for each, number, kind, _ in kinds if (each, kind) == (name, "leaf")]
-        for name in ("jobs", "sqlite_autoindex_jobs_1")
-    }
-    rows, index = leaves["jobs"], leaves["sqlite_autoindex_jobs_1"]
+    data = bytearray(file.read_bytes())
+    leaves = leaves_of(data, roots["jobs"])
+    rows = [number for number, _ in leaves]
+    index = [number for number, _ in leaves_of(data, roots["sqlite_autoindex_jobs_1"])]
     damaged = {
         "first": rows[:1],
         "middle": [rows[5]],
@@ -282,13 +311,12 @@ async def test_one_damaged_page_keeps_no_other_row_from_its_owner(
         "index": index[:1],
         "two": [rows[3], rows[9]],
     }[page]
-    data = bytearray(file.read_bytes())
     for number in damaged:
         data[(number - 1) * 4096 : number * 4096] = b"\xa5" * 4096
     file.write_bytes(data)
     async with journaling(tmp_path) as journal:
         found = [entry.key for entry in await journal.owed()]
-    on_them = sum(cells for name, number, _, cells in kinds if number in damaged and name == "jobs")
+    on_them = sum(cells for number, cells in leaves if number in damaged)
     assert len(set(found) & set(keys)) == len(found) == 200 - on_them
     ranges = [line for line in caplog.messages if "cannot be read; their keys are" in line]
     assert len(ranges) == len(damaged) * (page != "index")

@@ -7,6 +7,7 @@ What is under `.mirage` is what makes a second run buy nothing twice: `journal` 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -14,19 +15,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mirage_async._disk import Hold, flush_folder
 from mirage_async.cli._batch.page import MARK
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._lines import counted
 from mirage_async.cli._writable import check_writable
-from mirage_async.journal import journal_entries
-from mirage_async.journal._seats import Seat, databases, flush_folder
+from mirage_async.journal import journal_entries, journal_files
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from pathlib import Path
 
     from mirage_async.cli._batch.items import Purchase
-    from mirage_async.journal import Entry
+    from mirage_async.journal import Entry, Journal
 
 __all__ = ["Batch", "BatchFolder", "held_folder", "write_whole"]
 
@@ -56,11 +57,13 @@ class BatchFolder:
     Args:
         path: the folder.
         batch: what its `batch.json` says.
+        hold: what keeps other commands from it; None where nothing does.
     """
 
-    def __init__(self, path: Path, batch: Batch) -> None:
+    def __init__(self, path: Path, batch: Batch, hold: Hold | None = None) -> None:
         self.path = path
         self.batch = batch
+        self._hold = hold
 
     @property
     def journal(self) -> Path:
@@ -93,6 +96,49 @@ class BatchFolder:
             self.batch.lines.setdefault(key, purchase.number)
         write_whole(_state(self.path) / "batch.json", msgspec.json.encode(self.batch))
 
+    @property
+    def lost(self) -> bool:
+        """Whether the folder, or its journal, is not the one that this run has begun with."""
+        return not (self._hold is None or self._hold.in_place) or not journal_files(self.journal)
+
+    @property
+    def removed(self) -> bool:
+        """Whether it is lost for good, and not just moved, or taken off with its disk."""
+        return self.lost and (self._hold is None or self._hold.in_place or self._hold.removed)
+
+    def check(self) -> None:
+        """Make sure that what is saved becomes part of the batch, and not of a folder that happens to have its name.
+
+        Raises:
+            OSError: the folder is lost.
+        """
+        if self.lost:
+            raise FileNotFoundError(errno.ENOENT, "no such folder")
+
+    def reason(self, error: OSError) -> str:
+        """Say why a file could not be written."""
+        if self.lost:
+            return f"{str(self.path)!r} was removed or moved in the middle of the run"
+        return error.strerror or str(error)
+
+    async def put_back(self, journal: Journal) -> None:
+        """Make the folder again after it was removed, with all that the next run goes by.
+
+        Raises:
+            CommandError: it cannot be made, or another command has been quicker.
+            JournalError: likewise.
+        """
+        await journal.put_back()
+        if self._hold is not None and not self._hold.in_place:
+            self._hold.release()
+            self._hold = _held(self.path)
+        self.remember(())
+
+    def release(self) -> None:
+        """Let other commands have it."""
+        if self._hold is not None:
+            self._hold.release()
+
     def forget_journal(self) -> None:
         """Remove the journal of a sandbox that has ended."""
         shutil.rmtree(self.journal, ignore_errors=True)
@@ -107,7 +153,7 @@ class BatchFolder:
         Raises:
             CommandError: it is gone.
         """
-        if self.batch.lines and not databases(self.journal):
+        if self.batch.lines and not journal_files(self.journal):
             raise CommandError(
                 f"{str(self.path)!r} holds a batch whose journal, {str(self.journal)!r}, is gone, so nobody knows what "
                 "was bought: put it back, or name another folder with -o"
@@ -119,7 +165,7 @@ class BatchFolder:
         Raises:
             CommandError: another program works with it.
         """
-        if len(databases(self.journal)) > 1:
+        if len(journal_files(self.journal)) > 1:
             raise CommandError(f"another program works with {str(self.journal)!r}: end it first")
 
 
@@ -143,18 +189,24 @@ def held_folder(path: Path, *, sandbox: bool) -> Generator[BatchFolder, None, No
     page = path / "index.html"
     if os.path.lexists(page) and not _is_ours(page):
         raise CommandError(f"{str(page)!r} exists and is not from a batch: name another folder with -o")
+    folder = BatchFolder(path, Batch(), _held(path))
+    try:
+        folder.batch = _batch_in(path, sandbox=sandbox)
+        yield folder
+    finally:
+        folder.release()
+
+
+def _held(path: Path) -> Hold:
     state = _state(path)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        seat = Seat.take(state / "batch")
+        hold = Hold.take(state / "batch.lock")
     except OSError as error:
         raise CommandError(f"cannot hold {str(path)!r}: {error.strerror or error}") from None
-    if seat is None:
+    if hold is None:
         raise CommandError(f"another command{_process_in(state)} works on {str(path)!r}: let it end, or end it")
-    try:
-        yield BatchFolder(path, _batch_in(path, sandbox=sandbox))
-    finally:
-        seat.release()
+    return hold
 
 
 def _process_in(state: Path) -> str:
@@ -187,7 +239,7 @@ def _batch_in(folder: Path, *, sandbox: bool) -> Batch:
 
 def _check_unused(journal: Path) -> None:
     """Refuse a journal with purchases of a batch that is not known any more: all of them would be made again."""
-    if databases(journal) and (known := journal_entries(journal)):
+    if journal_files(journal) and (known := journal_entries(journal)):
         raise CommandError(
             f"{str(journal)!r} knows of {counted(len(known), 'purchase')}, but the batch.json they belong to is gone: "
             "put it back, or name another folder with -o"

@@ -32,6 +32,7 @@ __all__ = ["Item", "Purchase", "items_of", "purchases_of"]
 _DIGITS = 32  # of a key
 _UNITED = {"aspect_ratio": "size", "size": "aspect_ratio"}  # a line that says one of them wants no default of the other
 _MOST_PICTURES = 10_000  # of one line
+_SENDS_AGAIN = "resend_uncertain"  # an option of all providers
 _NO_PART_OF_IT = ("key", "max_wait", "references")
 
 
@@ -159,13 +160,21 @@ async def purchases_of(hub: Mirage, items: Sequence[Item]) -> tuple[list[Purchas
     for item in items:
         try:
             client = hub.client(item.request.provider)
+            _check_options(item.request)
             parts = _parts_of(item, most=client.max_images)
             for request in {part.request.n: part.request for part in parts}.values():
                 await client.check_request(request)
             purchases += parts
         except MirageError as error:
-            problems.append(Problem(item.number, str(error)))
+            problems.append(Problem(item.number, str(error).replace(f", {_SENDS_AGAIN!r}", "")))
     return purchases, problems
+
+
+def _check_options(request: ImageRequest) -> None:
+    """Raise `InputError` for the one option that could buy a line twice."""
+    if request.options and _SENDS_AGAIN in request.options:
+        value = request.options[_SENDS_AGAIN]
+        raise InputError(f"options must not have {_SENDS_AGAIN!r} in a batch, which buys nothing twice; got {value!r}")
 
 
 def _parts_of(item: Item, *, most: int) -> Sequence[Purchase]:

@@ -100,6 +100,11 @@ class Plan(msgspec.Struct, kw_only=True):
     strays: list[Entry]
     left: int = 0
 
+    @property
+    def done(self) -> int:
+        """How many purchases earlier runs have brought to their end."""
+        return sum(record.state == "done" for record in self.over.values())
+
 
 class _Known:
     """What is on record of the purchases under all their keys."""

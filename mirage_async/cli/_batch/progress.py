@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Tally", "displayed"]
 
 _FRAMES_PER_SECOND = 8
+_LONGEST_PROMPT = 60  # characters
 _MINUTE, _HOUR = 60, 3600  # seconds
 _SLOWEST = 10  # a minute; from there on a fraction says nothing
 
@@ -143,7 +145,8 @@ class _Frame:
 def displayed(tally: Tally, *, quiet: bool) -> Generator[Callable[[Record], None]]:
     """Show a tally until the block ends, and yield what is to be called with each purchase that ends.
 
-    A bar is for a terminal that can redraw; with logging on it would only be torn apart.
+    A bar is for a terminal that can redraw; with logging on it would only be torn apart. What is no terminal may be a
+    log, which no prompt is to stand in.
     """
     # A line break in the middle of a command would cut it short for whoever copies it: the terminal wraps it, not we.
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -160,4 +163,5 @@ def displayed(tally: Tally, *, quiet: bool) -> Generator[Callable[[Record], None
 def _write_line(tally: Tally, record: Record) -> None:
     if record.state != "unbought":
         counted = f"{tally.ended}/{tally.total}"
-        sys.stderr.write(f"{counted:>9}  {record.provider:<8} {record.state:<9}  {one_line(record.prompt)}\n")
+        what = shorten(one_line(record.prompt), _LONGEST_PROMPT) if sys.stderr.isatty() else f"key {record.key}"
+        sys.stderr.write(f"{counted:>9}  {record.provider:<8} {record.state:<9}  {record.title}: {what}\n")

@@ -29,10 +29,9 @@ def tell_before(plan: Plan, folder: BatchFolder) -> None:
     """Say what it will take, and what earlier runs have left, where there were any."""
     _tell_splits(plan)
     if plan.over or plan.owed:
-        done = sum(record.state == "done" for record in plan.over.values())
-        failed = len(plan.over) - done - plan.given_up
+        failed = len(plan.over) - plan.done - plan.given_up
         bought = len(plan.owed) - plan.doubtful
-        words = [f"{done} of {len(plan.tasks)} {'is' if done == 1 else 'are'} done"]
+        words = [f"{plan.done} of {len(plan.tasks)} {'is' if plan.done == 1 else 'are'} done"]
         words += [f"{failed} {'has' if failed == 1 else 'have'} failed (--retry-failed buys again)"] if failed else []
         words += [f"{_were(plan.given_up)} given up by hand"] if plan.given_up else []
         words += [f"{_were(bought)} bought and {'is' if bought == 1 else 'are'} collected"] if bought else []
@@ -67,6 +66,21 @@ def _are(count: int) -> str:
     return f"{count} is" if count == 1 else f"{count} are"
 
 
+def _by_whom(records: Sequence[Record], plan: Plan) -> str:
+    """Say how much of what is done earlier runs have left, where that is any."""
+    done = [record.key in plan.over for record in records if record.state == "done"]
+    return f" ({sum(done)} by earlier runs, {len(done) - sum(done)} by this one)" if any(done) else ""
+
+
+def _spent(records: Sequence[Record], plan: Plan, tally: Tally) -> str:
+    """Say what this run has cost, or why that is not said."""
+    fresh = {task.key for task in plan.fresh}
+    bought = sum(record.billed != "no" for record in records if record.key in fresh)
+    if not bought:
+        return "nothing bought by this run"
+    return f"{tally.money or 'an unknown sum'} spent by this run"
+
+
 def _were(count: int) -> str:
     return f"{count} was" if count == 1 else f"{count} were"
 
@@ -99,19 +113,22 @@ def _ways(record: Record, settle: str) -> str:
     )
 
 
-def ending(records: Sequence[Record], folder: BatchFolder, tally: Tally, worker: Worker, *, quiet: bool) -> ExitCode:
-    """Tell how it ended, and return the exit code for that."""
+def ending(
+    records: Sequence[Record], folder: BatchFolder, plan: Plan, tally: Tally, worker: Worker, *, quiet: bool, kept: bool
+) -> ExitCode:
+    """Tell how it ended, and where that can be read if it is `kept`; return the exit code for it."""
     states = Counter(record.state for record in records)
     if worker.reason is not None and worker.reason != INTERRUPTED:
         tell(f"the buying has stopped: {worker.reason}")
     if not quiet:
-        words = [f"{states['done']} of {len(records)} done"]
+        words = [f"{states['done']} of {len(records)} done{_by_whom(records, plan)}"]
         words += [f"{states[name]} {name}" for name in _BAD if states[name]]
         words += [f"{states['unbought']} not bought"] if states["unbought"] else []
-        words += [f"{tally.money} spent by this run"] if tally.money else []
+        words += [_spent(records, plan, tally)]
         collected = counted(sum(tally.collected.values()), "credit")
         words += [f"{collected} of earlier runs collected"] if tally.collected else []
-        tell(f"{', '.join(words)}; {folder.page!s} shows them, {folder.manifest.name} lists them")
+        where = f"; {folder.page!s} shows them, {folder.manifest.name} lists them" if kept else ""
+        tell(f"{', '.join(words)}{where}")
     if states["done"] == len(records):
         return ExitCode.DONE
     alike = not states["done"] and not states["unbought"] and len(worker.codes) == 1

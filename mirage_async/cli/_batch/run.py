@@ -8,6 +8,8 @@ import math
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mirage_async.cli._batch.folder import BatchFolder, held_folder, write_whole
 from mirage_async.cli._batch.interruption import Interruption, minding_signals
 from mirage_async.cli._batch.items import items_of, purchases_of
@@ -23,6 +25,7 @@ from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._hubs import ends_with_us, hub_on
 from mirage_async.cli._lines import AdvisedError, counted, tell
 from mirage_async.clients import Providers
+from mirage_async.exceptions import MirageError
 from mirage_async.hub import Mirage
 from mirage_async.journal import EntryState, Journal
 
@@ -93,6 +96,7 @@ class _Run:
         else:
             folder.check_journal()
         self._manifest = Manifest(folder.manifest)
+        self._removed = False  # the folder, in the middle of the run
 
     async def go(self, purchases: Sequence[Purchase]) -> ExitCode:
         order = self._order
@@ -116,9 +120,19 @@ class _Run:
                 if not interruption.leaving:
                     raise
                 interruption.task.uncancel()
+            await self._put_back(journal)
             del recovered  # until now they were held, so that whoever asks with their keys gets these very jobs
             worker.finish_printing()
         return self._end(plan, tally, worker, interruption)
+
+    async def _put_back(self, journal: Journal) -> None:
+        """Have the next run find what was bought, where somebody has removed the folder in the middle of this one."""
+        if self._folder.removed:
+            try:
+                await self._folder.put_back(journal)
+            except (CommandError, MirageError) as error:
+                tell(f"error: {str(self._folder.path)!r} was removed and cannot be put back: {error}")
+            self._removed = True
 
     def _plan(self, purchases: Sequence[Purchase]) -> Plan:
         order, folder = self._order, self._folder
@@ -165,25 +179,55 @@ class _Run:
 
     def _end(self, plan: Plan, tally: Tally, worker: Worker, interruption: Interruption) -> ExitCode:
         records = self._records(plan, worker)
-        listed = self._manifest.finish(records)
-        write_whole(self._folder.page, render(listed).encode())
+        problem = self._keep(records)
         if not self._fleeting:
             tell_uncertain(records, self._folder)
-        code = ending(records, self._folder, tally, worker, quiet=self._order.quiet)
-        missing = any(record.state == "unbought" for record in records)
+        code = ending(records, self._folder, plan, tally, worker, quiet=self._order.quiet, kept=problem is None)
+        missing = problem is not None or any(record.state in {"unbought", "unsaved"} for record in records)
         again = f"to go on with the batch, and buy nothing twice: {self._order.again}"
+        if self._folder.lost:
+            again = f"once {str(self._folder.path)!r} is where it was, {again.removeprefix('to ')}"
+        if problem is not None:
+            tell(f"error: {problem}")
+            code = ExitCode.FAILURE
         if interruption.leaving or (interruption.stopping and missing):
             raise AdvisedError("interrupted", code=ExitCode.INTERRUPTED, advice=again)
-        if missing and worker.reason is not None and not worker.over_budget:
+        if problem is not None or (missing and worker.reason is not None and not worker.over_budget):
             tell(again, whole=True)
         return code
+
+    def _keep(self, records: Sequence[Record]) -> str | None:
+        """Write the manifest and the page; return why that is not possible, or None."""
+        try:
+            self._folder.check()
+            listed = self._manifest.finish(records)
+            write_whole(self._folder.page, render(listed).encode())
+        except OSError as error:
+            return self._folder.reason(error)
+        except CommandError as error:
+            return str(error)
+        return None
 
     def _records(self, plan: Plan, worker: Worker) -> list[Record]:
         """Return what became of all purchases; of those that were cut short the journal knows."""
         known = {**plan.over, **{key: self._manifest.records[key] for key in worker.written}}
-        entries = {} if self._fleeting else {entry.key: entry for entry in self._folder.entries()}
-        entries = {key: entry for key, entry in entries.items() if entry.state is not EntryState.UNPAID}
-        return [known[task.key] if task.key in known else self._found(task, entries) for task in plan.tasks]
+        entries = {each.key: each for each in self._entries() if each.state is not EntryState.UNPAID}
+        found = [known[task.key] if task.key in known else self._found(task, entries) for task in plan.tasks]
+        return [self._without_file(record) for record in found] if self._removed else found
+
+    def _entries(self) -> Sequence[Entry]:
+        if self._fleeting or self._folder.lost:
+            return ()
+        try:
+            return self._folder.entries()
+        except (MirageError, OSError) as error:  # there may be no room to read it; what was cut short is left out then
+            tell(f"error: the journal cannot be read: {error}")
+            return ()
+
+    def _without_file(self, record: Record) -> Record:
+        if record.state != "done" or all((self._folder.path / name).is_file() for name in record.files):
+            return record
+        return msgspec.structs.replace(record, state="unsaved", files=(), error="its picture was removed")
 
     def _found(self, task: Task, entries: Mapping[str, Entry]) -> Record:
         return task.found(entries.get(task.key), self._manifest.records.get(task.key))

@@ -17,6 +17,7 @@ from mirage_async.exceptions import (
     BudgetExceededError,
     ClosedError,
     ConnectionFailedError,
+    JournalError,
     MirageError,
     SubmissionUncertainError,
 )
@@ -163,6 +164,8 @@ class Worker:
             await self._save(task, outcome.generation)
         elif isinstance(outcome.error, BudgetExceededError):
             self.refuse(self._exceeded(outcome.error))
+        elif isinstance(outcome.error, JournalError):
+            self._stop(str(outcome.error))  # which has sent nothing, and so would the others
         elif outcome.error is not None:
             await self._record_failure(task, outcome.error)
 
@@ -200,12 +203,13 @@ class Worker:
         error: str | None = None
         stem = self._folder.stem(task.key, task.purchase)
         try:
+            self._folder.check()  # a folder of this name would be made, and not be the one of the batch
             for number, image in enumerate(generation.images, 1):
                 name = stem if number == 1 else f"{stem}-{number}"
                 path = await image.save(self._folder.path / name, overwrite=True)
                 names.append(path.name)
         except OSError as raised:
-            error = f"the picture cannot be saved: {raised.strerror or raised}"
+            error = f"the picture cannot be saved: {self._folder.reason(raised)}"
             self._stop(error)  # what is bought from now on could not be saved either
         except MirageError as raised:
             error = str(raised)
@@ -252,7 +256,7 @@ class Worker:
             self.written.add(record.key)
             self._manifest.add(record)
         except OSError as error:
-            self._stop(f"the manifest cannot be written: {error.strerror or error}")
+            self._stop(f"the manifest cannot be written: {self._folder.reason(error)}")
         self._tally.count(record, ours=record.key in self._bought)
         self.show(record)
         if record.state != "done" and record.key not in self._doubtful:
