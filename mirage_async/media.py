@@ -144,7 +144,8 @@ def inspect(data: bytes) -> Facts | None:
 
 
 def _facts(mime_type: str, size: _Size | None) -> Facts:
-    return Facts(mime_type, *(side or None for side in size or (None, None)))
+    width, height = size or (None, None)
+    return Facts(mime_type, width or None, height or None)
 
 
 def is_known(data: bytes) -> bool:

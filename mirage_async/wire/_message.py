@@ -164,3 +164,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     report: Report | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """What the report gives as its reason."""
+        return None if self.report is None else self.report.reason
