@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from mirage_async._clock import Clock
 
-__all__ = ["Attempt", "Fate", "Offer", "attempt", "purchase", "uncertain"]
+__all__ = ["Attempt", "Fate", "Offer", "attempt", "resend", "uncertain"]
 
 T = TypeVar("T")
 
@@ -169,33 +169,31 @@ def uncertain(offer: Offer[T], why: str, status: int | None = None) -> Attempt[T
     return Attempt(fate=Fate.UNCERTAIN, error=error)
 
 
-async def purchase(
+async def resend(
+    outcome: Attempt[T],
     send: Callable[[], Awaitable[Attempt[T]]],
     *,
     clock: Clock,
-    budget: float,
+    until: float,
     max_retry_after: float,
     resend_uncertain: bool,
 ) -> Attempt[T]:
-    """Attempt until the outcome stands, with at most two re-sends where the table allows any.
+    """Attempt again after a first attempt, at most twice, as long as the table allows it; return how it ends.
 
     Cancelling during a wait between attempts means that no further one is made.
 
     Args:
+        outcome: of the first attempt.
         send: makes one attempt.
         clock: whose time the waits use.
-        budget: seconds in which attempts may begin.
+        until: when attempts may no longer begin, in the clock's seconds.
         max_retry_after: the longest wait in seconds a provider may ask for; a longer one ends the attempts at once.
         resend_uncertain: the caller accepts the risk of paying twice.
     """
-    end = clock.monotonic() + budget
-    outcome = await send()
-    if outcome.fate is Fate.ACCEPTED:  # as nearly always
-        return outcome
     resendable = {Fate.NOT_SENT, Fate.THROTTLED}
     if resend_uncertain:
         resendable.add(Fate.UNCERTAIN)
-    budget = end - clock.monotonic()
+    budget = until - clock.monotonic()
     retrier = Retrier(clock, tries=1 + RESENDS, budget=budget, initial=0.5, maximum=8.0, max_floor=max_retry_after)
     while outcome.fate in resendable and await retrier.again(outcome.retry_after):
         outcome = await send()
