@@ -74,7 +74,7 @@ FATES: dict[int, Fate] = {
 }
 
 
-class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):
     """What is to be bought, and how its answer is read.
 
     Attributes:
@@ -132,10 +132,15 @@ async def attempt(transport: Transport, endpoint: Endpoint, offer: Offer[T]) -> 
 
 def weigh(reply: Reply, offer: Offer[T]) -> Attempt[T]:
     """Decide by the answer. Pure, so that every row of the table can be tested without a socket."""
-    read = _read(reply, offer)
-    if not isinstance(read, MirageError):
-        return Attempt(fate=Fate.ACCEPTED, value=read)
-    error, status = read, reply.status
+    try:
+        return Attempt(fate=Fate.ACCEPTED, value=read_unquoted(reply, offer.read, offer.call.private))
+    except (APIError, ConfigurationError, ResponseError) as raised:
+        error = raised.with_traceback(None)  # whose frames hold the answer
+    return _weigh_error(error, reply, offer)
+
+
+def _weigh_error(error: MirageError, reply: Reply, offer: Offer[T]) -> Attempt[T]:
+    status = reply.status
     fate = FATES.get(status, Fate.UNCERTAIN)
     retry_after = error.retry_after if isinstance(error, APIError) else None
     if isinstance(error, APIError) and 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers
@@ -148,13 +153,6 @@ def weigh(reply: Reply, offer: Offer[T]) -> Attempt[T]:
         return uncertain(offer, str(error), status)
     error.billed = "unknown" if fate is Fate.FAILED else "no"
     return Attempt(fate=fate, error=error, retry_after=retry_after)
-
-
-def _read(reply: Reply, offer: Offer[T]) -> T | MirageError:
-    try:
-        return read_unquoted(reply, offer.read, offer.call.private)
-    except (APIError, ConfigurationError, ResponseError) as error:
-        return error.with_traceback(None)  # whose frames hold the answer
 
 
 def uncertain(offer: Offer[T], why: str, status: int | None = None) -> Attempt[T]:

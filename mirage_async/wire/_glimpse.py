@@ -1,7 +1,7 @@
 """A look at the answers that come most often and say least: that a task goes on.
 
 One pass is enough for them, where the way through fields that may each be anything takes several. Whatever is not
-exactly so is left to that way.
+exactly so, or is long and so says more, is left to that way.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class _Answer(msgspec.Struct):
     success: object = None
 
 
+_LONGEST = 1 << 10  # bytes; an answer longer than this may well hold a picture
 _decoder = msgspec.json.Decoder(_Answer)
 
 
@@ -47,6 +48,8 @@ def glimpse(reply: Reply, provider: str) -> Task | None:
     """
     if reply.status != 200:  # noqa: PLR2004 - HTTP's own number, and the way of nearly every answer
         raise_for_status(reply, provider)
+    if len(reply.body) > _LONGEST:
+        return None
     try:
         answer = _decoder.decode(reply.body)
     except UNREADABLE:
