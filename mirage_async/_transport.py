@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
+import msgspec
 from yarl import URL
 
 from mirage_async._deadlines import Deadlines
@@ -155,19 +156,16 @@ def is_loopback(base_url: str) -> bool:
         return host == "localhost"
 
 
-class _Passage:
+class _Passage(msgspec.Struct, eq=False, gc=False):
     """One exchange on its way: has the key put into the request as it leaves, and knows whether it has left.
 
     The key is set only when the request really goes to the endpoint's origin, and taken away again once it is written,
     so that neither the response nor an exception carries it.
     """
 
-    __slots__ = ("connected", "endpoint", "url")
-
-    def __init__(self, endpoint: Endpoint, path: str) -> None:
-        self.endpoint = endpoint
-        self.url = endpoint.url(path)
-        self.connected = False
+    endpoint: Endpoint
+    url: URL
+    connected: bool = False
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -279,7 +277,7 @@ class Transport:
             NotSentError: no connection was obtained.
             LostError: the connection broke, stayed silent, or carried something that is no answer.
         """
-        passage = _Passage(endpoint, call.path)
+        passage = _Passage(endpoint, endpoint.url(call.path))
         try:
             with self._deadlines.within(deadline):
                 response = await self._request(call, passage, silence)

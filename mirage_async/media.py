@@ -86,6 +86,7 @@ _MOST_STEPS = 2000
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOS = 0xDA
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length: TEM, RST0 to RST7, a second SOI
+_segment = struct.Struct(">BBH").unpack_from  # FF, the marker, the length with itself
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -373,17 +374,18 @@ def _jpeg_header(data: bytes) -> tuple[_Size | None, int, bool]:
     size: _Size | None = None
     position, end, length = 2, 2, len(data)
     for _ in range(_MOST_STEPS):
-        if position + 4 > length or data[position] != 0xFF:  # noqa: PLR2004 - every marker begins with FF
+        if position + 4 > length:
             break
-        marker = data[position + 1]
+        start, marker, taken = _segment(data, position)
+        if start != 0xFF:  # noqa: PLR2004 - every marker begins with FF
+            break
         if marker == 0xFF or marker in _BARE:  # noqa: PLR2004 - a fill byte
             position += 1 if marker == 0xFF else 2  # noqa: PLR2004 - same
             continue
-        position += 2
-        end = position + (data[position] << 8 | data[position + 1])
+        end = position + 2 + taken
         if marker == _SOS:
             return size, end, True
-        if size is None and marker in _SOF and (fields := _unpack(">HH", data, position + 3)):
+        if size is None and marker in _SOF and (fields := _unpack(">HH", data, position + 5)):
             size = fields[1], fields[0]
         position = end
     return size, end, False

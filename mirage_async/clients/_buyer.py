@@ -233,6 +233,7 @@ class Buyer:
         else:
             self._ledger.posting.discard(job)
             answer.set_result(outcome)
+            self._runtime.posts.leave()
 
     async def _left_behind(self, job: Job[Any], offer: Offer[Any], outcome: Attempt[Any] | None = None) -> None:
         """End a purchase whose caller was cancelled; until it has an end, whoever asks with its key finds it at work.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -175,23 +174,13 @@ class Desk:
         """
         wait, resend = checked_wait(max_wait), _flag(resend_uncertain)
         self.check_open()
-        buy = partial(self._buy_job, kind, call, read, model=model, key=key, max_wait=wait, resend_uncertain=resend)
-        return buy() if self.key is None else self._once(kind, call, buy, wait)
 
-    def _buy_job(
-        self,
-        kind: JobKind[T],
-        call: Call,
-        read: Callable[[Reply], Submitted],
-        *,
-        model: str | None,
-        key: str | None,
-        max_wait: float,
-        resend_uncertain: bool | None,
-    ) -> Awaitable[Job[T]]:
-        job = self._job(kind, key, model=model)
-        offer = self._offer(job, call, read, announced=key is not None)
-        return self._buyer.buy(job, offer, max_wait=max_wait, resend_uncertain=resend_uncertain)
+        def buy() -> Awaitable[Job[T]]:
+            job = self._job(kind, key, model=model)
+            offer = self._offer(job, call, read, announced=key is not None)
+            return self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
+
+        return buy() if self.key is None else self._once(kind, call, buy, wait)
 
     async def generate_job(
         self,
