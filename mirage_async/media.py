@@ -374,9 +374,7 @@ def _jpeg_header(data: bytes) -> tuple[_Size | None, int, bool]:
     size: _Size | None = None
     position, end, length = 2, 2, len(data)
     for _ in range(_MOST_STEPS):
-        if position + 4 > length:
-            break
-        start, marker, taken = _segment(data, position)
+        start, marker, taken = _segment(data, position) if position + 4 <= length else (0, 0, 0)
         if start != 0xFF:  # noqa: PLR2004 - every marker begins with FF
             break
         if marker == 0xFF or marker in _BARE:  # noqa: PLR2004 - a fill byte
@@ -389,10 +387,6 @@ def _jpeg_header(data: bytes) -> tuple[_Size | None, int, bool]:
             size = fields[1], fields[0]
         position = end
     return size, end, False
-
-
-def _jpeg_size(data: bytes) -> _Size | None:
-    return _jpeg_header(data)[0]
 
 
 def _webp_size(data: bytes) -> _Size | None:
@@ -411,7 +405,7 @@ def _no_size(_data: bytes) -> _Size | None:
 
 
 _FORMATS: Final[tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], _Size | None]], ...]] = (
-    ("image/jpeg", lambda data: data.startswith(_JPEG_START), _jpeg_size),
+    ("image/jpeg", lambda data: data.startswith(_JPEG_START), lambda data: _jpeg_header(data)[0]),
     ("image/png", lambda data: data.startswith(_PNG_START), _png_size),
     ("image/webp", lambda data: data.startswith(b"RIFF") and data[8:12] == b"WEBP", _webp_size),
     ("image/gif", lambda data: data.startswith(_GIF_STARTS), _gif_size),
