@@ -56,16 +56,16 @@ class Deadlines:
     def begin(self, deadline: Deadline) -> None:
         """Watch over a block."""
         self._running.add(deadline)
-        self._look_at(deadline.at)
+        if deadline.at < self._looks_at:
+            self._look_at(deadline.at)
 
     def end(self, deadline: Deadline) -> None:
         """Watch over it no longer; a timer that comes too early costs less than one that is called off."""
         self._running.discard(deadline)
 
     def _look_at(self, at: float) -> None:
-        if at < self._looks_at:
-            self._looks_at = at
-            self.clock.call_at(at, partial(self._look, at))
+        self._looks_at = at
+        self.clock.call_at(at, partial(self._look, at))
 
     def _look(self, at: float) -> None:
         if at != self._looks_at:
@@ -74,7 +74,9 @@ class Deadlines:
         for deadline in tuple(self._running):
             if deadline.at <= at:
                 deadline.passes()
-        self._look_at(min((deadline.at for deadline in self._running if not deadline.passed), default=math.inf))
+        coming = [deadline.at for deadline in self._running if not deadline.passed]
+        if coming:
+            self._look_at(min(coming))
 
 
 class Deadline:

@@ -39,6 +39,16 @@ class TaskSet:
         task.add_done_callback(self._finished)
         return task
 
+    def leave(self) -> None:
+        """Take the running task out, which has nothing left to do but to return.
+
+        It would be taken out anyway, in a turn of the event loop of its own; most work is not worth saving that.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - whoever runs this is a task; says so to the type checker
+        task.remove_done_callback(self._finished)
+        self._tasks.discard(task)
+
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

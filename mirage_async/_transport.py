@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
+import msgspec
 from yarl import URL
 
 from mirage_async._clock import SystemClock
@@ -77,43 +78,39 @@ class Endpoint:
 
     Args:
         base_url: scheme, host and optional port and path prefix.
-        credential: header name and value.
+        credential: name and value of the header with the key.
     """
 
-    __slots__ = ("_key", "_name", "_origin", "_prefix", "_value", "base_url", "loopback")
+    __slots__ = ("_key", "_origin", "_prefix", "base_url", "credential", "loopback")
 
     def __init__(self, base_url: str, credential: tuple[str, str]) -> None:
         self.base_url = checked_base_url(base_url)
         self._origin = self.base_url.origin()
         self._prefix = str(self.base_url).rstrip("/")
-        self._name, self._value = credential
-        self._key = self._value.rpartition(" ")[2].encode()
+        self.credential = credential
+        key = credential[1].rpartition(" ")[2].encode()
+        self._key = key if len(key) >= SHORTEST_SECRET else None
         self.loopback = is_loopback(base_url)
 
     def is_home(self, url: URL) -> bool:
         """Whether the key may travel to `url`."""
         return url.origin() == self._origin
 
-    @property
-    def credential(self) -> tuple[str, str]:
-        """Name and value of the header with the key."""
-        return self._name, self._value
-
     def without_key(self, body: bytes) -> bytes:
         """Return an answer with our key cut out, in case the provider quotes it back ("invalid key ...")."""
-        if SHORTEST_SECRET <= len(self._key) <= len(body) <= LONGEST_QUOTE and self._key in body:
+        if self._key is not None and len(body) <= LONGEST_QUOTE and self._key in body:
             return body.replace(self._key, b"<key>")
         return body
 
     @property
     def identity(self) -> tuple[URL, str, str]:
         """What makes it one account at one address; holds the key."""
-        return self.base_url, self._name, self._value
+        return self.base_url, *self.credential
 
     @property
     def alias(self) -> str:
         """A short name for that, 12 hexadecimal digits, which tells nothing of the key."""
-        text = "\n".join((str(self.base_url), self._name, self._value))
+        text = "\n".join((str(self.base_url), *self.credential))
         return hashlib.blake2b(text.encode(), digest_size=6, person=b"mirage_async").hexdigest()
 
     def same_as(self, other: Endpoint) -> bool:
@@ -122,7 +119,7 @@ class Endpoint:
 
     def moved(self, base_url: str) -> Endpoint:
         """Return an endpoint with the same key at another address."""
-        return Endpoint(base_url, (self._name, self._value))
+        return Endpoint(base_url, self.credential)
 
     def url(self, path: str) -> URL:
         """Return the whole address of `path`, which codecs build from safe characters only."""
@@ -160,29 +157,22 @@ def is_loopback(base_url: str) -> bool:
         return host == "localhost"
 
 
-class _Passage:
+class _Passage(msgspec.Struct, eq=False, gc=False):
     """One exchange on its way: has the key put into the request as it leaves, and knows whether it has left.
 
     The key is set only when the request really goes to the endpoint's origin, and taken away again once it is written,
     so that neither the response nor an exception carries it.
     """
 
-    __slots__ = ("connected", "endpoint", "url")
-
-    def __init__(self, endpoint: Endpoint, path: str) -> None:
-        self.endpoint = endpoint
-        self.url = endpoint.url(path)
-        self.connected = False
-
-    def is_home(self, url: URL) -> bool:
-        """Whether a request for `url` goes where the key may go; usually it is the very URL it was made with."""
-        return url is self.url or self.endpoint.is_home(url)
+    endpoint: Endpoint
+    url: URL
+    connected: bool = False
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Be client middleware, in a session whose class of requests is not ours to choose."""
-        if not self.is_home(request.url):
+        if not self.endpoint.is_home(request.url):
             return await handler(request)
         name, value = self.endpoint.credential
         request.headers[name] = value
@@ -204,7 +194,7 @@ class _Request(aiohttp.ClientRequest):
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         passage = _passage.get()
         passage.connected = True
-        if not passage.is_home(self.url):
+        if self.url is not passage.url and not passage.endpoint.is_home(self.url):
             return await super().send(conn)
         name, value = passage.endpoint.credential
         self.headers[name] = value
@@ -265,6 +255,7 @@ class Transport:
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers=_HEADERS,
                     request_class=_Request,
+                    proxy=self.proxy,
                     trust_env=False,
                     read_bufsize=READ_BUFFER,
                 )
@@ -287,7 +278,7 @@ class Transport:
             NotSentError: no connection was obtained.
             LostError: the connection broke, stayed silent, or carried something that is no answer.
         """
-        passage = _Passage(endpoint, call.path)
+        passage = _Passage(endpoint, endpoint.url(call.path))
         try:
             with self._deadlines.within(deadline):
                 response = await self._request(call, passage, silence)
@@ -319,26 +310,38 @@ class Transport:
         raise NotSentError(reason)
 
     def _request(self, call: Call, passage: _Passage, silence: float | None) -> Awaitable[aiohttp.ClientResponse]:
-        session = self._ready_session()
-        headers = None if call.content_type is None else {"Content-Type": call.content_type}
-        middlewares: tuple[Any, ...] = ()
+        session = self._session
+        if session is None or session is self._given:
+            session = self._ready_session()
         if session is self._given:
-            # It has headers and middlewares of its own; the latter would be replaced by ours.
-            middlewares = (*(getattr(session, "_middlewares", ()) or ()), passage)
-            headers = {**_HEADERS, **(headers or {})}
-        else:
-            _passage.set(passage)
+            return self._request_in(session, call, passage, silence)
+        _passage.set(passage)
         return session.request(
             call.method,
             passage.url,
-            data=_payload(call),
+            data=None if call.body is None else _payload(call.body, call.content_type),
+            headers=None if call.content_type is None else {"Content-Type": call.content_type},
+            allow_redirects=False,
+            timeout=_timeouts(silence),
+        )
+
+    def _request_in(
+        self, session: aiohttp.ClientSession, call: Call, passage: _Passage, silence: float | None
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """Make a request in a caller's session, which has headers, middlewares and habits of its own."""
+        headers = _HEADERS if call.content_type is None else {**_HEADERS, "Content-Type": call.content_type}
+        return session.request(
+            call.method,
+            passage.url,
+            data=None if call.body is None else _payload(call.body, call.content_type),
             headers=headers,
             allow_redirects=False,
-            raise_for_status=False,  # a caller's session may raise; a refusal must not look like a lost answer
+            raise_for_status=False,  # the session may raise; a refusal must not look like a lost answer
             proxy=self.proxy,
             timeout=_timeouts(silence),
             trace_request_ctx=passage,
-            middlewares=middlewares,
+            # The session's own would be replaced by ours.
+            middlewares=(*(getattr(session, "_middlewares", ()) or ()), passage),
         )
 
     async def aclose(self) -> None:
@@ -366,7 +369,8 @@ def _body_at_hand(response: aiohttp.ClientResponse, call: Call) -> bytes | None:
     content = response.content
     if response.connection is not None or not content.is_eof():
         return None
-    return content.read_nowait() if content.total_bytes < min(STREAMED_FROM, call.max_reply_bytes) else None
+    length = content.total_bytes
+    return content.read_nowait() if length < STREAMED_FROM and length <= call.max_reply_bytes else None
 
 
 async def _read_body(response: aiohttp.ClientResponse, call: Call) -> tuple[bytes, Mapping[bytes, bytes | None]]:
@@ -394,15 +398,13 @@ async def _read_capped(response: aiohttp.ClientResponse, limit: int, take: Calla
         del chunk  # not held while the next one is read: three copies of it are
 
 
-def _payload(call: Call) -> Any:
-    if isinstance(call.body, Form):
+def _payload(body: bytes | Form, content_type: str | None) -> Any:
+    if isinstance(body, Form):
         form = aiohttp.FormData(default_to_multipart=True)
-        for name, value in call.body.fields:
+        for name, value in body.fields:
             form.add_field(name, value)
         return form
-    if call.body is not None and len(call.body) >= _LARGE_BODY:
-        return aiohttp.BytesIOPayload(io.BytesIO(call.body), content_type=call.content_type)
-    return call.body
+    return body if len(body) < _LARGE_BODY else aiohttp.BytesIOPayload(io.BytesIO(body), content_type=content_type)
 
 
 def _reason(error: BaseException) -> str:

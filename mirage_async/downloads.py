@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
+import msgspec
 from anyio import to_thread
 
 from mirage_async import media
 from mirage_async._addresses import without_query
+from mirage_async._clock import Clock
 from mirage_async._fetching import AgainError, Fetcher, GoneError
 from mirage_async._growing import GrowingBytes
 from mirage_async._retry import Retrier
@@ -28,7 +30,6 @@ from mirage_async.models import GeneratedImage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mirage_async._clock import Clock
     from mirage_async._fetching import Sink
     from mirage_async.wire import Piece
 
@@ -129,10 +130,10 @@ class Downloader:
         self, provider: str | None, *, allow_private: bool, renew: Renew | None, file_size: int | None
     ) -> _Source:
         return _Source(
-            self._fetcher,
-            self._reading,
-            self._clock,
-            self._disk,
+            fetcher=self._fetcher,
+            reading=self._reading,
+            clock=self._clock,
+            disk=self._disk,
             provider=provider,
             allow_private=allow_private,
             renew=renew,
@@ -143,76 +144,51 @@ class Downloader:
         return f"<Downloader {self._fetcher.state}>"
 
 
-class _Source:
+class _Source(msgspec.Struct, kw_only=True, eq=False):
     """Reads one picture: knows where it came from and lets several readers share one download."""
 
-    __slots__ = (
-        "_allow_private",
-        "_clock",
-        "_disk",
-        "_fetcher",
-        "_file_size",
-        "_provider",
-        "_reading",
-        "_renew",
-        "_task",
-        "_waiting",
-    )
-
-    def __init__(
-        self,
-        fetcher: Fetcher,
-        reading: set[asyncio.Task[bytes]],
-        clock: Clock,
-        disk: _Disk,
-        *,
-        provider: str | None,
-        allow_private: bool,
-        renew: Renew | None,
-        file_size: int | None,
-    ) -> None:
-        self._fetcher = fetcher
-        self._reading = reading
-        self._clock = clock
-        self._disk = disk
-        self._provider = provider
-        self._allow_private = allow_private
-        self._renew = renew
-        self._file_size = file_size
-        self._task: asyncio.Task[bytes] | None = None
-        self._waiting = 0
+    fetcher: Fetcher
+    reading: set[asyncio.Task[bytes]]
+    clock: Clock
+    disk: _Disk
+    provider: str | None
+    allow_private: bool
+    renew: Renew | None
+    file_size: int | None
+    task: asyncio.Task[bytes] | None = None
+    waiting: int = 0
 
     async def read(self, image: GeneratedImage) -> bytes:
         """Return the bytes; the download ends early only when the last of its readers is cancelled."""
         if image.data is not None:
             if image.flaw is not None:
                 message = f"the picture came cut short, and there is no other: {image.flaw}; `data` holds what came"
-                raise DownloadError(message, provider=self._provider)
+                raise DownloadError(message, provider=self.provider)
             return image.data
-        if self._task is None:
+        if self.task is None:
             # A task of its own, so that no single reader's cancellation can cut the others short.
-            self._task = asyncio.create_task(self._read(image))
-            self._reading.add(self._task)
-            self._task.add_done_callback(self._reading.discard)
-        task = self._task
-        self._waiting += 1
+            self.task = asyncio.create_task(self._read(image))
+            self.reading.add(self.task)
+            self.task.add_done_callback(self.reading.discard)
+        task = self.task
+        self.waiting += 1
         try:
             return await asyncio.shield(task)
         finally:
-            self._waiting -= 1
-            if not self._waiting:
+            self.waiting -= 1
+            if not self.waiting:
                 task.cancel()
-                self._task = None
+                self.task = None
 
     async def save(self, image: GeneratedImage, path: Path, *, overwrite: bool) -> Path:
         """Write the picture; a link is streamed to disk, unless a reader is fetching it already."""
         draft = Draft(path, image.name)
         try:
             await to_thread.run_sync(lambda: draft.open(_known_suffix(image), overwrite=overwrite))
-            if image.data is not None or self._task is not None:
+            if image.data is not None or self.task is not None:
                 facts = await _copy(await self.read(image), draft)
             else:
-                facts = await self._download(image, _FileSink(draft, self._disk))
+                facts = await self._download(image, _FileSink(draft, self.disk))
                 image.note(facts)
             suffix = "" if facts is None else facts.suffix  # inline bytes may be of a type unknown here
             return await to_thread.run_sync(lambda: draft.publish(suffix, overwrite=overwrite))
@@ -229,18 +205,18 @@ class _Source:
         return sink.data.take()
 
     async def _download(self, image: GeneratedImage, sink: Sink) -> media.Facts:
-        with self._fetcher.until_closed():
+        with self.fetcher.until_closed():
             return await self._fetch(image, sink)
         raise AssertionError  # pragma: no cover - the block returns or raises; the type checkers cannot know
 
     async def _fetch(self, image: GeneratedImage, sink: Sink) -> media.Facts:
         """Try until the picture is whole, the link is gone for good, or time and attempts have run out."""
-        url, renew, retrier, attempts = image.url, self._renew, None, 0
+        url, renew, retrier, attempts = image.url, self.renew, None, 0
         if url is None:
-            raise DownloadError("the picture has neither bytes nor a link", provider=self._provider)
+            raise DownloadError("the picture has neither bytes nor a link", provider=self.provider)
         while True:
-            async with self._fetcher.slots:
-                retrier = retrier or Retrier(self._clock, tries=TRIES, budget=BUDGET)
+            async with self.fetcher.slots:
+                retrier = retrier or Retrier(self.clock, tries=TRIES, budget=BUDGET)
                 attempts += 1
                 outcome = await self._attempt(url, sink)
             if isinstance(outcome, media.Facts):
@@ -255,14 +231,14 @@ class _Source:
 
     async def _attempt(self, url: str, sink: Sink) -> media.Facts | AgainError | GoneError:
         try:
-            facts, length = await self._fetcher.attempt(url, sink, allow_private=self._allow_private)
+            facts, length = await self.fetcher.attempt(url, sink, allow_private=self.allow_private)
         except (AgainError, GoneError) as error:
             return error
         except DownloadError as error:
-            error.provider = self._provider
+            error.provider = self.provider
             raise
-        if self._file_size not in {None, length}:
-            _logger.info("%s: a whole picture of %d bytes, announced were %s", self._provider, length, self._file_size)
+        if self.file_size not in {None, length}:
+            _logger.info("%s: a whole picture of %d bytes, announced were %s", self.provider, length, self.file_size)
         return facts
 
     async def _fresh_link(self, url: str, renew: Renew | None, status: int) -> str:
@@ -281,7 +257,7 @@ class _Source:
 
     def _error(self, kind: type[DownloadError], message: str, url: str) -> DownloadError:
         shown = without_query(url)
-        return kind(f"{message}: {shown}", provider=self._provider, url=shown)
+        return kind(f"{message}: {shown}", provider=self.provider, url=shown)
 
 
 class _MemorySink:

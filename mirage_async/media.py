@@ -86,6 +86,7 @@ _MOST_STEPS = 2000
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOS = 0xDA
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length: TEM, RST0 to RST7, a second SOI
+_segment = struct.Struct(">BBH").unpack_from  # FF, the marker, the length with itself
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -144,7 +145,8 @@ def inspect(data: bytes) -> Facts | None:
 
 
 def _facts(mime_type: str, size: _Size | None) -> Facts:
-    return Facts(mime_type, *(side or None for side in size or (None, None)))
+    width, height = size or (None, None)
+    return Facts(mime_type, width or None, height or None)
 
 
 def is_known(data: bytes) -> bool:
@@ -372,24 +374,19 @@ def _jpeg_header(data: bytes) -> tuple[_Size | None, int, bool]:
     size: _Size | None = None
     position, end, length = 2, 2, len(data)
     for _ in range(_MOST_STEPS):
-        if position + 4 > length or data[position] != 0xFF:  # noqa: PLR2004 - every marker begins with FF
+        start, marker, taken = _segment(data, position) if position + 4 <= length else (0, 0, 0)
+        if start != 0xFF:  # noqa: PLR2004 - every marker begins with FF
             break
-        marker = data[position + 1]
         if marker == 0xFF or marker in _BARE:  # noqa: PLR2004 - a fill byte
             position += 1 if marker == 0xFF else 2  # noqa: PLR2004 - same
             continue
-        position += 2
-        end = position + (data[position] << 8 | data[position + 1])
+        end = position + 2 + taken
         if marker == _SOS:
             return size, end, True
-        if size is None and marker in _SOF and (fields := _unpack(">HH", data, position + 3)):
+        if size is None and marker in _SOF and (fields := _unpack(">HH", data, position + 5)):
             size = fields[1], fields[0]
         position = end
     return size, end, False
-
-
-def _jpeg_size(data: bytes) -> _Size | None:
-    return _jpeg_header(data)[0]
 
 
 def _webp_size(data: bytes) -> _Size | None:
@@ -408,7 +405,7 @@ def _no_size(_data: bytes) -> _Size | None:
 
 
 _FORMATS: Final[tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], _Size | None]], ...]] = (
-    ("image/jpeg", lambda data: data.startswith(_JPEG_START), _jpeg_size),
+    ("image/jpeg", lambda data: data.startswith(_JPEG_START), lambda data: _jpeg_header(data)[0]),
     ("image/png", lambda data: data.startswith(_PNG_START), _png_size),
     ("image/webp", lambda data: data.startswith(b"RIFF") and data[8:12] == b"WEBP", _webp_size),
     ("image/gif", lambda data: data.startswith(_GIF_STARTS), _gif_size),

@@ -57,13 +57,11 @@ class JobStatus(enum.StrEnum):
     EXPIRED = "expired"
     UNCERTAIN = "uncertain"
 
-    @property
-    def terminal(self) -> bool:
-        """Whether the provider will never change it again."""
-        return self in _TERMINAL
+    terminal: bool
+    """Whether the provider will never change it again."""
 
-
-_TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
+    def __init__(self, value: str) -> None:
+        self.terminal = value in {"succeeded", "failed", "cancelled", "expired"}
 
 
 class JobUpdate(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from mirage_async._clock import Clock
 
-__all__ = ["Attempt", "Fate", "Offer", "attempt", "purchase", "uncertain"]
+__all__ = ["Attempt", "Fate", "Offer", "attempt", "resend", "uncertain"]
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ FATES: dict[int, Fate] = {
 }
 
 
-class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+class Offer(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):
     """What is to be bought, and how its answer is read.
 
     Attributes:
@@ -132,10 +132,15 @@ async def attempt(transport: Transport, endpoint: Endpoint, offer: Offer[T]) -> 
 
 def weigh(reply: Reply, offer: Offer[T]) -> Attempt[T]:
     """Decide by the answer. Pure, so that every row of the table can be tested without a socket."""
-    read = _read(reply, offer)
-    if not isinstance(read, MirageError):
-        return Attempt(fate=Fate.ACCEPTED, value=read)
-    error, status = read, reply.status
+    try:
+        return Attempt(fate=Fate.ACCEPTED, value=read_unquoted(reply, offer.read, offer.call.private))
+    except (APIError, ConfigurationError, ResponseError) as raised:
+        error = raised.with_traceback(None)  # whose frames hold the answer
+    return _weigh_error(error, reply, offer)
+
+
+def _weigh_error(error: MirageError, reply: Reply, offer: Offer[T]) -> Attempt[T]:
+    status = reply.status
     fate = FATES.get(status, Fate.UNCERTAIN)
     retry_after = error.retry_after if isinstance(error, APIError) else None
     if isinstance(error, APIError) and 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers
@@ -150,13 +155,6 @@ def weigh(reply: Reply, offer: Offer[T]) -> Attempt[T]:
     return Attempt(fate=fate, error=error, retry_after=retry_after)
 
 
-def _read(reply: Reply, offer: Offer[T]) -> T | MirageError:
-    try:
-        return read_unquoted(reply, offer.read, offer.call.private)
-    except (APIError, ConfigurationError, ResponseError) as error:
-        return error.with_traceback(None)  # whose frames hold the answer
-
-
 def uncertain(offer: Offer[T], why: str, status: int | None = None) -> Attempt[T]:
     """Build the outcome of an attempt of which nobody can say whether it bought anything."""
     error = SubmissionUncertainError(
@@ -169,33 +167,31 @@ def uncertain(offer: Offer[T], why: str, status: int | None = None) -> Attempt[T
     return Attempt(fate=Fate.UNCERTAIN, error=error)
 
 
-async def purchase(
+async def resend(
+    outcome: Attempt[T],
     send: Callable[[], Awaitable[Attempt[T]]],
     *,
     clock: Clock,
-    budget: float,
+    until: float,
     max_retry_after: float,
     resend_uncertain: bool,
 ) -> Attempt[T]:
-    """Attempt until the outcome stands, with at most two re-sends where the table allows any.
+    """Attempt again after a first attempt, at most twice, as long as the table allows it; return how it ends.
 
     Cancelling during a wait between attempts means that no further one is made.
 
     Args:
+        outcome: of the first attempt.
         send: makes one attempt.
         clock: whose time the waits use.
-        budget: seconds in which attempts may begin.
+        until: when attempts may no longer begin, in the clock's seconds.
         max_retry_after: the longest wait in seconds a provider may ask for; a longer one ends the attempts at once.
         resend_uncertain: the caller accepts the risk of paying twice.
     """
-    end = clock.monotonic() + budget
-    outcome = await send()
-    if outcome.fate is Fate.ACCEPTED:  # as nearly always
-        return outcome
     resendable = {Fate.NOT_SENT, Fate.THROTTLED}
     if resend_uncertain:
         resendable.add(Fate.UNCERTAIN)
-    budget = end - clock.monotonic()
+    budget = until - clock.monotonic()
     retrier = Retrier(clock, tries=1 + RESENDS, budget=budget, initial=0.5, maximum=8.0, max_floor=max_retry_after)
     while outcome.fate in resendable and await retrier.again(outcome.retry_after):
         outcome = await send()

@@ -12,7 +12,7 @@ import asyncio
 import copy
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import msgspec
@@ -25,7 +25,7 @@ from mirage_async.exceptions import (
     SubmissionUncertainError,
 )
 from mirage_async.jobs import Intent, NullRecorder, accept, conclude, refuse
-from mirage_async.purchase import Attempt, Fate, Offer, attempt, purchase, uncertain
+from mirage_async.purchase import Attempt, Fate, Offer, attempt, resend, uncertain
 from mirage_async.wire import Report, Submitted
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mirage_async.jobs import Job
 
 __all__ = ["Buyer", "Terms"]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("mirage_async.clients")
 
@@ -78,61 +80,58 @@ class Buyer:
         runtime.open_buyers.add(self)
 
     async def buy(
-        self, job: Job[Any], offer: Offer[Any], *, max_wait: float, resend_uncertain: bool | None = None
-    ) -> None:
-        """Buy, and return once the provider has accepted; raises what the caller gets otherwise.
+        self,
+        job: Job[T],
+        offer: Offer[Any],
+        *,
+        max_wait: float,
+        resend_uncertain: bool | None = None,
+        in_background: bool = False,
+    ) -> Job[T]:
+        """Buy, and return the job once the provider has accepted it; raises what the caller gets otherwise.
 
         Cancelling before the POST has left buys nothing. Afterwards the POST goes on in the background, and what it
-        buys appears in `jobs`.
+        buys appears in `jobs`. With `in_background` nobody is told what it raises: that waits in the job.
         """
-        try:
-            await self._buy(job, offer, max_wait, resend_uncertain)
-        except MirageError:
-            if job.done:
-                job.hand_over()
-            raise
-
-    async def _buy(self, job: Job[Any], offer: Offer[Any], max_wait: float, resend_uncertain: bool | None) -> None:
-        ledger = self._ledger
+        ledger, runtime, deadline = self._ledger, self._runtime, job.submitted_at + max_wait
         ledger.buying.add(job)
         try:
-            await self._take_place(job, max_wait)
-            outcome = await purchase(
-                partial(self._attempt, job, offer, job.submitted_at + max_wait),
-                clock=self._runtime.waits,
-                budget=max_wait,
-                max_retry_after=self._terms.max_retry_after,
-                resend_uncertain=self._terms.resend_uncertain if resend_uncertain is None else resend_uncertain,
-            )
+            if runtime.closed or self._account.limits.jobs is not None:
+                await self._take_place(job, max_wait)
+            until = runtime.clock.monotonic() + max_wait
+            outcome = await (await self._begin(job, offer, deadline))
+            if outcome.fate is not Fate.ACCEPTED:  # as it nearly always is
+                outcome = await resend(
+                    outcome,
+                    partial(self._attempt, job, offer, deadline),
+                    clock=runtime.waits,
+                    until=until,
+                    max_retry_after=self._terms.max_retry_after,
+                    resend_uncertain=self._terms.resend_uncertain if resend_uncertain is None else resend_uncertain,
+                )
             if outcome.error is not None:
                 raise outcome.error
-        except ClosedError:
-            error = job.closed_error()
-            job.stop(error)
-            raise error from None
         except MirageError as error:
-            await refuse(job, error)
-            raise copy.copy(error) from None
+            told = await _not_bought(job, error)
+            if job.done and not in_background:
+                job.hand_over()
+            raise told from None
         except asyncio.CancelledError:
-            if job in ledger.posting or job.may_be_billed:
-                ledger.adopt(job)
-            if job not in ledger.posting and job.may_be_billed and job.id is None and not job.done:
-                # An attempt ended uncertain and the caller left before hearing of it.
-                ledger.posting.add(job)
-                self._runtime.posts.spawn(self._left_behind(job, offer))
+            self._keep(job, offer)
             raise
         finally:
             if job not in ledger.posting:
                 ledger.buying.discard(job)
                 if job.id is None:
                     self._account.give_place_back(job)
+        return job
 
     async def buy_for_waiters(
         self, job: Job[Any], offer: Offer[Any], *, max_wait: float, resend_uncertain: bool | None
     ) -> None:
         """Buy in the background; what goes wrong waits in the job."""
         try:
-            await self._buy(job, offer, max_wait, resend_uncertain)
+            await self.buy(job, offer, max_wait=max_wait, resend_uncertain=resend_uncertain, in_background=True)
         except MirageError as error:
             _logger.info("the purchase of %r ended with %s (billed: %s)", job, type(error).__name__, error.billed)
 
@@ -142,49 +141,70 @@ class Buyer:
             job.stop(job.closed_error())
         self._ledger.buying.clear()
 
+    def _keep(self, job: Job[Any], offer: Offer[Any]) -> None:
+        """Keep what is bought, or may be, for a caller who was cancelled."""
+        posting = self._ledger.posting
+        if job in posting or job.may_be_billed:
+            self._ledger.adopt(job)
+        if job not in posting and job.may_be_billed and job.id is None and not job.done:
+            # An attempt ended uncertain and the caller left before hearing of it.
+            posting.add(job)
+            self._runtime.posts.spawn(self._left_behind(job, offer))
+
     async def _take_place(self, job: Job[Any], max_wait: float) -> None:
-        self._runtime.check_open()
-        if self._account.limits.jobs is not None:
-            job.buying = "place"
-            with self._runtime.until(job.submitted_at + max_wait) as wait:
-                await self._account.take_place(job)
-            if wait.over:
-                raise job.wait_timeout("place", max_wait)
+        job.buying = "place"
+        with self._runtime.until(job.submitted_at + max_wait) as wait:
+            await self._account.take_place(job)
+        if wait.over:
+            raise job.wait_timeout("place", max_wait)
 
     async def _attempt(self, job: Job[Any], offer: Offer[Any], deadline: float) -> Attempt[Any]:
-        """Make one attempt: wait until the account and a slot are free, then leave the rest to the background."""
-        await self._wait_out_pauses(job, deadline)
-        await self._take_slot(job, deadline)
-        job.buying = "job"
-        answer: asyncio.Future[Attempt[Any]] = asyncio.get_running_loop().create_future()
-        self._ledger.posting.add(job)
-        self._runtime.posts.spawn(self._post(job, offer, deadline, answer))
-        return await answer
+        return await (await self._begin(job, offer, deadline))
 
-    async def _wait_out_pauses(self, job: Job[Any], deadline: float) -> None:
-        clock, account = self._runtime.waits, self._account
-        while (at := account.purchase_at(now := clock.monotonic(), deadline)) > now:
-            job.buying = "pause" if now < account.paused_until else "spacing"
-            if at >= deadline:  # known by now, so not slept out
-                raise job.wait_timeout(job.buying)
-            await clock.sleep(at - now)
-            if clock.monotonic() >= account.paused_until:
-                return
+    async def _begin(self, job: Job[Any], offer: Offer[Any], deadline: float) -> asyncio.Future[Attempt[Any]]:
+        """Begin an attempt: wait until the account and a slot are free, then leave the rest to the background.
 
-    async def _take_slot(self, job: Job[Any], deadline: float) -> None:
+        Returns:
+            Where its outcome will be.
+        """
         runtime, slots = self._runtime, self._runtime.transport.paid_posts
+        now = runtime.clock.monotonic()
+        at = self._account.purchase_at(now, deadline)
+        if at > now:
+            await self._wait_out_pauses(job, at, now, deadline)
         try:
             slots.acquire_on_behalf_of_nowait(job)
         except anyio.WouldBlock:
-            job.buying = "slot"
-            with runtime.until(deadline) as wait:
-                await slots.acquire_on_behalf_of(job)
-            if wait.over:
-                raise job.wait_timeout("slot") from None
+            await self._wait_for_slot(job, deadline)
         if runtime.closed or runtime.clock.monotonic() >= deadline:
             slots.release_on_behalf_of(job)
             runtime.check_open()
             raise job.wait_timeout(job.buying)
+        job.buying = "job"
+        answer: asyncio.Future[Attempt[Any]] = asyncio.get_running_loop().create_future()
+        self._ledger.posting.add(job)
+        runtime.posts.spawn(self._post(job, offer, deadline, answer))
+        return answer
+
+    async def _wait_out_pauses(self, job: Job[Any], at: float, now: float, deadline: float) -> None:
+        """Wait until `at`, and longer where the account was paused meanwhile."""
+        clock, account = self._runtime.waits, self._account
+        while at > now:
+            job.buying = "pause" if now < account.paused_until else "spacing"
+            if at >= deadline:  # known by now, so not slept out
+                raise job.wait_timeout(job.buying)
+            await clock.sleep(at - now)
+            now = clock.monotonic()
+            if now >= account.paused_until:
+                return
+            at = account.purchase_at(now, deadline)
+
+    async def _wait_for_slot(self, job: Job[Any], deadline: float) -> None:
+        job.buying = "slot"
+        with self._runtime.until(deadline) as wait:
+            await self._runtime.transport.paid_posts.acquire_on_behalf_of(job)
+        if wait.over:
+            raise job.wait_timeout("slot") from None
 
     async def _post(
         self, job: Job[Any], offer: Offer[Any], deadline: float, answer: asyncio.Future[Attempt[Any]]
@@ -213,6 +233,7 @@ class Buyer:
         else:
             self._ledger.posting.discard(job)
             answer.set_result(outcome)
+            self._runtime.posts.leave()
 
     async def _left_behind(self, job: Job[Any], offer: Offer[Any], outcome: Attempt[Any] | None = None) -> None:
         """End a purchase whose caller was cancelled; until it has an end, whoever asks with its key finds it at work.
@@ -320,6 +341,16 @@ class Buyer:
         finally:
             if not job.done:  # everything closes, and the grace is over
                 job.stop(job.closed_error())
+
+
+async def _not_bought(job: Job[Any], error: MirageError) -> MirageError:
+    """End a job whose purchase ended so, and return what the caller gets."""
+    if isinstance(error, ClosedError):
+        closed = job.closed_error()
+        job.stop(closed)
+        return closed
+    await refuse(job, error)
+    return copy.copy(error)
 
 
 def _intent(offer: Offer[Any], deadline: float) -> Intent:

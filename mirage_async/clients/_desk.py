@@ -157,7 +157,7 @@ class Desk:
 
     # --- buying ---
 
-    async def submit_job(
+    def submit_job(
         self,
         kind: JobKind[T],
         call: Call,
@@ -167,7 +167,7 @@ class Desk:
         key: str | None = None,
         max_wait: float,
         resend_uncertain: bool | None,
-    ) -> Job[T]:
+    ) -> Awaitable[Job[T]]:
         """Buy from a provider that answers with an id, and return once it has, also where another caller began that.
 
         With `key` the job is one whose provider was given an address to call back, under that key.
@@ -175,13 +175,12 @@ class Desk:
         wait, resend = checked_wait(max_wait), _flag(resend_uncertain)
         self.check_open()
 
-        async def bought() -> Job[T]:
+        def buy() -> Awaitable[Job[T]]:
             job = self._job(kind, key, model=model)
             offer = self._offer(job, call, read, announced=key is not None)
-            await self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
-            return job
+            return self._buyer.buy(job, offer, max_wait=wait, resend_uncertain=resend)
 
-        return await (bought() if self.key is None else self._once(kind, call, bought, wait))
+        return buy() if self.key is None else self._once(kind, call, buy, wait)
 
     async def generate_job(
         self,
@@ -211,17 +210,16 @@ class Desk:
         """Buy from a provider that answers with the pictures, and wait for them."""
         return await (await self.buy_blocking(order, resend_uncertain=resend_uncertain))
 
-    async def buy_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Job[Generation]:
+    def buy_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Awaitable[Job[Generation]]:
         """Buy from a provider that answers with the pictures, and return the job once they are here, not yet taken."""
         resend = _flag(resend_uncertain)
         self.check_open()
 
-        async def bought() -> Job[Generation]:
+        def buy() -> Awaitable[Job[Generation]]:
             job, offer = self._blocking_job(order)
-            await self._buyer.buy(job, offer, max_wait=PLACE_WAIT, resend_uncertain=resend)
-            return job
+            return self._buyer.buy(job, offer, max_wait=PLACE_WAIT, resend_uncertain=resend)
 
-        return await (bought() if self.key is None else self._once(self.answers, order.call, bought))
+        return buy() if self.key is None else self._once(self.answers, order.call, buy)
 
     async def submit_blocking(self, order: BlockingOrder, *, resend_uncertain: bool | None) -> Job[Generation]:
         """Buy in the background from a provider that answers with the pictures; return the job at once."""

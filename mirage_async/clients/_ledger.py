@@ -30,7 +30,7 @@ class Ledger:
         owe: told of jobs that somebody may still want the outcome of, and that are no longer kept here.
     """
 
-    __slots__ = ("__weakref__", "_leaving", "_owe", "account", "buying", "orphans", "posting", "stopped")
+    __slots__ = ("__weakref__", "_leaving", "_owe", "_strayed", "account", "buying", "orphans", "posting", "stopped")
 
     def __init__(self, account: Account, owe: Callable[[Job[Any]], None] = lambda _: None) -> None:
         self.account = account
@@ -39,6 +39,7 @@ class Ledger:
         self.buying: set[Job[Any]] = set()
         self.posting: set[Job[Any]] = set()  # of these: their request is on the wire
         self.stopped: weakref.WeakSet[Job[Any]] = weakref.WeakSet()  # no longer watched, but somebody has the handle
+        self._strayed = False  # any job was ever added to `_leaving` or `stopped`; each look into these costs a bit
         self.orphans: dict[Job[Any], None] = {}  # paid or maybe paid, and whoever asked for them was cancelled
 
     def adopt(self, job: Job[Any]) -> None:
@@ -54,6 +55,7 @@ class Ledger:
                 self._owe(oldest)
             else:
                 self._leaving.add(oldest)
+                self._strayed = True
 
     def is_buying(self, job: Job[Any]) -> bool:
         """Whether somebody works on the purchase of a job."""
@@ -63,11 +65,12 @@ class Ledger:
         """Note that nobody works on a job any more."""
         if not job.done:
             self.stopped.add(job)
-            return
-        self.stopped.discard(job)
-        if job in self._leaving:
-            self._leaving.discard(job)
-            self._owe(job)
+            self._strayed = True
+        elif self._strayed:
+            self.stopped.discard(job)
+            if job in self._leaving:
+                self._leaving.discard(job)
+                self._owe(job)
 
     def jobs(self, watched: list[Job[Any]]) -> tuple[Job[Any], ...]:
         """Return the unfinished jobs, and the orphans nobody has taken the outcome of."""

@@ -30,29 +30,29 @@ async def redeem_pictures(runtime: Runtime, job: Job[Generation], report: Report
 
     A picture that cannot be fetched does not fail the job: it is paid for, and `read()` tries again later.
     """
-    for piece in report.pieces:
+    provider = job.provider
+    name = f"{provider}-{job.id or job.key[:12]}"
+    images: list[GeneratedImage] = []
+    for index, piece in enumerate(report.pieces):
         if piece.flaw is not None:
             # Paid for, and no better one is to be had. `read()` will say so; the bytes stay at hand.
             _logger.warning("a picture of %r is not whole: %s", job, piece.flaw)
-    name = f"{job.provider}-{job.id or job.key[:12]}"
-    images = tuple(
-        runtime.downloader.image(
+        image = runtime.downloader.image(
             piece,
             name=f"{name}-{index + 1}" if len(report.pieces) > 1 else name,
-            provider=job.provider,
+            provider=provider,
             allow_private=allow_private,
             renew=_renewal(job, index) if report.temporary and job.id is not None else None,
         )
-        for index, piece in enumerate(report.pieces)
-    )
+        images.append(image)
     began = runtime.clock.monotonic()
     if report.temporary:
         async with anyio.create_task_group() as group:
             for image in images:
                 group.start_soon(_read_early, job, image)
     return Generation(
-        images=images,
-        provider=job.provider,
+        images=tuple(images),
+        provider=provider,
         model=job.model,
         job_id=job.id,
         key=job.key,

@@ -49,7 +49,9 @@ async def accept(job: Job[T], submitted: Submitted, deadline: float) -> Report |
         for all others.
     """
     job.id = submitted.id
-    await _record(job, "the provider's id", job.kind.recorder.accepted(job))
+    recorder = job.kind.recorder
+    if type(recorder) is not NullRecorder:  # whose answer needs no waiting for
+        await _record(job, "the provider's id", recorder.accepted(job))
     report = submitted.report
     if report is not None and report.status is not None and report.status.terminal and not is_dubious(report):
         return report if job.claim() else None
@@ -67,7 +69,8 @@ def note(job: Job[T], report: Report) -> None:
     """Take over the state of an unfinished job; a status that would go backwards is not believed."""
     if report.status is JobStatus.RUNNING and job.status is not JobStatus.RUNNING:
         job.move(JobStatus.RUNNING)
-    job.advance(report.progress)
+    if report.progress is not None:
+        job.advance(report.progress)
 
 
 def is_hollow(report: Report) -> bool:
@@ -77,12 +80,15 @@ def is_hollow(report: Report) -> bool:
 
 def is_dubious(report: Report) -> bool:
     """Whether asking again might bring a better answer: success with nothing to show, or with a picture cut short."""
-    return is_hollow(report) or any(piece.flaw is not None for piece in report.pieces)
+    for piece in report.pieces:
+        if piece.flaw is not None:
+            return True
+    return is_hollow(report)
 
 
 def is_at_hand(job: Job[T], report: Report) -> bool:
     """Whether concluding will wait for nothing: there is nothing to fetch, and nothing to write."""
-    return not report.temporary and isinstance(job.kind.recorder, NullRecorder)
+    return not report.temporary and type(job.kind.recorder) is NullRecorder
 
 
 async def conclude(job: Job[T], report: Report) -> None:
@@ -110,7 +116,9 @@ async def conclude(job: Job[T], report: Report) -> None:
     else:
         kind, words = _ENDINGS[status]
         error = _job_error(job, kind, f"{words}: {report.reason or 'the provider gives no reason'}")
-    await _record(job, "the outcome", job.kind.recorder.settled(job, error if value is None else value))
+    recorder = job.kind.recorder
+    if type(recorder) is not NullRecorder:
+        await _record(job, "the outcome", recorder.settled(job, error if value is None else value))
     job.resolve(status, value, error)
 
 

@@ -60,7 +60,7 @@ def raise_for_status(reply: Reply, provider: str) -> None:
         ResponseError: any other status.
     """
     status = reply.status
-    if 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers, and the way of nearly every answer
+    if 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers
         return
     if status in {HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT}:
         message = f"{provider} answered {status}: its address has moved and redirects are not followed; check base_url"

@@ -16,14 +16,17 @@ from mirage_async.exceptions import ResponseError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["Fields", "decode", "decode_or_none", "each", "encode", "field", "inner", "opened", "plain"]
+__all__ = ["UNREADABLE", "Fields", "decode", "each", "encode", "field", "inner", "opened", "plain"]
 
 T = TypeVar("T")
 
 Fields: TypeAlias = dict[str, msgspec.Raw]
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises."""
+
 _NULL = msgspec.Raw(b"null")
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_anything = msgspec.json.Decoder()
 _PLAIN_LIMIT = 1 << 18  # bytes of one field; what is longer is picture data under a name we do not know
 
 
@@ -36,23 +39,13 @@ def decode(body: bytes | msgspec.Raw, type_: type[T], *, provider: str | None = 
     wanted: Any = type_  # what a cache takes is more than what a type checker knows to be hashable
     try:
         decoded: T = _decoder(wanted).decode(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         pass
     else:
         return decoded
     # Raised outside the handler: the decoder's own text can repeat the value, and it would travel along as context.
     message = "the answer is not the JSON its document describes"
     raise ResponseError(message, provider=provider)
-
-
-def decode_or_none(body: bytes, type_: type[T]) -> T | None:
-    """Decode JSON into `type_`; None where it is not JSON, or JSON of another shape."""
-    wanted: Any = type_
-    try:
-        decoded: T = _decoder(wanted).decode(body)
-    except _UNREADABLE:
-        return None
-    return decoded
 
 
 @cache
@@ -89,8 +82,8 @@ def inner(fields: Fields, name: str, *, provider: str | None = None) -> Fields:
 def field(fields: Fields, name: str) -> object:
     """Decode one field; None where it is missing, null or unreadable."""
     try:
-        return decode(fields.get(name, _NULL), object)
-    except ResponseError:
+        return _anything.decode(fields.get(name, _NULL))
+    except UNREADABLE:
         return None
 
 
@@ -116,7 +109,7 @@ def plain(fields: Mapping[str, msgspec.Raw], *, without: Collection[str] = ()) -
         if name in without or len(memoryview(raw)) > _PLAIN_LIMIT:
             continue
         try:
-            values[name] = decode(raw, object)
-        except ResponseError:
+            values[name] = _anything.decode(raw)
+        except UNREADABLE:
             continue
     return values

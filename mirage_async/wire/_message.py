@@ -33,7 +33,7 @@ class Form(_Unshown, frozen=True):
         return f"<Form {', '.join(name for name, _ in self.fields)}>"
 
 
-class Call(_Unshown, frozen=True, kw_only=True):
+class Call(_Unshown, frozen=True, kw_only=True, gc=False):
     """One HTTP request, ready to leave, without address and key: the transport adds those.
 
     Attributes:
@@ -63,7 +63,7 @@ class Call(_Unshown, frozen=True, kw_only=True):
         return f"<Call {self.method} {self.path}>"
 
 
-class Reply(_Unshown, frozen=True, kw_only=True):
+class Reply(_Unshown, frozen=True, kw_only=True, gc=False):
     """One HTTP answer, read whole.
 
     Attributes:
@@ -164,3 +164,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     report: Report | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """What the report gives as its reason."""
+        return None if self.report is None else self.report.reason

@@ -37,19 +37,16 @@ def read_unquoted(reply: Reply, read: Callable[[Reply], T], private: Sequence[st
         found = None
     if found is None:  # outside the first error's context
         return read(unquoted(reply, private))
-    return found if _reason(found) is None else _with_reason(found, _reason_unquoted(reply, read, private))
+    if getattr(found, "reason", None) is None:  # there are answers of many kinds, and most have nothing to explain
+        return found
+    return _with_reason(found, _reason_unquoted(reply, read, private))
 
 
 def _reason_unquoted(reply: Reply, read: Callable[[Reply], object], private: Sequence[str]) -> str | None:
     try:
-        return _reason(read(unquoted(reply, private)))
+        return getattr(read(unquoted(reply, private)), "reason", None)
     except MirageError:
         return None
-
-
-def _reason(found: object) -> str | None:
-    report = found.report if isinstance(found, Submitted) else found
-    return report.reason if isinstance(report, Report) else None
 
 
 def _with_reason(found: T, reason: str | None) -> T:

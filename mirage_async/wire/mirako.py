@@ -438,6 +438,8 @@ def _missing(data: Fields) -> str:
 def _reason(fields: dict[str, Any]) -> str | None:
     """Return `data.error`, which the vendor's page on tasks shows and the image guide does not mention."""
     error = fields.get("error")
+    if error is None:
+        return None
     said = text(error) or text(fields_of(error).get("message"))
     return one_line(said) or None if said else None
 

@@ -22,7 +22,7 @@ from mirage_async.exceptions import (
     ServerError,
     SubmissionUncertainError,
 )
-from mirage_async.purchase import Attempt, Fate, Offer, attempt, purchase, weigh
+from mirage_async.purchase import Attempt, Fate, Offer, attempt, resend, weigh
 from mirage_async.testing import FakeClock
 from mirage_async.wire import Call, Reply, Submitted, miragic
 
@@ -234,10 +234,12 @@ async def bought(
 ) -> Attempt[str]:
     """Purchase with the usual bounds."""
     with anyio.fail_after(5):
-        return await purchase(
+        until = clock.monotonic() + budget
+        return await resend(
+            await sender.send(),
             sender.send,
             clock=clock,
-            budget=budget,
+            until=until,
             max_retry_after=max_retry_after,
             resend_uncertain=resend_uncertain,
         )

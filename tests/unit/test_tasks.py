@@ -56,6 +56,24 @@ async def test_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert len(tasks) == 0
 
 
+async def test_work_may_leave_when_nothing_is_left_to_do() -> None:
+    """What takes itself out is gone at once, and its end is not looked at any more."""
+    tasks, left = TaskSet(), []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        tasks.leave()
+        left.append(len(tasks))
+
+    task = tasks.spawn(work())
+    other = tasks.spawn(asyncio.sleep(0))
+    await task
+    await other
+    assert left == [1]
+    await turn()
+    assert len(tasks) == 0
+
+
 async def test_closing_waits_for_work_that_finishes_in_time(caplog: pytest.LogCaptureFixture) -> None:
     """Within the grace nothing is cancelled."""
     tasks, gate, finished = TaskSet(), asyncio.Event(), []

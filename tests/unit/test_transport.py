@@ -445,7 +445,8 @@ async def test_the_key_goes_to_its_own_origin_only(ours: bool) -> None:
     """A request that goes elsewhere after all, in our session or a caller's, travels without the key."""
     session = aiohttp.ClientSession(request_class=_Request if ours else aiohttp.ClientRequest)
     async with serving(answering(OK)) as home, serving(answering(OK)) as away, session:
-        passage = _Passage(Endpoint(home.url, CREDENTIAL), "/")
+        endpoint = Endpoint(home.url, CREDENTIAL)
+        passage = _Passage(endpoint, endpoint.url("/"))
         _passage.set(passage)
         for url in (passage.url, home.url, away.url):
             async with session.get(url, middlewares=() if ours else (passage,)) as response:
