@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left, bisect_right
+from operator import mul
 
 from mirage_async.scheduler import _looks
 from mirage_async.scheduler._fitting import UNIFORM_SHARE, Prior, below, between, lognormal_step
@@ -109,11 +110,11 @@ class DurationModel:
     def next_look(self, elapsed: float) -> float:
         """Return the best time for the next look at a job that was unfinished at `elapsed`; later than that."""
         number = bisect_right(EDGES, elapsed) - 1
-        if number >= _LAST:
+        if number == _LAST:
             return math.inf
-        low = EDGES[number]
-        target = self._targets[number]
-        return target + (self._targets[number + 1] - target) * (elapsed - low) / (EDGES[number + 1] - low)
+        low, targets = EDGES[number], self._targets
+        target = targets[number]
+        return target + (targets[number + 1] - target) * (elapsed - low) / (EDGES[number + 1] - low)
 
     def index(self, last: float, now: float) -> float:
         """Return the delay in seconds expected to have accrued at `now` for a job seen unfinished at `last`.
@@ -121,7 +122,8 @@ class DurationModel:
         That is how long ago it ended on average, counting as 0 the chance that it has not.
         """
         share, area = self._at(last)
-        return max(0.0, self._at(now)[1] - area - share * (now - last)) / max(1.0 - share, 1e-12)
+        delay = self._at(now)[1] - area - share * (now - last)
+        return delay / max(1.0 - share, 1e-12) if delay > 0 else 0.0
 
     def share_finished(self, elapsed: float) -> float:
         """Return the share of jobs that have ended by `elapsed`."""
@@ -132,29 +134,36 @@ class DurationModel:
     def pending(self, seen: float, now: float) -> None:
         """Learn that a job unfinished at `seen` (0 for its beginning) is unfinished at `now`."""
         first = bisect_right(EDGES, seen, 1) - 1
-        end = bisect_right(EDGES, now, first + 1) - 1
-        if end > first:
-            self._at_risk[first] += self._scale
-            self._at_risk[end] -= self._scale
-            finished = self._finished
-            self._unused += (finished[end] - finished[first]) / (1.0 - finished[first] + 1e-9)
+        if first == _LAST or now < EDGES[first + 1]:
+            return  # the same bucket
+        end = bisect_right(EDGES, now, first + 2) - 1
+        self._at_risk[first] += self._scale
+        self._at_risk[end] -= self._scale
+        finished = self._finished
+        self._unused += (finished[end] - finished[first]) / (1.0 - finished[first] + 1e-9)
 
     def done(self, seen: float, now: float) -> None:
         """Learn that a job unfinished at `seen` has ended by `now`."""
-        self._scale /= _FADING
-        first = min(bisect_right(EDGES, seen) - 1, BUCKETS - 1)
-        last = max(first, min(bisect_left(EDGES, now) - 1, BUCKETS - 1))
-        if first == 0 < last and self.evidence < _NEW:
+        scale = self._scale = self._scale / _FADING
+        first = min(bisect_right(EDGES, seen, 1), BUCKETS) - 1
+        last = max(first, min(bisect_left(EDGES, now), BUCKETS) - 1)
+        if first == last:
+            self._events[first] += scale
+            self._at_risk[first] += scale
+            self._at_risk[first + 1] -= scale
+            logarithm = _CENTRES[first]
+        elif first == 0 and self.evidence < _NEW:
             # Nothing is known but a bound. Where it lies below that is reckoned anew with every fit: the first of a
             # row of such jobs must not go on saying what was believed before the others came.
-            self._at_first[last] += self._scale
+            self._at_first[last] += scale
             position, _, _ = between(-math.inf, (_LOGS[last + 1] - self.mean) / self.deviation)
             logarithm = self.mean + self.deviation * position
         else:
             shares = self._spread(first, last, seen, now)
             self._count(first, shares)
-            logarithm = sum(share * _CENTRES[number] for number, share in enumerate(shares, first))
-        self._watch_for_drift(logarithm)
+            logarithm = sum(map(mul, shares, _CENTRES[first : last + 1]))
+        if self.evidence >= _DRIFT_JOBS:
+            self._watch_for_drift(logarithm)
         self.jobs += 1
         self.evidence = self.evidence * _FADING + 1.0
         self._unused += 1.0
@@ -221,11 +230,12 @@ class DurationModel:
     # --- how ---
 
     def _at(self, elapsed: float) -> tuple[float, float]:
-        number = min(bisect_right(EDGES, elapsed) - 1, _LAST)
-        share, step = self._finished[number], elapsed - EDGES[number]
+        number, finished = bisect_right(EDGES, elapsed) - 1, self._finished
+        share, low = finished[number], EDGES[number]
+        step = elapsed - low
         if number == _LAST:
             return share, self._area[number] + share * step
-        slope = (self._finished[number + 1] - share) / (EDGES[number + 1] - EDGES[number])
+        slope = (finished[number + 1] - share) / (EDGES[number + 1] - low)
         return share + slope * step, self._area[number] + step * (share + 0.5 * slope * step)
 
     def _take(self, ended: list[float], at_risk: list[float], at_first: list[float]) -> None:
@@ -244,9 +254,7 @@ class DurationModel:
         self._at_risk[first + len(shares)] -= at_risk
 
     def _spread(self, first: int, last: int, seen: float, now: float) -> list[float]:
-        """Return the shares in which a job ended in the buckets from `first` to `last`; they add up to 1."""
-        if first == last:
-            return [1.0]
+        """Return the shares in which a job ended in the buckets from `first` to a later `last`; they add up to 1."""
         finished = self._finished
         masses, lengths = list[float](), list[float]()
         for number in range(first, last + 1):
@@ -259,8 +267,6 @@ class DurationModel:
         return [own * each + even * part for each, part in zip(masses, lengths, strict=True)]
 
     def _watch_for_drift(self, logarithm: float) -> None:
-        if self.evidence < _DRIFT_JOBS:
-            return
         deviations = max(-3.0, min(3.0, (logarithm - self.mean) / self.deviation))
         self._rising = max(0.0, self._rising + deviations - _DRIFT_SLACK)
         self._falling = max(0.0, self._falling - deviations - _DRIFT_SLACK)
