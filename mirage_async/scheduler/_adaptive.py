@@ -239,7 +239,8 @@ class AdaptiveInterval:
             model.polls += sighting.polls
             if sighting.late is not None:
                 model.delays.add(sighting.late)
-        durations.refresh(sighting.at)
+        if sighting.at >= durations.fresh_until or sighting.at < durations.rebuilt_at:
+            durations.refresh(sighting.at)
 
     def urgency(self, job: JobView, last: float) -> float:
         """Return what not having asked about `job` is expected to have cost by now, in status calls.

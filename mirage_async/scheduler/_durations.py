@@ -60,6 +60,10 @@ class DurationModel:
         prior: what is believed before the first job.
         allowed: `windows` of `EDGES`, the same for all models of one policy.
         delay_cost: looks that a second of delay is worth; None takes 20 per median duration, 1/30 to 4.
+
+    Attributes:
+        rebuilt_at: when the tables were brought up to date last.
+        fresh_until: until when they need not be, whatever it is told by then; for whoever would save the call.
     """
 
     __slots__ = (
@@ -71,7 +75,6 @@ class DurationModel:
         "_falling",
         "_finished",
         "_fixed_cost",
-        "_rebuilt_at",
         "_rising",
         "_scale",
         "_targets",
@@ -80,11 +83,13 @@ class DurationModel:
         "drifts",
         "evidence",
         "expected_cost",
+        "fresh_until",
         "jobs",
         "mean",
         "median",
         "price",
         "prior",
+        "rebuilt_at",
     )
 
     def __init__(self, *, prior: Prior, allowed: list[tuple[int, int]], delay_cost: float | None) -> None:
@@ -102,7 +107,7 @@ class DurationModel:
         self._scale = 1.0  # the weight of new evidence; growing it fades the old at no cost
         self._rising = self._falling = 0.0
         self._unused = 0.0  # evidence the tables do not know yet
-        self._rebuilt_at = -math.inf
+        self.rebuilt_at = self.fresh_until = -math.inf
         self.tabulate()
 
     # --- what is asked of it ---
@@ -145,8 +150,8 @@ class DurationModel:
     def done(self, seen: float, now: float) -> None:
         """Learn that a job unfinished at `seen` has ended by `now`."""
         scale = self._scale = self._scale / _FADING
-        first = min(bisect_right(EDGES, seen, 1), BUCKETS) - 1
-        last = max(first, min(bisect_left(EDGES, now), BUCKETS) - 1)
+        first = bisect_right(EDGES, seen, 1, BUCKETS) - 1
+        last = bisect_left(EDGES, now, first + 1, BUCKETS) - 1
         if first == last:
             self._events[first] += scale
             self._at_risk[first] += scale
@@ -176,13 +181,13 @@ class DurationModel:
         Args:
             at: the moment on any clock that only goes forward.
         """
-        unused, since = self._unused, at - self._rebuilt_at
-        if unused < 1.0 or unused < _REBUILD_SHARE * self.evidence:
+        if self._unused < 1.0 or self._unused < _REBUILD_SHARE * self.evidence:
             return
         every = _REBUILD_EVERY if self.evidence < _SETTLED else _REBUILD_SETTLED
-        if not (since >= every or since < 0):  # a clock that went back must not stop the learning
+        self.fresh_until = self.rebuilt_at + every
+        if not (at >= self.fresh_until or at < self.rebuilt_at):  # a clock that went back must not stop the learning
             return
-        self._rebuilt_at = at
+        self.rebuilt_at = self.fresh_until = at
         self._fit()
         self.tabulate()
 
@@ -268,10 +273,13 @@ class DurationModel:
 
     def _watch_for_drift(self, logarithm: float) -> None:
         deviations = max(-3.0, min(3.0, (logarithm - self.mean) / self.deviation))
-        self._rising = max(0.0, self._rising + deviations - _DRIFT_SLACK)
-        self._falling = max(0.0, self._falling - deviations - _DRIFT_SLACK)
-        if max(self._rising, self._falling) > _DRIFT_LIMIT:
+        rising = self._rising + deviations - _DRIFT_SLACK
+        falling = self._falling - deviations - _DRIFT_SLACK
+        self._rising = rising if rising > 0 else 0.0
+        self._falling = falling if falling > 0 else 0.0
+        if rising > _DRIFT_LIMIT or falling > _DRIFT_LIMIT:
             self.drifts += 1
+            self.fresh_until = self.rebuilt_at
             self.evidence *= _DRIFT_KEPT
             self._scale /= _DRIFT_KEPT
             self._rising = self._falling = 0.0
