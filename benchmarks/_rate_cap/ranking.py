@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks._rate_cap.trials import a_kind
@@ -44,7 +45,7 @@ def ranking(repeats: int) -> dict[str, list[float]]:
 
 async def _serve(seed: int, *, by_urgency: bool) -> tuple[float, float]:
     """Take calls from a full line for some seconds; return CPU seconds a call, and of the longest."""
-    clock, policy, learning, source = LoopClock(), AdaptiveInterval(seed=seed), Learning(), random.Random(seed)
+    clock, learning, source = LoopClock(), Learning(AdaptiveInterval(seed=seed)), random.Random(seed)
     scheduler = Scheduler(clock=clock)
     account = scheduler.account("simulated", Limits(polls=None, polls_per_second=RATE))
     kind = a_kind(clock, scheduler, account)
@@ -55,7 +56,7 @@ async def _serve(seed: int, *, by_urgency: bool) -> tuple[float, float]:
     for call in range(int(SECONDS * RATE)):
         now = 1.0001 * call / RATE  # never a hair too soon
         began = time.process_time()
-        entry = account.take(now, learning.urgency(policy, now) if by_urgency else None)
+        entry = account.take(now, partial(learning.urgency, now) if by_urgency else None)
         spent.append(time.process_time() - began)
         assert entry is not None and entry.job is not None  # noqa: S101, PT018 - the line is full
         _due(account, entry.job, now)

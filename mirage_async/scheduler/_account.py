@@ -127,7 +127,8 @@ class Account:
                 with contextlib.suppress(RuntimeError):  # it has one, from a limit before
                     self._places.acquire_on_behalf_of_nowait(entry.job)
         self._places.total_tokens = math.inf if limits.jobs is None else limits.jobs
-        self._rate_open_at = self._begun_at + _interval(limits) if limits.polls_per_second else -math.inf
+        rate = limits.polls_per_second
+        self._rate_open_at = -math.inf if rate is None else self._begun_at + 1 / rate
 
     async def take_place(self, job: Job[Any]) -> None:
         """Wait for a place among the jobs in flight, first come first served."""
@@ -201,7 +202,7 @@ class Account:
         """Return when the next status call may begin, infinity while there is no place or nobody to ask about."""
         if not self.has_room():
             return math.inf
-        if self.ready:
+        if self.ready.line:
             return max(now, self._closed_until())
         if self.lively:
             return max(now, self._closed_until(), self._early_line.looks_again_at())
@@ -210,7 +211,7 @@ class Account:
     @property
     def lively(self) -> bool:
         """Whether there may be somebody to ask about now, if only early."""
-        return bool(self.ready) or (self.limits.ask_early and bool(self.entries))
+        return bool(self.ready.line) or (self.limits.ask_early and bool(self.entries))
 
     @property
     def is_scarce(self) -> bool:
@@ -218,7 +219,7 @@ class Account:
         limits = self.limits
         if self._spacing or limits.polls_per_second is not None:
             return True
-        return limits.polls is not None and len(self.ready) > limits.polls - self.in_flight
+        return limits.polls is not None and len(self.ready.line) > limits.polls - self.in_flight
 
     def has_room(self) -> bool:
         """Whether one more status call may be in flight."""
@@ -253,29 +254,35 @@ class Account:
         limits, ready = self.limits, self.ready
         if limits.polls is not None and self.in_flight > limits.polls:
             return None  # the limit was lowered meanwhile
-        while ready:
+        while ready.line:
             if urgency is None or not self.is_scarce:
                 entry = ready.take_first()
             else:
                 entry = ready.take_most_urgent(now, urgency)
             if entry.job is not None:  # not forgotten while it waited
-                return self._begin(entry, now)
-        early = self._early_line.take(now, self.entries, urgency) if limits.ask_early else None
-        if early is None:
-            return None
-        self.early += 1
-        return self._begin(early, now)
-
-    def _begin(self, entry: Entry, now: float) -> Entry:
+                break
+        else:
+            early = self._take_early(now, urgency) if limits.ask_early else None
+            if early is None:
+                return None
+            entry = early
         self._begun_at = now
-        if self.limits.polls_per_second is not None:
-            interval = _interval(self.limits)
-            # One reservation a call, evenly spaced (GCRA): nothing is looked up twice, and nothing is saved up.
-            late = now - self._rate_open_at
-            self._rate_open_at = (self._rate_open_at if late <= min(_LATENESS, interval) else now) + interval
+        if limits.polls_per_second is not None:
+            self._reserve(now, 1 / limits.polls_per_second)
         self.sent += 1
         entry.flying = True
         return entry
+
+    def _take_early(self, now: float, urgency: Callable[[Entry], float] | None) -> Entry | None:
+        entry = self._early_line.take(now, self.entries, urgency) if self.entries else None
+        if entry is not None:
+            self.early += 1
+        return entry
+
+    def _reserve(self, now: float, interval: float) -> None:
+        # One reservation a call, evenly spaced (GCRA): nothing is looked up twice, and nothing is saved up.
+        late = now - self._rate_open_at
+        self._rate_open_at = (self._rate_open_at if late <= min(_LATENESS, interval) else now) + interval
 
     def _closed_until(self) -> float:
         return max(self.paused_until, self._rate_open_at, self._begun_at + self._spacing)
@@ -306,8 +313,3 @@ class Account:
 
     def __repr__(self) -> str:
         return f"<Account {self.provider} {len(self.entries)} watched, {self.in_flight} polls in flight>"
-
-
-def _interval(limits: Limits) -> float:
-    """Return the seconds between two status calls, 0 without a limit."""
-    return 0.0 if limits.polls_per_second is None else 1 / limits.polls_per_second

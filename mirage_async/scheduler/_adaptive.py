@@ -194,7 +194,8 @@ class AdaptiveInterval:
 
     def next_interval(self, job: JobView) -> float:
         """Return seconds until the next status call of `job`, within `minimum` and `maximum`."""
-        model = self._model((job.provider, job.kind, job.model, job.phase), job.pace)
+        key = (job.provider, job.kind, job.model, job.phase)
+        model = self._models.get(key) or self._new_model(key, job.pace)
         durations = model.durations
         elapsed = job.elapsed if job.phase_elapsed is None else job.phase_elapsed
         if not 0.0 <= elapsed < math.inf:
@@ -224,21 +225,22 @@ class AdaptiveInterval:
         if not 0.0 <= seen <= now < math.inf:
             return
         key = (sighting.provider, sighting.kind, sighting.model, sighting.phase)
-        model = self._model(key, sighting.pace)
+        model = self._models.get(key) or self._new_model(key, sighting.pace)
         self._models.move_to_end(key)
-        durations = model.durations
-        if sighting.outcome == "pending":
+        durations, outcome = model.durations, sighting.outcome
+        if outcome == "pending":
             durations.pending(seen, now)
-        elif sighting.outcome == "done":
-            if sighting.shown:
-                model.progress.learn(sighting.shown, seen, now, durations)
-            durations.done(seen, now)
-        durations.refresh(sighting.at)
-        if sighting.outcome != "pending":
+        else:
+            if outcome == "done":
+                if sighting.shown:
+                    model.progress.learn(sighting.shown, seen, now, durations)
+                durations.done(seen, now)
             model.ended += 1
             model.polls += sighting.polls
             if sighting.late is not None:
                 model.delays.add(sighting.late)
+        if sighting.at >= durations.fresh_until or sighting.at < durations.rebuilt_at:
+            durations.refresh(sighting.at)
 
     def urgency(self, job: JobView, last: float) -> float:
         """Return what not having asked about `job` is expected to have cost by now, in status calls.
@@ -250,9 +252,12 @@ class AdaptiveInterval:
             last: seconds since its phase began at the last look that saw it unfinished, 0 for none; a time after
                 now costs nothing.
         """
-        durations = self._model((job.provider, job.kind, job.model, job.phase), job.pace).durations
         now = job.elapsed if job.phase_elapsed is None else job.phase_elapsed
-        return durations.price * durations.index(last, now) if 0.0 <= last <= now < math.inf else 0.0
+        if not 0.0 <= last <= now < math.inf:
+            return 0.0
+        key = (job.provider, job.kind, job.model, job.phase)
+        durations = (self._models.get(key) or self._new_model(key, job.pace)).durations
+        return durations.price * durations.index(last, now)
 
     # --- what people ask ---
 
@@ -328,15 +333,13 @@ class AdaptiveInterval:
 
     # --- how ---
 
-    def _model(self, key: _Key, pace: Pace) -> _Model:
-        model = self._models.get(key)
-        if model is None:
-            hint = pace.typical
-            if hint is not None and not _SHORTEST_HINT <= hint <= _LONGEST_HINT:
-                hint = None
-            durations = DurationModel(prior=Prior.of(hint), allowed=self._allowed, delay_cost=self._delay_cost)
-            model = _Model(hint, durations)
-            self._keep(key, model)
+    def _new_model(self, key: _Key, pace: Pace) -> _Model:
+        hint = pace.typical
+        if hint is not None and not _SHORTEST_HINT <= hint <= _LONGEST_HINT:
+            hint = None
+        durations = DurationModel(prior=Prior.of(hint), allowed=self._allowed, delay_cost=self._delay_cost)
+        model = _Model(hint, durations)
+        self._keep(key, model)
         return model
 
     def _keep(self, key: _Key, model: _Model) -> None:

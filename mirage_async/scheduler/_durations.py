@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left, bisect_right
+from operator import mul
 
 from mirage_async.scheduler import _looks
 from mirage_async.scheduler._fitting import UNIFORM_SHARE, Prior, below, between, lognormal_step
@@ -59,6 +60,10 @@ class DurationModel:
         prior: what is believed before the first job.
         allowed: `windows` of `EDGES`, the same for all models of one policy.
         delay_cost: looks that a second of delay is worth; None takes 20 per median duration, 1/30 to 4.
+
+    Attributes:
+        rebuilt_at: when the tables were brought up to date last.
+        fresh_until: until when they need not be, whatever it is told by then; for whoever would save the call.
     """
 
     __slots__ = (
@@ -70,7 +75,6 @@ class DurationModel:
         "_falling",
         "_finished",
         "_fixed_cost",
-        "_rebuilt_at",
         "_rising",
         "_scale",
         "_targets",
@@ -79,11 +83,13 @@ class DurationModel:
         "drifts",
         "evidence",
         "expected_cost",
+        "fresh_until",
         "jobs",
         "mean",
         "median",
         "price",
         "prior",
+        "rebuilt_at",
     )
 
     def __init__(self, *, prior: Prior, allowed: list[tuple[int, int]], delay_cost: float | None) -> None:
@@ -101,7 +107,7 @@ class DurationModel:
         self._scale = 1.0  # the weight of new evidence; growing it fades the old at no cost
         self._rising = self._falling = 0.0
         self._unused = 0.0  # evidence the tables do not know yet
-        self._rebuilt_at = -math.inf
+        self.rebuilt_at = self.fresh_until = -math.inf
         self.tabulate()
 
     # --- what is asked of it ---
@@ -109,11 +115,11 @@ class DurationModel:
     def next_look(self, elapsed: float) -> float:
         """Return the best time for the next look at a job that was unfinished at `elapsed`; later than that."""
         number = bisect_right(EDGES, elapsed) - 1
-        if number >= _LAST:
+        if number == _LAST:
             return math.inf
-        low = EDGES[number]
-        target = self._targets[number]
-        return target + (self._targets[number + 1] - target) * (elapsed - low) / (EDGES[number + 1] - low)
+        low, targets = EDGES[number], self._targets
+        target = targets[number]
+        return target + (targets[number + 1] - target) * (elapsed - low) / (EDGES[number + 1] - low)
 
     def index(self, last: float, now: float) -> float:
         """Return the delay in seconds expected to have accrued at `now` for a job seen unfinished at `last`.
@@ -121,7 +127,8 @@ class DurationModel:
         That is how long ago it ended on average, counting as 0 the chance that it has not.
         """
         share, area = self._at(last)
-        return max(0.0, self._at(now)[1] - area - share * (now - last)) / max(1.0 - share, 1e-12)
+        delay = self._at(now)[1] - area - share * (now - last)
+        return delay / max(1.0 - share, 1e-12) if delay > 0 else 0.0
 
     def share_finished(self, elapsed: float) -> float:
         """Return the share of jobs that have ended by `elapsed`."""
@@ -132,29 +139,36 @@ class DurationModel:
     def pending(self, seen: float, now: float) -> None:
         """Learn that a job unfinished at `seen` (0 for its beginning) is unfinished at `now`."""
         first = bisect_right(EDGES, seen, 1) - 1
-        end = bisect_right(EDGES, now, first + 1) - 1
-        if end > first:
-            self._at_risk[first] += self._scale
-            self._at_risk[end] -= self._scale
-            finished = self._finished
-            self._unused += (finished[end] - finished[first]) / (1.0 - finished[first] + 1e-9)
+        if first == _LAST or now < EDGES[first + 1]:
+            return  # the same bucket
+        end = bisect_right(EDGES, now, first + 2) - 1
+        self._at_risk[first] += self._scale
+        self._at_risk[end] -= self._scale
+        finished = self._finished
+        self._unused += (finished[end] - finished[first]) / (1.0 - finished[first] + 1e-9)
 
     def done(self, seen: float, now: float) -> None:
         """Learn that a job unfinished at `seen` has ended by `now`."""
-        self._scale /= _FADING
-        first = min(bisect_right(EDGES, seen) - 1, BUCKETS - 1)
-        last = max(first, min(bisect_left(EDGES, now) - 1, BUCKETS - 1))
-        if first == 0 < last and self.evidence < _NEW:
+        scale = self._scale = self._scale / _FADING
+        first = bisect_right(EDGES, seen, 1, BUCKETS) - 1
+        last = bisect_left(EDGES, now, first + 1, BUCKETS) - 1
+        if first == last:
+            self._events[first] += scale
+            self._at_risk[first] += scale
+            self._at_risk[first + 1] -= scale
+            logarithm = _CENTRES[first]
+        elif first == 0 and self.evidence < _NEW:
             # Nothing is known but a bound. Where it lies below that is reckoned anew with every fit: the first of a
             # row of such jobs must not go on saying what was believed before the others came.
-            self._at_first[last] += self._scale
+            self._at_first[last] += scale
             position, _, _ = between(-math.inf, (_LOGS[last + 1] - self.mean) / self.deviation)
             logarithm = self.mean + self.deviation * position
         else:
             shares = self._spread(first, last, seen, now)
             self._count(first, shares)
-            logarithm = sum(share * _CENTRES[number] for number, share in enumerate(shares, first))
-        self._watch_for_drift(logarithm)
+            logarithm = sum(map(mul, shares, _CENTRES[first : last + 1]))
+        if self.evidence >= _DRIFT_JOBS:
+            self._watch_for_drift(logarithm)
         self.jobs += 1
         self.evidence = self.evidence * _FADING + 1.0
         self._unused += 1.0
@@ -167,13 +181,13 @@ class DurationModel:
         Args:
             at: the moment on any clock that only goes forward.
         """
-        unused, since = self._unused, at - self._rebuilt_at
-        if unused < 1.0 or unused < _REBUILD_SHARE * self.evidence:
+        if self._unused < 1.0 or self._unused < _REBUILD_SHARE * self.evidence:
             return
         every = _REBUILD_EVERY if self.evidence < _SETTLED else _REBUILD_SETTLED
-        if not (since >= every or since < 0):  # a clock that went back must not stop the learning
+        self.fresh_until = self.rebuilt_at + every
+        if not (at >= self.fresh_until or at < self.rebuilt_at):  # a clock that went back must not stop the learning
             return
-        self._rebuilt_at = at
+        self.rebuilt_at = self.fresh_until = at
         self._fit()
         self.tabulate()
 
@@ -221,11 +235,12 @@ class DurationModel:
     # --- how ---
 
     def _at(self, elapsed: float) -> tuple[float, float]:
-        number = min(bisect_right(EDGES, elapsed) - 1, _LAST)
-        share, step = self._finished[number], elapsed - EDGES[number]
+        number, finished = bisect_right(EDGES, elapsed) - 1, self._finished
+        share, low = finished[number], EDGES[number]
+        step = elapsed - low
         if number == _LAST:
             return share, self._area[number] + share * step
-        slope = (self._finished[number + 1] - share) / (EDGES[number + 1] - EDGES[number])
+        slope = (finished[number + 1] - share) / (EDGES[number + 1] - low)
         return share + slope * step, self._area[number] + step * (share + 0.5 * slope * step)
 
     def _take(self, ended: list[float], at_risk: list[float], at_first: list[float]) -> None:
@@ -244,9 +259,7 @@ class DurationModel:
         self._at_risk[first + len(shares)] -= at_risk
 
     def _spread(self, first: int, last: int, seen: float, now: float) -> list[float]:
-        """Return the shares in which a job ended in the buckets from `first` to `last`; they add up to 1."""
-        if first == last:
-            return [1.0]
+        """Return the shares in which a job ended in the buckets from `first` to a later `last`; they add up to 1."""
         finished = self._finished
         masses, lengths = list[float](), list[float]()
         for number in range(first, last + 1):
@@ -259,13 +272,14 @@ class DurationModel:
         return [own * each + even * part for each, part in zip(masses, lengths, strict=True)]
 
     def _watch_for_drift(self, logarithm: float) -> None:
-        if self.evidence < _DRIFT_JOBS:
-            return
         deviations = max(-3.0, min(3.0, (logarithm - self.mean) / self.deviation))
-        self._rising = max(0.0, self._rising + deviations - _DRIFT_SLACK)
-        self._falling = max(0.0, self._falling - deviations - _DRIFT_SLACK)
-        if max(self._rising, self._falling) > _DRIFT_LIMIT:
+        rising = self._rising + deviations - _DRIFT_SLACK
+        falling = self._falling - deviations - _DRIFT_SLACK
+        self._rising = rising if rising > 0 else 0.0
+        self._falling = falling if falling > 0 else 0.0
+        if rising > _DRIFT_LIMIT or falling > _DRIFT_LIMIT:
             self.drifts += 1
+            self.fresh_until = self.rebuilt_at
             self.evidence *= _DRIFT_KEPT
             self._scale /= _DRIFT_KEPT
             self._rising = self._falling = 0.0

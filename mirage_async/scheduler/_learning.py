@@ -27,6 +27,7 @@ _SOON, _SOON_SHARE = 0.25, 0.05  # seconds, and share of the age of a job, that 
 MARKS = 16  # of progress that a note keeps, thinned evenly beyond
 
 _Outcome: TypeAlias = Literal["pending", "done", "lost"]
+_NUMBER = (int, float)
 
 
 def begin(entry: Entry, job: Job[Any], now: float, *, attached: bool) -> None:
@@ -58,106 +59,140 @@ def view_of(entry: Entry, job: Job[Any], now: float) -> JobView:
 
 
 class Learning:
-    """Passes on what is seen, to policies that want it.
+    """Passes on what is seen, to a policy that wants it.
 
-    A policy need not have any of the methods of `LearningPolicy`. One that fails is logged once for each of them, and
+    The policy need not have any of the methods of `LearningPolicy`. One that fails is logged once for each of them, and
     nothing else comes of it.
+
+    A job was unfinished when it was asked about, and finished when the answer came; whatever happened in between may
+    have happened on either side.
+
+    Args:
+        policy: who may learn; what it has of these methods it has from the beginning.
+
+    Attributes:
+        ranks: whether the policy tells how urgent a status call is.
     """
 
-    __slots__ = ("_failed",)
+    __slots__ = ("_failed", "_learns", "_observe", "_policy", "_urgency", "ranks")
 
-    def __init__(self) -> None:
+    def __init__(self, policy: IntervalPolicy) -> None:
+        self._policy = policy
+        self._observe: Callable[[Sighting], object] = getattr(policy, "observe", _ignore)
+        self._urgency: Callable[[JobView, float], object] = getattr(policy, "urgency", _ignore)
+        self._learns = self._observe is not _ignore
+        self.ranks = self._urgency is not _ignore
         self._failed: set[str] = set()
 
-    def looked(
-        self,
-        policy: IntervalPolicy,
-        entry: Entry,
-        job: Job[Any],
-        report: Report,
-        *,
-        asked: float,
-        now: float,
-        hinted: float | None = None,
-    ) -> None:
-        """Take note of a usable answer, and tell the policy.
-
-        A job was unfinished when it was asked about, and finished when the answer came; whatever happened in between
-        may have happened on either side. A word that nobody knows shows nothing.
+    def unfinished(self, entry: Entry, job: Job[Any], report: Report, *, asked: float, now: float) -> None:
+        """Take note of a job that was seen unfinished, and tell the policy.
 
         Args:
-            policy: who may learn from it.
             entry: the scheduler's note, which is brought up to date.
             job: what it is about.
             report: the answer.
             asked: when the question was sent, in monotonic seconds.
             now: when the answer came.
-            hinted: when somebody had said, since the look before, that the job has changed; None for nobody.
         """
-        if report.status is None or entry.ended:
+        if entry.ended:
             return
-        told = getattr(policy, "observe", None) if entry.teaches else None
-        if report.status.terminal:
-            entry.ended = True
-            late = None if entry.looked is None else now - entry.looked
-            if late is not None:
-                entry.account.noticed(late)
-            if told is not None:
-                outcome: _Outcome = "done" if report.status is JobStatus.SUCCEEDED else "lost"
-                span = _ended(entry, report, now, hinted)
-                self._tell(policy, told, _sightings(entry, job, report, outcome, span, at=now, late=late))
-            entry.shown = None
-            return
-        if report.status is JobStatus.RUNNING and entry.began is None:
-            since = entry.started if entry.looked is None else entry.looked
-            entry.began = (since + asked) / 2
-        if told is not None:
-            last = entry.started if entry.looked is None else entry.looked
-            self._tell(policy, told, _sightings(entry, job, report, "pending", (last, asked), at=now))
+        last = entry.started if entry.looked is None else entry.looked
+        if entry.began is None and report.status is JobStatus.RUNNING:
+            entry.began = (last + asked) / 2
+        if entry.teaches and self._learns:
+            self._tell(entry, job, report, "pending", (last, asked), at=now)
             if report.progress is not None:
                 _mark(entry, asked, report.progress)
         entry.looked = asked
 
-    def urgency(self, policy: IntervalPolicy, now: float) -> Callable[[Entry], float] | None:
-        """Return what tells how urgent the status call of a note is, or None where the policy does not care."""
-        if not hasattr(policy, "urgency"):
-            return None
+    def finished(self, entry: Entry, job: Job[Any], report: Report, *, now: float, hinted: float | None) -> None:
+        """Take note of a job that was seen finished, and tell the policy; only the first time counts.
 
-        def urgency(entry: Entry) -> float:
-            job = entry.job
-            assert job is not None  # noqa: S101 - a forgotten job leaves the line; says so to the type checker
-            start = entry.started if entry.began is None else entry.began
-            last = 0.0 if entry.looked is None else max(0.0, entry.looked - start)
-            value = self._ask(policy, "urgency", view_of(entry, job, now), last)
-            return value if isinstance(value, int | float) and not math.isnan(value) else 0.0
+        Args:
+            entry: the scheduler's note, which is brought up to date.
+            job: what it is about.
+            report: the answer.
+            now: when it came, in monotonic seconds.
+            hinted: when somebody had said, since the look before, that the job has changed; None for nobody.
+        """
+        if entry.ended:
+            return
+        entry.ended = True
+        late = None if entry.looked is None else now - entry.looked
+        if late is not None:
+            entry.account.noticed(late)
+        if entry.teaches and self._learns:
+            outcome: _Outcome = "done" if report.status is JobStatus.SUCCEEDED else "lost"
+            self._tell(entry, job, report, outcome, _ended(entry, report, now, hinted), at=now, late=late)
+        entry.shown = None
 
-        return urgency
+    def urgency(self, now: float, entry: Entry) -> float:
+        """Return how urgent the status call of a note is."""
+        job, looked = entry.job, entry.looked
+        assert job is not None  # noqa: S101 - a forgotten job leaves the line; says so to the type checker
+        start = entry.started if entry.began is None else entry.began
+        last = 0.0 if looked is None or looked < start else looked - start
+        try:
+            value = self._urgency(view_of(entry, job, now), last)
+        except Exception as error:  # noqa: BLE001 - logged, once
+            self._complain("urgency", error)
+            return 0.0
+        return value if isinstance(value, _NUMBER) and not math.isnan(value) else 0.0
 
-    def statistics(self, policy: IntervalPolicy) -> tuple[ModelStatistics, ...]:
+    def statistics(self) -> tuple[ModelStatistics, ...]:
         """Return what the policy has learned, () for one that does not say."""
-        learned = self._ask(policy, "statistics") if hasattr(policy, "statistics") else None
+        try:
+            learned: object = getattr(self._policy, "statistics", tuple)()
+        except Exception as error:  # noqa: BLE001 - logged, once
+            self._complain("statistics", error)
+            return ()
         return cast("tuple[ModelStatistics, ...]", learned) if isinstance(learned, tuple) else ()
 
-    def _tell(self, policy: IntervalPolicy, observe: Callable[[Sighting], object], sightings: list[Sighting]) -> None:
+    def _tell(
+        self,
+        entry: Entry,
+        job: Job[Any],
+        report: Report,
+        outcome: _Outcome,
+        span: tuple[float, float],
+        *,
+        at: float,
+        late: float | None = None,
+    ) -> None:
+        """Tell the policy of one look, once for each phase the job has been in."""
+        kind, began, (last, moment) = job.kind, entry.began, span
+        queued = ("queued", entry.started)
+        marks = entry.shown if outcome == "done" else None
         try:
-            for sighting in sightings:
-                observe(sighting)
+            for phase, start in (queued,) if began is None else (queued, ("running", began)):
+                sighting = Sighting(
+                    provider=kind.provider,
+                    kind=kind.name,
+                    model=job.model,
+                    phase=phase,
+                    pace=kind.pace,
+                    seen=last - start if last > start else 0.0,
+                    now=moment - start,
+                    outcome=outcome,
+                    progress=report.progress,
+                    at=at,
+                    polls=job.polls,
+                    late=late,
+                    shown=_since(start, marks) if marks else (),
+                )
+                self._observe(sighting)
         except Exception as error:  # noqa: BLE001 - logged, once
-            self._complain(policy, "observe", error)
+            self._complain("observe", error)
 
-    def _ask(self, policy: IntervalPolicy, method: str, *args: object) -> object:
-        """Return what a method of the policy returns, None where it raises."""
-        try:
-            return cast("object", getattr(policy, method)(*args))
-        except Exception as error:  # noqa: BLE001 - logged, once
-            self._complain(policy, method, error)
-            return None
-
-    def _complain(self, policy: IntervalPolicy, method: str, error: Exception) -> None:
+    def _complain(self, method: str, error: Exception) -> None:
         if method not in self._failed:
             self._failed.add(method)
             message = "%s of the interval policy %r failed; said once, going on without"
-            _logger.error(message, method, policy, exc_info=error)
+            _logger.error(message, method, self._policy, exc_info=error)
+
+
+def _ignore(*_: object) -> None:
+    """Stand in for a method that a policy does not have."""
 
 
 def _ended(entry: Entry, report: Report, now: float, hinted: float | None) -> tuple[float, float]:
@@ -184,41 +219,9 @@ def _ended(entry: Entry, report: Report, now: float, hinted: float | None) -> tu
     return max(last, hinted - max(_SOON, _SOON_SHARE * (hinted - entry.started))), now
 
 
-def _sightings(
-    entry: Entry,
-    job: Job[Any],
-    report: Report,
-    outcome: _Outcome,
-    span: tuple[float, float],
-    *,
-    at: float,
-    late: float | None = None,
-) -> list[Sighting]:
-    """Return one sighting for each phase the job has been in."""
-    kind = job.kind
-    last, moment = span
-    marks = entry.shown if outcome == "done" else None
-    sightings: list[Sighting] = []
-    for phase, start in (("queued", entry.started), ("running", entry.began)):
-        if start is None:
-            continue
-        sighting = Sighting(
-            provider=kind.provider,
-            kind=kind.name,
-            model=job.model,
-            phase=phase,
-            pace=kind.pace,
-            seen=last - start if last > start else 0.0,
-            now=moment - start,
-            outcome=outcome,
-            progress=report.progress,
-            at=at,
-            polls=job.polls,
-            late=late,
-            shown=tuple((at - start, progress) for at, progress in marks if at >= start) if marks else (),
-        )
-        sightings.append(sighting)
-    return sightings
+def _since(start: float, marks: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Return the marks of progress made in a phase, in its clock."""
+    return tuple((moment - start, progress) for moment, progress in marks if moment >= start)
 
 
 def _mark(entry: Entry, moment: float, progress: float) -> None:

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable
 
     from mirage_async.scheduler._entry import Entry
 
@@ -33,25 +33,30 @@ class ReadyLine:
 
     Urgencies are looked at anew every 50 ms at most, in a line above 500 every 100 us for each in it; whoever came
     since is behind those ranked. In a line above 2,000 each ranking looks at every second, third ... of them in turn.
+
+    Attributes:
+        line: those who wait, each with the number of calls by which it is owed one; for others to look at only, which
+            costs less than asking for the length of this.
     """
 
-    __slots__ = ("_line", "_ranking", "_taken")
+    __slots__ = ("_ranking", "_taken", "line")
 
     def __init__(self) -> None:
-        self._line: OrderedDict[Entry, int] = OrderedDict()  # and how many calls were made by when it is owed one
+        self.line: OrderedDict[Entry, int] = OrderedDict()
         self._ranking = _Ranking()
         self._taken = 0
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self.line)
 
     def __contains__(self, entry: object) -> bool:
-        return entry in self._line
+        return entry in self.line
 
     def append(self, entry: Entry) -> None:
         """Put a note at the end of the line; one that is in it keeps its place."""
-        if entry not in self._line:
-            self._line[entry] = self._taken + OWED_AFTER * (len(self._line) + 1)
+        line = self.line
+        if entry not in line:
+            line[entry] = self._taken + OWED_AFTER * (len(line) + 1)
 
     def extend(self, entries: Iterable[Entry]) -> None:
         """Put several notes at the end of the line."""
@@ -60,12 +65,12 @@ class ReadyLine:
 
     def discard(self, entry: Entry) -> None:
         """Take a note out of the line, if it is in it."""
-        self._line.pop(entry, None)
+        self.line.pop(entry, None)
 
     def take_first(self) -> Entry:
         """Take the note that has waited longest. The line must not be empty."""
         self._taken += 1
-        return self._line.popitem(last=False)[0]
+        return self.line.popitem(last=False)[0]
 
     def take_most_urgent(self, now: float, urgency: Callable[[Entry], float]) -> Entry:
         """Take the most urgent note, or the one that has waited longest where it is owed the call.
@@ -76,20 +81,21 @@ class ReadyLine:
 
         The line must not be empty.
         """
-        if len(self._line) == 1 or self._owes_the_oldest():
+        line = self.line
+        owes = self._taken % OWED_EVERY == 0 and next(iter(line.values())) <= self._taken  # it to the oldest
+        if owes or len(line) == 1:
             return self.take_first()
         ranking = self._ranking
-        if ranking.is_old(now):
-            ranking.rank(now, self._line, urgency)
-        for entry in ranking.most_urgent_first():
-            if entry in self._line:
+        if now >= ranking.old_at:
+            ranking.rank(now, line, urgency)
+        ranked = ranking.ranked
+        while ranked:
+            entry = ranked.pop()
+            if entry in line:
                 self._taken += 1
-                del self._line[entry]
+                del line[entry]
                 return entry
         return self.take_first()
-
-    def _owes_the_oldest(self) -> bool:
-        return self._taken % OWED_EVERY == 0 and next(iter(self._line.values())) <= self._taken
 
 
 class EarlyLine:
@@ -106,7 +112,7 @@ class EarlyLine:
 
     def looks_again_at(self) -> float:
         """Return when somebody may be found who was not before: at once, as long as some of those found are left."""
-        return self._ranking.lasts_until()
+        return -math.inf if self._ranking.ranked else self._ranking.old_at
 
     def take(self, now: float, waiting: Collection[Entry], urgency: Callable[[Entry], float] | None) -> Entry | None:
         """Return the most urgent note, or None while none is worth a call.
@@ -118,12 +124,13 @@ class EarlyLine:
         """
         ranking = self._ranking
         if urgency is None:
-            ranking.close()
-        elif ranking.is_old(now):
+            ranking.old_at = math.inf  # so that nobody looks again
+        elif now >= ranking.old_at:
             ranking.rank(now, waiting, lambda entry: urgency(entry) if _may_be_early(entry) else 0.0, above=WORTH)
         # Whoever was asked about since the ranking is in the air, in line, done, or has just been seen unfinished.
-        since = ranking.ranked_at
-        for entry in ranking.most_urgent_first():
+        since, ranked = ranking.ranked_at, ranking.ranked
+        while ranked:
+            entry = ranked.pop()
             if _may_be_early(entry) and (entry.looked is None or entry.looked <= since):
                 return entry
         return None
@@ -135,32 +142,20 @@ def _may_be_early(entry: Entry) -> bool:
 
 
 class _Ranking:
-    """Notes by urgency at some moment not long ago; some may have left meanwhile."""
+    """Notes by urgency at some moment not long ago; some may have left meanwhile.
 
-    __slots__ = ("_lasts_until", "_offset", "_ranked", "ranked_at")
+    Attributes:
+        ranked: the most urgent last; whoever uses one takes it out.
+        ranked_at: when that was.
+        old_at: from when on it is time for a new one.
+    """
+
+    __slots__ = ("_offset", "old_at", "ranked", "ranked_at")
 
     def __init__(self) -> None:
-        self._ranked: list[Entry] = []  # the most urgent last
-        self._lasts_until = -math.inf
+        self.ranked: list[Entry] = []
+        self.ranked_at = self.old_at = -math.inf
         self._offset = 0
-        self.ranked_at = -math.inf
-
-    def is_old(self, now: float) -> bool:
-        """Whether it is time for a new one."""
-        return now >= self._lasts_until
-
-    def lasts_until(self) -> float:
-        """Return when it will be."""
-        return -math.inf if self._ranked else self._lasts_until
-
-    def close(self) -> None:
-        """Make no other."""
-        self._lasts_until = math.inf
-
-    def most_urgent_first(self) -> Iterator[Entry]:
-        """Take notes out of it, the most urgent first."""
-        while self._ranked:
-            yield self._ranked.pop()
 
     def rank(
         self, now: float, notes: Collection[Entry], urgency: Callable[[Entry], float], *, above: float = -math.inf
@@ -172,8 +167,8 @@ class _Ranking:
             self._offset = (self._offset + 1) % stride
             chosen = list(islice(notes, self._offset, None, stride))
         self.ranked_at = now
-        self._lasts_until = now + max(RANKING_LASTS, RANKING_LASTS_PER_CALL * len(chosen))
+        self.old_at = now + max(RANKING_LASTS, RANKING_LASTS_PER_CALL * len(chosen))
         ranked = [(value, entry) for entry in chosen if (value := urgency(entry)) > above]
         ranked.reverse()  # sorting keeps the order of equals, and the last is taken first
         ranked.sort(key=itemgetter(0))
-        self._ranked = [entry for _, entry in ranked]
+        self.ranked = [entry for _, entry in ranked]

@@ -16,6 +16,8 @@ import asyncio
 import logging
 import math
 import weakref
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mirage_async._clock import Clock, SystemClock, Timer
@@ -64,16 +66,16 @@ class Scheduler:
     """
 
     def __init__(self, *, policy: IntervalPolicy | None = None, clock: Clock | None = None) -> None:
-        self.policy: IntervalPolicy = AdaptiveInterval() if policy is None else policy
+        self._policy: IntervalPolicy = AdaptiveInterval() if policy is None else policy
+        self._learning = Learning(self._policy)
         self.clock: Clock = SystemClock() if clock is None else clock
         self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()  # kept alive by their clients and jobs
         self._ready: dict[Account, None] = {}  # accounts with status calls to make, in the order they got any
-        self._due: TimerWheel[Entry] = TimerWheel(_is_due)
-        self._deadlines: TimerWheel[Entry] = TimerWheel(_is_over)
+        self._due: TimerWheel[Entry] = TimerWheel(attrgetter("due"))
+        self._deadlines: TimerWheel[Entry] = TimerWheel(attrgetter("over"))
         self._busy: set[Poller] = set()
         self._parked: list[Poller] = []  # a task that is kept costs less than a new one; the sweep sends them home
         self._tasks = TaskSet()
-        self._learning = Learning()
         self._timer: Timer | None = None
         self._timer_at = math.inf
         self._next_sweep = math.inf
@@ -83,6 +85,11 @@ class Scheduler:
         self._claimed = False
 
     # --- what a client calls ---
+
+    @property
+    def policy(self) -> IntervalPolicy:
+        """What decides the intervals."""
+        return self._policy
 
     def claim(self) -> None:
         """Belong to one hub or client from now on.
@@ -182,7 +189,7 @@ class Scheduler:
             jobs_concluded=self._concluded,
             waits_expired=self._expired,
             accounts=accounts,
-            models=self._learning.statistics(self.policy),
+            models=self._learning.statistics(),
         )
 
     async def aclose(self) -> None:
@@ -220,10 +227,8 @@ class Scheduler:
             self._arm()  # whatever went wrong, the others are asked about in time
 
     def _take(self, account: Account, now: float) -> Entry | None:
-        if not account.lively:
-            return None
-        chooses = account.is_scarce or account.limits.ask_early
-        entry = account.take(now, self._learning.urgency(self.policy, now) if chooses else None)
+        learning = self._learning
+        entry = account.take(now, partial(learning.urgency, now) if learning.ranks else None)
         if entry is not None and entry.due is not None:  # asked about early
             entry.due = None
             self._due.withdrawn()
@@ -279,10 +284,11 @@ class Scheduler:
     def _let_rest(self, entry: Entry) -> None:
         """See to it that nothing falls due for a note any more."""
         self._drop_deadline(entry)
-        entry.account.ready.discard(entry)
         if entry.due is not None:
             entry.due = None
             self._due.withdrawn()
+        elif not entry.flying:
+            entry.account.ready.discard(entry)
 
     def _expire(self, entry: Entry) -> None:
         entry.over = None
@@ -306,19 +312,16 @@ class Scheduler:
             poller.end()
 
     def _interval(self, entry: Entry, job: Job[Any], now: float) -> float:
+        policy, interval = self._policy, math.nan
         view = view_of(entry, job, now)
-        interval, usable = math.nan, False
         try:
-            interval = float(self.policy.next_interval(view))  # which may well be a Decimal, or numpy's
-            usable = 0 <= interval < math.inf
+            interval = float(policy.next_interval(view))  # which may well be a Decimal, or numpy's
         except Exception:
-            _logger.exception("the interval policy %r failed", self.policy)
-        if not usable:
+            _logger.exception("the interval policy %r failed", policy)
+        if not 0 <= interval < math.inf:
             # A faulty policy of a user's must not strand a job that was paid for.
-            _logger.error(
-                "the interval policy %r gave no number of seconds; using %g s", self.policy, job.kind.pace.interval
-            )
             interval = job.kind.pace.interval
+            _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
         return min(max(interval, job.kind.hints.patience(job)), LONGEST_INTERVAL)
 
     # --- doing: the pollers ---
@@ -403,13 +406,15 @@ class Scheduler:
 
         It counts even if the wait ended while the call was under way.
         """
-        now = self.clock.monotonic()
+        now, status = self.clock.monotonic(), report.status
         entry.polls += 1
         entry.misses = entry.not_found = 0
-        self._learning.looked(self.policy, entry, job, report, asked=asked, now=now, hinted=hinted)
-        if report.status is None:
+        if status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
-        elif report.status.terminal:
+        elif not status.terminal:
+            self._learning.unfinished(entry, job, report, asked=asked, now=now)
+        else:
+            self._learning.finished(entry, job, report, now=now, hinted=hinted)
             if is_dubious(report):
                 entry.dubious += 1
                 if entry.dubious < DUBIOUS_REPORTS:
@@ -469,11 +474,3 @@ class Scheduler:
         if job is not None and not job.claimed:
             wait = max(at_least, self._interval(entry, job, now)) if entry.hinted is None else 0.0
             self._ask_in(wait, entry, now)
-
-
-def _is_due(entry: Entry, tick: int) -> bool:
-    return entry.due == tick
-
-
-def _is_over(entry: Entry, tick: int) -> bool:
-    return entry.over == tick

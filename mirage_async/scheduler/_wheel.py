@@ -36,13 +36,13 @@ class TimerWheel(Generic[T]):
     skipped when its tick comes; once such items outnumber the live ones they are swept out.
 
     Args:
-        current: tells whether the item is still due in the tick it was added for.
+        tick_of: tells the tick in which an item is due; None, or another than the one it was added for, makes it stale.
     """
 
-    __slots__ = ("_current", "_live", "_slots", "_stale", "_ticks")
+    __slots__ = ("_live", "_slots", "_stale", "_tick_of", "_ticks")
 
-    def __init__(self, current: Callable[[T, int], bool]) -> None:
-        self._current = current
+    def __init__(self, tick_of: Callable[[T], int | None]) -> None:
+        self._tick_of = tick_of
         self._slots: dict[int, _Slot[T]] = {}
         self._ticks: list[int] = []
         self._live = 0
@@ -52,7 +52,7 @@ class TimerWheel(Generic[T]):
         return self._live
 
     def add(self, when: float, item: T, *, slack: float = 0.0) -> int:
-        """Add `item`, due at `when`, and return its tick, by which `current` will know it.
+        """Add `item`, due at `when`, and return its tick, which `tick_of` is to tell from now on.
 
         Args:
             when: seconds.
@@ -85,7 +85,7 @@ class TimerWheel(Generic[T]):
         while self._ticks:
             tick = self._ticks[0]
             items = self._slots[tick].items
-            while items and not self._current(items[-1], tick):
+            while items and self._tick_of(items[-1]) != tick:
                 items.pop()
                 self._stale -= 1
             if items:
@@ -98,16 +98,17 @@ class TimerWheel(Generic[T]):
         while self.next_at() <= now:
             tick = heapq.heappop(self._ticks)
             for item in self._slots.pop(tick).items:
-                if self._current(item, tick):
+                if self._tick_of(item) == tick:
                     self._live -= 1
                     yield item
                 else:
                     self._stale -= 1
 
     def _compact(self) -> None:
+        tick_of = self._tick_of
         for tick, slot in self._slots.items():
             # Once each: what moved away and back is in its list twice, and alive both times.
-            slot.items = list(dict.fromkeys(item for item in slot.items if self._current(item, tick)))
+            slot.items = list(dict.fromkeys(item for item in slot.items if tick_of(item) == tick))
         self._slots = {tick: slot for tick, slot in self._slots.items() if slot.items}
         self._ticks = list(self._slots)
         heapq.heapify(self._ticks)

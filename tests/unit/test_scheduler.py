@@ -313,8 +313,7 @@ async def test_a_policy_may_say_never(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_a_policy_may_ask_again_at_once() -> None:
     """An interval of 0 asks in the next turn, without starving anybody."""
-    bench = Bench(FixedInterval(1, jitter=0))
-    bench.scheduler.policy = BackoffInterval(first=0, interval=1, jitter=0)
+    bench = Bench(BackoffInterval(first=0, interval=1, jitter=0))
     provider = bench.provider()
     provider.watch()
     await bench.clock.advance(0)
