@@ -274,8 +274,9 @@ DOWNLOADS = ("read", "save", "written", "socket")
 class Turns(selectors.DefaultSelector):
     """A selector that knows, while it is `watching`, how long the loop was busy between two visits.
 
-    It does not watch while CPU time is measured: its own questions cost five microseconds of every turn. A turn during which the system gave the processor to somebody else counts with its CPU time only: what other
-    programs do to us is not what is measured here.
+    It does not watch while CPU time is measured: its own questions take five microseconds of every turn. A turn during
+    which the system gave the processor to somebody else counts with its CPU time only: what other programs do to us is
+    not what is measured here.
     """
 
     def __init__(self) -> None:

@@ -154,3 +154,53 @@ async def test_a_cancellation_that_was_overcome_before_does_not_hide_the_deadlin
     await timers.turn_to(105.0)
     with pytest.raises(TimeoutError):
         await task
+
+
+async def test_an_end_that_is_moved_counts_from_the_last_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moving it sets no timer while one is set for an earlier moment."""
+    timers = Timers(monkeypatch)
+    deadlines = Deadlines()
+    with deadlines.movable(5.0) as end:
+        await timers.turn_to(104.0)
+        end.renew(5.0)
+        assert len(timers.set) == 1
+        await timers.turn_to(108.9)
+    task = asyncio.create_task(renewing(deadlines, 5.0))
+    await settled()
+    await timers.turn_to(113.8)
+    assert not task.done()
+    await timers.turn_to(114.0)
+    with pytest.raises(TimeoutError):
+        await task
+
+
+async def test_a_block_that_rests_lasts_until_it_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer runs meanwhile; the new end holds like the first."""
+    timers = Timers(monkeypatch)
+
+    async def resting() -> None:
+        with Deadlines().movable(5.0) as end:
+            end.rest()
+            await rested
+            end.renew(1.0)
+            await asyncio.get_running_loop().create_future()
+
+    rested = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(resting())
+    await settled()
+    await timers.turn_to(1000.0)
+    assert not timers.set
+    rested.set_result(None)
+    await settled()
+    await timers.turn_to(1000.9)
+    assert not task.done()
+    await timers.turn_to(1001.0)
+    with pytest.raises(TimeoutError):
+        await task
+
+
+async def renewing(deadlines: Deadlines, seconds: float) -> None:
+    """Move the end once, and wait for nothing."""
+    with deadlines.movable(seconds / 2) as end:
+        end.renew(seconds)
+        await asyncio.get_running_loop().create_future()
