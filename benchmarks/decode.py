@@ -49,8 +49,10 @@ TITLES = {
     "mirako plain": "the same without pybase64",
     "openai": "AsyncOpenAI.images.generate + b64decode",
     "aiohttp": "aiohttp, json() + b64decode",
+    "dropped": "aiohttp, read and thrown away",
     "read": "GeneratedImage.read",
     "save": "GeneratedImage.save",
+    "written": "aiohttp, read + write on the event loop",
     "socket": "raw socket, recv_into + write",
 }
 

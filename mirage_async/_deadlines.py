@@ -11,14 +11,14 @@ import asyncio
 import math
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from mirage_async._clock import Clock
 
-__all__ = ["Deadline", "Deadlines"]
+__all__ = ["Deadline", "Deadlines", "Timeout"]
 
 _NONE = nullcontext()
 
@@ -46,7 +46,11 @@ class Deadlines:
         It does so as `asyncio.timeout` does, by cancelling the task; a cancellation from elsewhere stays one, also
         where both come at once.
         """
-        return _NONE if seconds is None else _Timeout(self, self.clock.monotonic() + seconds)
+        return _NONE if seconds is None else Timeout(self, self.clock.monotonic() + seconds)
+
+    def movable(self, seconds: float) -> Timeout:
+        """Return the same for a block that may move its end."""
+        return Timeout(self, self.clock.monotonic() + seconds)
 
     def end_all(self) -> None:
         """Cut every block short, whatever its deadline."""
@@ -63,6 +67,12 @@ class Deadlines:
         """Watch over it no longer; a timer that comes too early costs less than one that is called off."""
         self._running.discard(deadline)
 
+    def move(self, deadline: Deadline, at: float) -> None:
+        """Let a block that is watched end at another moment."""
+        deadline.at = at
+        if at < self._looks_at:
+            self._look_at(at)
+
     def _look_at(self, at: float) -> None:
         self._looks_at = at
         self.clock.call_at(at, partial(self._look, at))
@@ -74,9 +84,9 @@ class Deadlines:
         for deadline in tuple(self._running):
             if deadline.at <= at:
                 deadline.passes()
-        coming = [deadline.at for deadline in self._running if not deadline.passed]
-        if coming:
-            self._look_at(min(coming))
+        earliest = min((deadline.at for deadline in self._running if not deadline.passed), default=math.inf)
+        if earliest < math.inf:
+            self._look_at(earliest)
 
 
 class Deadline:
@@ -114,16 +124,25 @@ class Deadline:
             self._task.cancel()
 
 
-class _Timeout(Deadline):
+class Timeout(Deadline):
     """A block that ends with `TimeoutError`."""
 
     __slots__ = ()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self.begin()
+        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.has_ended(exc_type):
             raise TimeoutError from exc
+
+    def renew(self, seconds: float) -> None:
+        """Let the block end so many seconds from now; costs no timer, but where it is to end earlier than any other."""
+        self._all.move(self, self._all.clock.monotonic() + seconds)
+
+    def rest(self) -> None:
+        """Let the block last until it is renewed, for what takes its time without being late."""
+        self.at = math.inf

@@ -18,6 +18,8 @@ from yarl import URL
 
 from mirage_async import media
 from mirage_async._addresses import check_link, is_public, without_query
+from mirage_async._clock import SystemClock
+from mirage_async._deadlines import Deadlines
 from mirage_async._transport import READ_BUFFER
 from mirage_async.exceptions import ClosedError, DownloadError
 from mirage_async.wire import Reply
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["AgainError", "Fetcher", "GoneError", "Sink"]
 
 ATTEMPT_BOUND = 300.0  # seconds for one attempt; only a body that drips in needs longer
+HEAD_BOUND = 40.0  # seconds from dialling to the head of the answer
+SILENCE_BOUND = 30.0  # seconds without a byte of the body
 MAX_HOPS = 5  # redirects
 _HEAD, _TAIL = 256 << 10, 64  # bytes kept for the check: headers with metadata at the front, end markers at the back
 
@@ -38,7 +42,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _EXPIRED = frozenset({401, 403, 404, 410})
 _BUSY = frozenset({408, 425, 429})
 _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "mirage-async"}
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
+# No `sock_read`: aiohttp would set a timer and call it off for every chunk.
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)
 
 
 class AgainError(Exception):
@@ -107,6 +112,7 @@ class Fetcher:
         # Two pools: a connection to a private address, rightly made, must never serve a link that may not reach one.
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._scopes: set[anyio.CancelScope] = set()
+        self._deadlines = Deadlines(SystemClock())  # sockets know no other time
         self.slots = anyio.CapacityLimiter(limit)
         self.closed = False
 
@@ -209,17 +215,21 @@ class Fetcher:
         session = self._session(allow_private=allow_private)
         for _ in range(MAX_HOPS + 1):
             try:
-                async with session.get(link, allow_redirects=False, proxy=self._proxy) as response:
-                    target = _next_hop(response, allow_private=allow_private)
-                    if target is None:
-                        self._check(response)
-                        length, announced = 0, response.content_length or 0
-                        while chunk := await response.content.readany():  # aiohttp watches over a declared length
-                            length += len(chunk)
-                            self._check_size(length, response)
-                            yield chunk, max(announced - length, 0)
-                        return
-                    link = target
+                with self._deadlines.movable(HEAD_BOUND) as patience:
+                    async with session.get(link, allow_redirects=False, proxy=self._proxy) as response:
+                        target = _next_hop(response, allow_private=allow_private)
+                        if target is None:
+                            self._check(response)
+                            length, announced = 0, response.content_length or 0
+                            patience.renew(SILENCE_BOUND)
+                            while chunk := await response.content.readany():  # aiohttp watches over a declared length
+                                length += len(chunk)
+                                self._check_size(length, response)
+                                patience.rest()  # a slow disk is no silence
+                                yield chunk, max(announced - length, 0)
+                                patience.renew(SILENCE_BOUND)
+                            return
+                        link = target
             except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
                 failure = _failure(error, url)
             else:

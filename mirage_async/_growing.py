@@ -25,9 +25,9 @@ class GrowingBytes:
         # The only reference to these zeros is the buffer's own, so they are written over in place.
         self._file = io.BytesIO(bytes(max(expected, 0)))
 
-    def append(self, part: bytes) -> None:
-        """Add a part; it is copied."""
-        self._file.write(part)
+    def append(self, part: bytes) -> int:
+        """Add a part, which is copied, and return its length."""
+        return self._file.write(part)
 
     def cut(self, length: int) -> None:
         """Forget what comes after the first `length` bytes, but not the room that was made."""

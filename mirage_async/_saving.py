@@ -84,9 +84,9 @@ class Draft:
     def write(self, data: bytes | memoryview) -> None:
         """Append all of `data`."""
         with self._lock:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            written = os.write(self._fd, data)
+            while written < len(data):  # rarely: a disk about to be full, a very large piece
+                written += os.write(self._fd, memoryview(data)[written:])
 
     def publish(self, suffix: str, *, overwrite: bool) -> Path:
         """Put the finished file in its place and return the path it got.

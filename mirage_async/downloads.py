@@ -43,7 +43,8 @@ TRIES = 8  # the delays below add up to 36 s, 44 s at most with their random sha
 BUDGET = 60.0  # seconds in which attempts may begin
 _BATCH = 1 << 20  # bytes of a picture in memory that a thread writes before a cancellation is looked at
 SLOW_WRITE = 0.002  # seconds; a disk that needs longer for one network chunk is left to threads
-QUICK_AGAIN = 8  # quick writes in a row, until it is trusted again
+SHORT_MEMORY = 32  # quick writes in a row, after which a slow one is the first again
+WARIEST = 16  # quick writes in a row that a disk must show at most, until it is trusted again
 _logger = logging.getLogger("mirage_async")
 
 
@@ -285,28 +286,32 @@ class _Disk:
 
     On the event loop, against the custom: what a network chunk has is a copy of at most 256 KiB into the page cache,
     a tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does make us
-    wait (a network share, a disk that cannot keep up) shows it by a slow write, and then threads write. They do not
-    for good: on a busy machine a write may also be slow because another program got the processor.
+    wait (a network share, a disk that cannot keep up) shows it by a slow write, and then threads write, until they have
+    seen a quick one. On a busy machine most slow writes are no disk's fault, another program got the processor: so it
+    takes several of them soon after one another for threads to be in charge for longer.
     """
 
-    __slots__ = ("_clock", "_distrust")
+    __slots__ = ("_clock", "_quick", "_wary")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._distrust = 0  # quick writes that threads still have to see
+        self._quick = SHORT_MEMORY  # quick writes in a row
+        self._wary = 0  # how many of them it takes for the event loop to write
 
-    async def write(self, draft: Draft, chunk: bytes) -> None:
-        """Append a chunk."""
-        if self._distrust:
-            await to_thread.run_sync(self._write, draft, chunk)
-        else:
-            self._write(draft, chunk)
+    @property
+    def waits(self) -> bool:
+        """Whether a write may well make us wait, and is better done in a thread."""
+        return self._quick < self._wary
 
-    def _write(self, draft: Draft, chunk: bytes) -> None:
+    def write(self, draft: Draft, chunk: bytes) -> None:
+        """Append a chunk, and learn from how long it took."""
         began = self._clock.monotonic()
         draft.write(chunk)
-        slow = self._clock.monotonic() - began > SLOW_WRITE
-        self._distrust = QUICK_AGAIN if slow else max(self._distrust - 1, 0)
+        if self._clock.monotonic() - began <= SLOW_WRITE:
+            self._quick += 1
+        else:
+            self._wary = 1 if self._quick >= SHORT_MEMORY else min(2 * self._wary, WARIEST)
+            self._quick = 0
 
 
 class _FileSink:
@@ -325,7 +330,10 @@ class _FileSink:
 
     async def take(self, chunk: bytes, coming: int) -> None:  # noqa: ARG002 - a file grows by itself
         self._begun = True
-        await self._disk.write(self._draft, chunk)
+        if self._disk.waits:
+            await to_thread.run_sync(self._disk.write, self._draft, chunk)
+        else:
+            self._disk.write(self._draft, chunk)
 
     async def finish(self) -> None:
         """Nothing to do: the bytes are in the file."""

@@ -255,20 +255,20 @@ class Base64Decoder:
         missing = -len(self._rest) % 4
         if len(text) <= missing:
             few = bytes(text)
-            taken = not few.translate(None, _ALPHABET)
-            self._rest += few if taken else b""
-            return taken
+            fits = not few.translate(None, _ALPHABET)
+            self._rest += few if fits else b""
+            return fits
         end = missing + (len(text) - missing - 1) // 4 * 4
         rest = bytes(text[end:])
         if rest.translate(None, _ALPHABET):  # all that is not decoded now
             return False
-        before = len(self._data)
+        taken = 0
         with contextlib.suppress(ValueError):
-            self._data.append(_decode_strictly(self._rest + bytes(text[:missing])))
+            taken = self._data.append(_decode_strictly(self._rest + bytes(text[:missing])))
             for start in range(missing, end, _PIECE):
-                self._data.append(_decode_strictly(memoryview(text)[start : min(start + _PIECE, end)]))
-        if len(self._data) - before != (len(self._rest) + end) // 4 * 3:  # not base64, or padding and more after it
-            self._data.cut(before)
+                taken += self._data.append(_decode_strictly(memoryview(text)[start : min(start + _PIECE, end)]))
+        if taken != (len(self._rest) + end) // 4 * 3:  # not base64, or padding and more after it
+            self._data.cut(len(self._data) - taken)
             return False
         self._rest = rest
         return True

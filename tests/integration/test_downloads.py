@@ -191,6 +191,47 @@ async def test_a_body_that_drips_is_given_up(
         assert len(clock.slept) == 1
 
 
+@pytest.mark.parametrize(("bound", "sent"), [("HEAD_BOUND", None), ("SILENCE_BOUND", PNG[:-1])])
+async def test_a_server_that_falls_silent_is_given_up(
+    downloader: Downloader, clock: QuickClock, monkeypatch: pytest.MonkeyPatch, bound: str, sent: bytes | None
+) -> None:
+    """Before the head of its answer or in the midst of the body."""
+    monkeypatch.setattr(_fetching, bound, 0.05)
+    monkeypatch.setattr(downloads, "TRIES", 2)
+    over = asyncio.Event()
+
+    async def silent(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if sent is not None:
+            await response.prepare(request)
+            await response.write(sent)
+        await over.wait()
+        return response
+
+    async with serving(silent) as server:
+        with pytest.raises(DownloadError, match=r"not fetched in 2 attempts, last: TimeoutError"):
+            await linked(downloader, server.url).read()
+        assert len(clock.slept) == 1
+        over.set()
+
+
+async def test_a_disk_that_takes_its_time_is_no_silence(
+    downloader: Downloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The silence counted is the server's: nothing is looked at while a chunk is being written."""
+    monkeypatch.setattr(_fetching, "SILENCE_BOUND", 0.05)
+    take = downloads._FileSink.take
+
+    async def slowly(sink: downloads._FileSink, chunk: bytes, coming: int) -> None:
+        await asyncio.sleep(0.2)
+        await take(sink, chunk, coming)
+
+    monkeypatch.setattr(downloads._FileSink, "take", slowly)
+    async with serving((200, PNG)) as server:
+        await linked(downloader, server.url).save(tmp_path / "x.png")
+        assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 405, 418, 451])
 async def test_other_answers_end_it_at_once(downloader: Downloader, clock: QuickClock, status: int) -> None:
     """What another attempt cannot mend is told at once."""

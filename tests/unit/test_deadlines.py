@@ -148,3 +148,69 @@ async def test_a_cancellation_that_was_overcome_before_does_not_hide_the_deadlin
     await clock.advance(5.0)
     with pytest.raises(TimeoutError):
         await task
+
+
+async def test_an_end_that_is_moved_counts_from_the_last_move() -> None:
+    """Moving it sets no timer while one is set for an earlier moment."""
+    clock = FakeClock()
+    deadlines = Deadlines(clock)
+    with deadlines.movable(5.0) as end:
+        await clock.advance(4.0)
+        end.renew(5.0)
+        assert "1 timers" in repr(clock)
+        await clock.advance(4.9)
+
+    async def renewing() -> None:
+        with deadlines.movable(2.5) as end:
+            end.renew(5.0)
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(renewing())
+    await settled()
+    await clock.advance(4.9)
+    assert not task.done()
+    await clock.advance(0.1)
+    with pytest.raises(TimeoutError):
+        await task
+
+
+async def test_an_end_that_is_moved_forward_comes_sooner() -> None:
+    """It sets a timer of its own where no other is set for an earlier moment."""
+    clock = FakeClock()
+
+    async def hurrying() -> None:
+        with Deadlines(clock).movable(50.0) as end:
+            end.renew(1.0)
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(hurrying())
+    await settled()
+    await clock.advance(1.0)
+    with pytest.raises(TimeoutError):
+        await task
+
+
+async def test_a_block_that_rests_lasts_until_it_is_renewed() -> None:
+    """The new end holds like the first."""
+    clock = FakeClock()
+    rested: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def resting() -> None:
+        with Deadlines(clock).movable(5.0) as end:
+            end.rest()
+            await rested
+            end.renew(1.0)
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(resting())
+    await settled()
+    await clock.advance(1000.0)
+    assert not task.done()
+    assert "0 timers" in repr(clock)
+    rested.set_result(None)
+    await settled()
+    await clock.advance(0.9)
+    assert not task.done()
+    await clock.advance(0.1)
+    with pytest.raises(TimeoutError):
+        await task
