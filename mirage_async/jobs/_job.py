@@ -69,14 +69,22 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
         detected_at: when it was seen finished, or None.
     """
 
+    # A full round of Python's garbage collector holds the event loop up and looks at every object that is tracked, of
+    # which there may be a hundred thousand jobs. A struct is not tracked before something is assigned to it that a
+    # circle may lead through. Kind, status and private are the fields that every job has of that sort, and they are put
+    # in their places without that (`_put_kind` and so on); no circle closes through the last two, nor through the kind
+    # unless its client keeps the job. So the collector passes over a job as long as it only waits. From its first
+    # waiter, or its end, or the end of its watching on, it is tracked and looked through like anything else.
+    # The price is the one that `scheduler.Entry` names, for purchases under way as well as for jobs being watched.
+
     key: str
     id: str | None
     model: str | None
     requested: int
     submitted_at: float
     may_be_billed: bool  # its request may have been taken by the provider
-    kind: JobKind[T] = cast("JobKind[T]", None)
-    status: JobStatus = cast("JobStatus", None)
+    kind: JobKind[T] = cast("JobKind[T]", None)  # `new_job` puts it in its place at once
+    status: JobStatus = cast("JobStatus", None)  # likewise
     progress: float | None = None
     polls: int = 0
     running_at: float | None = None
@@ -240,8 +248,9 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
 
     def _changed(self) -> None:
         self.version += 1
-        readers, self._readers = self._readers, None
-        wake_all(readers)
+        if self._readers is not None:
+            readers, self._readers = self._readers, None
+            wake_all(readers)
 
     def _rouse(self) -> None:
         waiters, self._waiters = self._waiters, None
@@ -366,7 +375,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
         return f"<Job {self.provider} {self.kind.name} {self.id or self.key} {self.status.value}{progress}>"
 
 
-# These leave a job untracked; see its docstring.
+# A field's own descriptor sets it, and no more; see the top of `Job`.
 _put_kind: Callable[[Job[Any], JobKind[Any]], None] = cast("Any", Job).kind.__set__
 _put_status: Callable[[Job[Any], JobStatus], None] = cast("Any", Job).status.__set__
 _put_private: Callable[[Job[Any], tuple[str, ...]], None] = cast("Any", Job).private.__set__
