@@ -31,7 +31,7 @@ ENDS = {
     "refused": JobStatus.FAILED,
     "wait over": JobStatus.QUEUED,
     "waiter cancelled": JobStatus.QUEUED,
-    "caller cancelled": JobStatus.QUEUED,
+    "caller cancelled": JobStatus.SUBMITTING,
     "unawaited": JobStatus.QUEUED,
 }
 
@@ -81,9 +81,9 @@ async def test_a_client_and_its_jobs_are_gone(end: str, monkeypatch: pytest.Monk
                 await asyncio.gather(*(live_through(end, client, sandbox) for _ in range(5)))
             assert len(jobs) >= 5
             assert ENDS[end] in {job.status for job in jobs}
-            gone = [weakref.ref(client._desk.runtime), *map(weakref.ref, jobs)]
+            gone: list[weakref.ref[Any]] = [weakref.ref(client._desk.runtime), *(weakref.ref(job) for job in jobs)]
             jobs.clear()
             del client
             await asyncio.sleep(0)
             gc.collect()
-            assert not [thing for thing in (one() for one in gone) if thing is not None]
+            assert [one() for one in gone] == [None] * len(gone)
