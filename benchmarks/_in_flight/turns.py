@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirage_async._clock import SystemClock
-from mirage_async.jobs import Job, JobKind, NullRecorder
+from mirage_async.jobs import Job, JobKind, NullRecorder, new_job
 from mirage_async.models import JobStatus, Pace
 from mirage_async.scheduler import FixedInterval, Limits, Scheduler
 from mirage_async.wire import Report
@@ -76,7 +76,7 @@ async def _by_scheduler(jobs: int, interval: float) -> Turns:
         ended=_no_more,
         account=scheduler.account("mirako", Limits(polls=POLLS_AT_ONCE)),
     )
-    held = [Job(kind, id=str(number), status=JobStatus.QUEUED) for number in range(jobs)]
+    held = [new_job(kind, id=str(number), status=JobStatus.QUEUED) for number in range(jobs)]
     deadline = time.monotonic() + _PACE.max_wait
     began = time.process_time()
     for job in held:

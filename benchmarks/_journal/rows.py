@@ -10,7 +10,7 @@ import aiosqlite
 import msgspec
 
 from mirage_async._clock import SystemClock
-from mirage_async.jobs import Intent, Job, JobKind, NullRecorder
+from mirage_async.jobs import Intent, JobKind, NullRecorder, new_job
 from mirage_async.journal import Journal, StoredImage, StoredOutcome
 from mirage_async.models import GeneratedImage, Generation, Pace
 from mirage_async.wire import Call
@@ -64,7 +64,7 @@ async def OURS(folder: Path) -> AsyncGenerator[Callable[[], Awaitable[int]]]:  #
     journal, kind = Journal(folder), _kind()
 
     async def purchase() -> int:
-        job = Job(kind)
+        job = new_job(kind)
         deadline = job.submitted_at + 300.0
         await journal.intended(
             job, Intent(account="0123", call=_CALL, blocking=False, announced=False, deadline=deadline)
@@ -94,7 +94,7 @@ async def OTHER(folder: Path) -> AsyncGenerator[Callable[[], Awaitable[int]]]:  
         )
 
         async def purchase() -> int:
-            job, moment = Job(kind), time.time()
+            job, moment = new_job(kind), time.time()
             await database.execute(
                 "INSERT INTO jobs VALUES (?, 'miragic', '0123', 'image', ?, NULL, 'intended', ?, ?, ?, NULL)",
                 (job.key, _DIGEST, moment, moment + 300.0, moment),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks._rate_cap.trials import a_kind
 from benchmarks._rate_cap.virtual import LoopClock, run
-from mirage_async.jobs import Job
+from mirage_async.jobs import Job, new_job
 from mirage_async.models import JobStatus
 from mirage_async.scheduler import AdaptiveInterval, Limits, Scheduler
 from mirage_async.scheduler._entry import Entry
@@ -50,7 +50,7 @@ async def _serve(seed: int, *, by_urgency: bool) -> tuple[float, float]:
     account = scheduler.account("simulated", Limits(polls=None, polls_per_second=RATE))
     kind = a_kind(clock, scheduler, account)
     for number in range(IN_LINE):
-        job = Job(kind, id=str(number), model=source.choice("abcd"), status=JobStatus.QUEUED)
+        job = new_job(kind, id=str(number), model=source.choice("abcd"), status=JobStatus.QUEUED)
         _due(account, job, -source.uniform(1, 300))
     spent = list[float]()
     for call in range(int(SECONDS * RATE)):

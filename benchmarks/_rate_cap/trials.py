@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks._rate_cap.loads import KINDS, Arrival
 from benchmarks._rate_cap.virtual import LoopClock, run
-from mirage_async.jobs import Job, JobKind, NullRecorder
+from mirage_async.jobs import Job, JobKind, NullRecorder, new_job
 from mirage_async.models import JobStatus, Pace
 from mirage_async.scheduler import AdaptiveInterval, Limits, Scheduler
 from mirage_async.scheduler._ready import OTHERS_FIRST, ReadyLine
@@ -146,7 +146,7 @@ async def _scheduled(arrivals: Sequence[Arrival], policy: IntervalPolicy, limits
     kind = a_kind(clock, scheduler, account, look=look, redeem=redeem)
     for number, arrival in enumerate(arrivals):
         await clock.sleep(arrival.at - clock.monotonic())
-        job = Job(kind, id=str(number), model=arrival.kind, status=JobStatus.QUEUED)
+        job = new_job(kind, id=str(number), model=arrival.kind, status=JobStatus.QUEUED)
         ends[job] = (arrival, clock.monotonic() + arrival.duration)
         scheduler.watch(job, _FOREVER)
     assert limits.polls_per_second is not None  # noqa: S101 - it was made of one; says so to the type checker

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from benchmarks._webhooks.load import post, send_all
 from mirage_async._clock import SystemClock
-from mirage_async.jobs import Job, JobKind, NullRecorder
+from mirage_async.jobs import Job, JobKind, NullRecorder, new_job
 from mirage_async.models import JobStatus, Pace
 from mirage_async.webhooks import WebhookReceiver
 
@@ -102,7 +102,7 @@ async def _run(connection: Connection) -> None:
         elif order == "woken":
             connection.send(len(jobs) - len(waker.futures))
         else:
-            jobs = [Job(kind, key=key, id="7f3a", status=JobStatus.QUEUED) for key in order]
+            jobs = [new_job(kind, key=key, id="7f3a", status=JobStatus.QUEUED) for key in order]
             waker.futures = {job.key: loop.create_future() for job in jobs}
             for job in jobs:
                 receiver.expect(job)

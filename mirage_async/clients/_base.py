@@ -14,7 +14,7 @@ from mirage_async.clients._buyer import Terms
 from mirage_async.clients._desk import Desk
 from mirage_async.clients._runtime import Runtime
 from mirage_async.exceptions import ConfigurationError, InputError
-from mirage_async.jobs import Job, JobKind, read_token
+from mirage_async.jobs import Job, JobKind, new_job, read_token
 from mirage_async.models import JobStatus
 from mirage_async.scheduler import Limits
 from mirage_async.wire import passed_id
@@ -322,7 +322,7 @@ class ProviderClient(abc.ABC):
             known = " or ".join(map(repr, self._kinds)) or "none: it answers with the picture itself"
             msg = f"kind must be one {self.provider} has jobs of ({known}); got {name!r}"
             raise InputError(msg, provider=self.provider)
-        job = Job(
+        job = new_job(
             found,
             id=passed_id("token_or_id", token.id if token else token_or_id, provider=self.provider),
             key=token.key if token else None,

@@ -23,7 +23,7 @@ from mirage_async.exceptions import (
     MirageError,
     ResponseError,
 )
-from mirage_async.jobs import Job, JobKind, checked_wait, new_key
+from mirage_async.jobs import Job, JobKind, checked_wait, new_job, new_key
 from mirage_async.models import Generation, Pace
 from mirage_async.purchase import Offer
 from mirage_async.wire import Call, Reply, Report, Submitted, read_unquoted, with_callback
@@ -280,7 +280,7 @@ class Desk:
 
     def _job(self, kind: JobKind[T], key: str | None, **facts: Any) -> Job[T]:
         """Make a job, and expect its webhook if it has a key already."""
-        job = Job(kind, key=key or self.key, **facts)
+        job = new_job(kind, key=key or self.key, **facts)
         if key is not None and self.runtime.webhooks is not None:
             self.runtime.webhooks.expect(job)
         if self.key is not None:
@@ -297,7 +297,7 @@ class Desk:
         announced: bool,
     ) -> Offer[T]:
         timeout = self.terms.answer_timeout if blocking else QUICK_TIMEOUT
-        job.private = call.private
+        job.keep_private(call.private)
         return Offer(
             provider=self.provider,
             key=job.key,

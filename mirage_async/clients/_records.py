@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from mirage_async import media
 from mirage_async.exceptions import DownloadError, InputError, SubmissionUncertainError
-from mirage_async.jobs import Job
+from mirage_async.jobs import Job, new_job
 from mirage_async.journal import EntryState
 from mirage_async.models import GeneratedImage, Generation, JobStatus
 from mirage_async.wire import Piece
@@ -127,7 +127,9 @@ def job_of(desk: Desk, kind: JobKind[Any], entry: Entry, *, max_wait: float | No
     # A finished job with pictures is asked about again: that costs one call, and brings links that work.
     if outcome is not None and (entry.id is None or not outcome.images):
         return _ended(desk, kind, entry, outcome)
-    job = Job(kind, id=entry.id, key=entry.key, model=entry.model, requested=entry.requested, status=JobStatus.QUEUED)
+    job = new_job(
+        kind, id=entry.id, key=entry.key, model=entry.model, requested=entry.requested, status=JobStatus.QUEUED
+    )
     if entry.announced and desk.runtime.webhooks is not None:
         desk.runtime.webhooks.expect(job)
     job.attach(max_wait)
@@ -135,7 +137,7 @@ def job_of(desk: Desk, kind: JobKind[Any], entry: Entry, *, max_wait: float | No
 
 
 def _ended(desk: Desk, kind: JobKind[Any], entry: Entry, outcome: StoredOutcome) -> Job[Any]:
-    job = Job(kind, id=entry.id, key=entry.key, model=entry.model, requested=entry.requested)
+    job = new_job(kind, id=entry.id, key=entry.key, model=entry.model, requested=entry.requested)
     job.may_be_billed = True
     job.claim()
     error = None if outcome.error is None else outcome.error.rebuild()

@@ -34,7 +34,7 @@ from mirage_async.exceptions import (
     MirageError,
     ResponseError,
 )
-from mirage_async.jobs import Job, accept, refuse
+from mirage_async.jobs import Job, accept, new_job, refuse
 from mirage_async.journal import Entry, EntryState
 from mirage_async.models import JobStatus
 from mirage_async.wire import Submitted
@@ -175,7 +175,7 @@ class Recovery:
         desk, kind = client.desk, _kind(client, entry)
         if entry.state is EntryState.ACCEPTED or entry.settled:
             return remembered(desk, job_of(desk, kind, entry, max_wait=max_wait))
-        job: Job[Any] = Job(kind, key=entry.key, model=entry.model, requested=entry.requested)
+        job: Job[Any] = new_job(kind, key=entry.key, model=entry.model, requested=entry.requested)
         job.may_be_billed = True
         desk.ledger.buying.add(job)
         if entry.announced and self._runtime.webhooks is not None:
@@ -256,7 +256,7 @@ class Recovery:
         """Return the id that a webhook claims, if the provider knows it as one of our account's, and we as no other."""
         if hint.job_id is None or await self._journal.knows_id(kind.provider, hint.job_id):
             return None
-        probe: Job[Any] = Job(kind, id=hint.job_id, status=JobStatus.QUEUED)
+        probe: Job[Any] = new_job(kind, id=hint.job_id, status=JobStatus.QUEUED)
         retrier = Retrier(self._runtime.waits, tries=CONFIRM_TRIES, budget=CONFIRM_BUDGET, max_floor=CONFIRM_BUDGET)
         while True:
             try:

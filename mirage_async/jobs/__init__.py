@@ -1,6 +1,6 @@
 """The handle of a job, its states, and the ports through which the rest of the library moves it."""
 
-from mirage_async.jobs._job import Job, checked_wait, new_key
+from mirage_async.jobs._job import Job, checked_wait, new_job, new_key
 from mirage_async.jobs._kind import Hints, Intent, JobKind, NullHints, NullRecorder, Recorder, Waker
 from mirage_async.jobs._settle import accept, conclude, is_at_hand, is_dubious, note, refuse
 from mirage_async.jobs._states import check_move
@@ -22,6 +22,7 @@ __all__ = [
     "conclude",
     "is_at_hand",
     "is_dubious",
+    "new_job",
     "new_key",
     "note",
     "read_token",

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
+import msgspec
+
 from mirage_async.exceptions import ClosedError, InputError, WaitTimeoutError
 from mirage_async.jobs._sleepers import Sleeper, Sleepers, joined, left, wake, wake_all
 from mirage_async.jobs._states import check_move
@@ -23,12 +25,13 @@ from mirage_async.jobs._tokens import Token
 from mirage_async.models import JobStatus, JobUpdate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Callable, Generator
 
-    from mirage_async.exceptions import MirageError, WaitedFor
-    from mirage_async.jobs._kind import JobKind
+    # A job is never encoded, so msgspec never reads its annotations.
+    from mirage_async.exceptions import MirageError, WaitedFor  # noqa: TC004
+    from mirage_async.jobs._kind import JobKind  # noqa: TC004
 
-__all__ = ["Job", "checked_wait", "new_key"]
+__all__ = ["Job", "checked_wait", "new_job", "new_key"]
 
 _logger = logging.getLogger("mirage_async.jobs")
 
@@ -48,7 +51,7 @@ _WAITS: dict[WaitedFor, str] = {
 LONGEST_WAIT = 30 * 24 * 3600.0  # seconds; anything above is a mistake in the caller's arithmetic
 
 
-class Job(Generic[T]):
+class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
     """One piece of remote work: await it for its result, from as many places as you like.
 
     Jobs come from `submit`, `build_avatar` and `job`; nobody else makes them.
@@ -66,66 +69,38 @@ class Job(Generic[T]):
         detected_at: when it was seen finished, or None.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_claimed",
-        "_outcome",
-        "_readers",
-        "_stopped",
-        "_waiters",
-        "buying",
-        "detected_at",
-        "id",
-        "key",
-        "kind",
-        "may_be_billed",
-        "model",
-        "polls",
-        "private",
-        "progress",
-        "requested",
-        "running_at",
-        "status",
-        "submitted_at",
-        "taken",
-        "ticket",
-        "version",
-    )
+    # A full round of Python's garbage collector holds the event loop up and looks at every object that is tracked, of
+    # which there may be a hundred thousand jobs. A struct is not tracked before something is assigned to it that a
+    # circle may lead through. Kind, status and private are the fields that every job has of that sort, and they are put
+    # in their places without that (`_put_kind` and so on); no circle closes through the last two, nor through the kind
+    # unless its client keeps the job. So the collector passes over a job as long as it only waits. From its first
+    # waiter, or its end, or the end of its watching on, it is tracked and looked through like anything else.
+    # The price is the one that `scheduler.Entry` names, for purchases under way as well as for jobs being watched.
 
-    def __init__(
-        self,
-        kind: JobKind[T],
-        *,
-        key: str | None = None,
-        id: str | None = None,  # noqa: A002 - the attribute it sets is called that
-        model: str | None = None,
-        requested: int = 1,
-        status: JobStatus = JobStatus.SUBMITTING,
-    ) -> None:
-        self.kind = kind
-        self.key = new_key() if key is None else key
-        self.id = id
-        self.model = model
-        self.requested = requested
-        self.status = status
-        self.progress: float | None = None
-        self.polls = 0
-        self.submitted_at = kind.clock.monotonic()
-        self.running_at: float | None = None
-        self.detected_at: float | None = None
-        self.ticket: Any = None  # the waker's own note about this job
-        self.buying: WaitedFor = "job"  # what its purchase waits for
-        self.may_be_billed = id is not None  # its request may have been taken by the provider
-        # The caller's own words, such as the prompt, that the provider may repeat; empty where they are not known. Kept
-        # by reference, as whoever asks for a picture mostly keeps them anyway.
-        self.private: tuple[str, ...] = ()
-        self.taken = False  # a waiter has been given the outcome
-        self.version = 0  # counts changes, so that a reader of updates sees whether it missed one
-        self._claimed = False
-        self._outcome: tuple[T | None, MirageError | None] | None = None
-        self._stopped: MirageError | None = None
-        self._waiters: Sleepers = None  # for the end
-        self._readers: Sleepers = None  # for any change
+    key: str
+    id: str | None
+    model: str | None
+    requested: int
+    submitted_at: float
+    may_be_billed: bool  # its request may have been taken by the provider
+    kind: JobKind[T] = cast("JobKind[T]", None)  # `new_job` puts it in its place at once
+    status: JobStatus = cast("JobStatus", None)  # likewise
+    progress: float | None = None
+    polls: int = 0
+    running_at: float | None = None
+    detected_at: float | None = None
+    ticket: Any = None  # the waker's own note about this job
+    buying: WaitedFor = "job"  # what its purchase waits for
+    # The caller's own words, such as the prompt, that the provider may repeat; empty where they are not known. Kept
+    # by reference, as whoever asks for a picture mostly keeps them anyway.
+    private: tuple[str, ...] = ()
+    taken: bool = False  # a waiter has been given the outcome
+    version: int = 0  # counts changes, so that a reader of updates sees whether it missed one
+    _claimed: bool = False
+    _outcome: tuple[T | None, MirageError | None] | None = None
+    _stopped: MirageError | None = None
+    _waiters: Sleepers = None  # for the end
+    _readers: Sleepers = None  # for any change
 
     @property
     def provider(self) -> str:
@@ -273,8 +248,9 @@ class Job(Generic[T]):
 
     def _changed(self) -> None:
         self.version += 1
-        readers, self._readers = self._readers, None
-        wake_all(readers)
+        if self._readers is not None:
+            readers, self._readers = self._readers, None
+            wake_all(readers)
 
     def _rouse(self) -> None:
         waiters, self._waiters = self._waiters, None
@@ -292,6 +268,10 @@ class Job(Generic[T]):
         except Exception:
             _logger.exception("the hand-over of %r is not recorded", self)
 
+    def keep_private(self, words: tuple[str, ...]) -> None:
+        """Note the caller's own words, which the provider may repeat and no error is to tell."""
+        _put_private(self, words)
+
     def attach(self, max_wait: float | None) -> None:
         """Have a job with an id watched, beginning with a status call now."""
         wait = self.kind.pace.max_wait if max_wait is None else checked_wait(max_wait)
@@ -302,7 +282,7 @@ class Job(Generic[T]):
         if status is self.status:
             return
         check_move(self.status, status)
-        self.status = status
+        _put_status(self, status)
         if status is JobStatus.RUNNING and self.running_at is None:
             self.running_at = self.kind.clock.monotonic()
         self._changed()
@@ -386,9 +366,36 @@ class Job(Generic[T]):
             billed="yes" if self.id is not None else "unknown" if self.may_be_billed else "no",
         )
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Say what `repr` says; a struct would tell everything, the prompt included."""
+        return [("provider", self.provider), ("kind", self.kind.name), ("id", self.id), ("status", self.status)]
+
     def __repr__(self) -> str:
         progress = "" if self.progress is None else f" {self.progress:.0%}"
         return f"<Job {self.provider} {self.kind.name} {self.id or self.key} {self.status.value}{progress}>"
+
+
+# A field's own descriptor sets it, and no more; see the top of `Job`.
+_put_kind: Callable[[Job[Any], JobKind[Any]], None] = cast("Any", Job).kind.__set__
+_put_status: Callable[[Job[Any], JobStatus], None] = cast("Any", Job).status.__set__
+_put_private: Callable[[Job[Any], tuple[str, ...]], None] = cast("Any", Job).private.__set__
+
+
+def new_job(
+    kind: JobKind[T],
+    *,
+    key: str | None = None,
+    id: str | None = None,  # noqa: A002 - the attribute it sets is called that
+    model: str | None = None,
+    requested: int = 1,
+    status: JobStatus = JobStatus.SUBMITTING,
+) -> Job[T]:
+    """Return a job that begins now."""
+    key = new_key() if key is None else key
+    job: Job[T] = Job(key, id, model, requested, kind.clock.monotonic(), id is not None)
+    _put_kind(job, kind)
+    _put_status(job, status)
+    return job
 
 
 def new_key() -> str:

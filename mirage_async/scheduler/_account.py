@@ -95,7 +95,7 @@ class Account:
         self.number = next(self._numbers)  # the order in which accounts were opened
         self.provider = provider
         self.limits = limits
-        self.entries: set[Entry] = set()
+        self.entries: dict[Entry, None] = {}  # unlike a set of them, nothing the garbage collector looks at
         self.ready = ReadyLine()
         self._early_line = EarlyLine()
         self.in_flight = 0

@@ -118,7 +118,7 @@ class Scheduler:
             now = self.clock.monotonic()
             entry = job.ticket = Entry(job, job.kind.account)
             begin(entry, job, now, attached=at_once)
-            entry.account.entries.add(entry)
+            entry.account.entries[entry] = None
             if entry.account.limits.ask_early:
                 self._ready[entry.account] = None
             self._set_deadline(entry, deadline)
@@ -156,7 +156,7 @@ class Scheduler:
         if entry is not None:
             job.ticket = None
             entry.job = None
-            entry.account.entries.discard(entry)
+            entry.account.entries.pop(entry, None)
             self._let_rest(entry)
 
     def waits_for(self, job: Job[Any]) -> WaitedFor:

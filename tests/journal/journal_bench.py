@@ -19,7 +19,7 @@ from PIL import Image
 
 from mirage_async import Mirage
 from mirage_async._clock import SystemClock
-from mirage_async.jobs import Intent, Job, JobKind
+from mirage_async.jobs import Intent, Job, JobKind, new_job
 from mirage_async.journal import EntryState, Journal, journal_entries
 from mirage_async.models import GeneratedImage, Generation, Pace
 from mirage_async.sandbox.exchange import Exchange
@@ -80,7 +80,7 @@ def job(recorder: Any, *, provider: str = "mirako", kind: str = "image", **facts
         ended=lambda _: None,
         account=None,
     )
-    owner: Job[Any] = Job(made, **facts)
+    owner: Job[Any] = new_job(made, **facts)
     owner.may_be_billed = True
     return owner
 

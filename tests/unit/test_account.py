@@ -113,7 +113,7 @@ async def test_a_limit_that_comes_later_counts_the_jobs_there_are() -> None:
     """Jobs that were let in without limit take their places; the next purchase waits until enough have ended."""
     account = Account("mira", Limits())
     jobs = [a_job() for _ in range(3)]
-    account.entries = {Entry(job, account) for job in jobs}
+    account.entries = dict.fromkeys(Entry(job, account) for job in jobs)
     account.set_limits(Limits(jobs=2))
     account.set_limits(Limits(jobs=None))
     account.set_limits(Limits(jobs=2))
@@ -461,7 +461,7 @@ def waiting(account: Account, count: int) -> list[Entry]:
     entries = [Entry(a_job(), account) for _ in range(count)]
     for entry in entries:
         entry.due = 1000
-    account.entries |= set(entries)
+    account.entries |= dict.fromkeys(entries)
     return entries
 
 

@@ -21,7 +21,7 @@ from mirage_async.exceptions import (
     SubmissionUncertainError,
     WaitTimeoutError,
 )
-from mirage_async.jobs import Job, JobKind, NullRecorder, checked_wait, read_token
+from mirage_async.jobs import Job, JobKind, NullRecorder, checked_wait, new_job, read_token
 from mirage_async.models import JobStatus, JobUpdate, Pace
 from mirage_async.testing import FakeClock
 
@@ -107,7 +107,7 @@ class Bench:
 
     def job(self, **options: Any) -> Job[str]:
         """Make a queued job with an id, unless told otherwise."""
-        return Job(self.kind, **{"id": "j1", "status": JobStatus.QUEUED, **options})
+        return new_job(self.kind, **{"id": "j1", "status": JobStatus.QUEUED, **options})
 
     async def settle(self) -> None:
         """Let every task go as far as it can."""

@@ -13,7 +13,7 @@ import pytest
 
 from mirage_async import Limits, Mirage
 from mirage_async.exceptions import RateLimitError, ResponseError
-from mirage_async.jobs import Job, JobKind, NullRecorder
+from mirage_async.jobs import Job, JobKind, NullRecorder, new_job
 from mirage_async.models import JobStatus, Pace
 from mirage_async.sandbox import Sandbox
 from mirage_async.scheduler import (
@@ -107,7 +107,7 @@ class Desk:
 
     def job(self, job_id: str = "j1") -> Job[str]:
         """Make an accepted job."""
-        return Job(self.kind, id=job_id, model="m", status=JobStatus.QUEUED)
+        return new_job(self.kind, id=job_id, model="m", status=JobStatus.QUEUED)
 
     def watch(self, job_id: str = "j1", *, wait: float = 1000) -> Job[str]:
         """Make an accepted job and have it watched."""

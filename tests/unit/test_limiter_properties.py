@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_async.exceptions import RateLimitError, WaitTimeoutError
-from mirage_async.jobs import Job, JobKind, NullRecorder
+from mirage_async.jobs import Job, JobKind, NullRecorder, new_job
 from mirage_async.models import JobStatus, Pace
 from mirage_async.scheduler import Account, Limits, Scheduler
 from mirage_async.scheduler._entry import Entry
@@ -287,7 +287,7 @@ def test_a_scheduler_keeps_every_limit_while_limits_change_jobs_leave_and_the_pr
 
 async def _play(provider: Provider, plan: dict[int, Limits], source: random.Random) -> None:
     clock, scheduler, account = provider.clock, provider.scheduler, provider.account
-    jobs = [Job(provider.kind, id=f"j{number}", status=JobStatus.QUEUED) for number in range(12)]
+    jobs = [new_job(provider.kind, id=f"j{number}", status=JobStatus.QUEUED) for number in range(12)]
     for job in jobs:
         scheduler.watch(job, 200.0, at_once=source.random() < 0.3)
     gone = {job for job in jobs if source.random() < 0.2}
@@ -337,7 +337,7 @@ def test_the_scheduler_uses_the_whole_rate_while_calls_are_waiting(rate: float) 
             account=account,
         )
         for number in range(400):
-            scheduler.watch(Job(kind, id=f"j{number}", status=JobStatus.QUEUED), 1000.0, at_once=True)
+            scheduler.watch(new_job(kind, id=f"j{number}", status=JobStatus.QUEUED), 1000.0, at_once=True)
         await clock.advance(10)
         assert 10 * rate <= account.sent <= 10 * rate + 1
         await scheduler.aclose()

@@ -14,6 +14,7 @@ from mirage_async import Job, JobStatus, Limits, MiladyClient, MiraClient, Mirag
 from mirage_async.clients._ledger import MOST_ORPHANS
 from mirage_async.clients._runtime import Runtime
 from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError, WaitTimeoutError
+from mirage_async.jobs import new_job
 from mirage_async.sandbox import Sandbox
 from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.testing import FakeClock, sandboxed
@@ -189,7 +190,7 @@ async def test_a_wait_for_a_place_that_ran_out_is_called_that() -> None:
     clock = FakeClock()
     async with MiragicClient("key", limits=Limits(jobs=1), scheduler=Scheduler(clock=clock)) as client:
         account = client._desk.account
-        await account.take_place(new_job(client))
+        await account.take_place(unsent_job(client))
         buying = asyncio.ensure_future(client.submit("a cat", max_wait=20))
         await until(lambda: account.statistics(0).jobs_waiting == 1)
         (job,) = client.jobs
@@ -281,16 +282,16 @@ async def test_a_question_that_is_throttled_slows_the_whole_account() -> None:
 # --- orphans ---
 
 
-def new_job(client: MirakoClient | MiragicClient) -> Job[Any]:
+def unsent_job(client: MirakoClient | MiragicClient) -> Job[Any]:
     """Return a job nobody has sent."""
-    return Job(client._images)
+    return new_job(client._images)
 
 
 def test_the_oldest_orphan_makes_room(caplog: pytest.LogCaptureFixture) -> None:
     """A hundred are kept, in the order of their callers' cancellation; each further one is said aloud."""
     client = MirakoClient("key")
     ledger = client._desk.ledger
-    jobs = [new_job(client) for _ in range(MOST_ORPHANS + 2)]
+    jobs = [unsent_job(client) for _ in range(MOST_ORPHANS + 2)]
     assert MOST_ORPHANS == 100
     for job in jobs[:MOST_ORPHANS]:
         ledger.adopt(job)
@@ -309,7 +310,7 @@ def test_an_orphan_without_worth_is_not_kept(status: JobStatus) -> None:
     """Neither is one whose outcome somebody was given; one that is watched as well is listed once."""
     client = MirakoClient("key")
     ledger = client._desk.ledger
-    worthless, taken, kept = (new_job(client) for _ in range(3))
+    worthless, taken, kept = (unsent_job(client) for _ in range(3))
     for job in (worthless, taken, kept):
         ledger.adopt(job)
     worthless.status = status

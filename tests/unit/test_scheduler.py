@@ -33,7 +33,7 @@ from mirage_async.exceptions import (
     ServerError,
     WaitTimeoutError,
 )
-from mirage_async.jobs import Job, JobKind, NullRecorder
+from mirage_async.jobs import Job, JobKind, NullRecorder, new_job
 from mirage_async.models import JobStatus, Pace
 from mirage_async.scheduler import (
     AdaptiveInterval,
@@ -128,7 +128,7 @@ class Provider:
 
     def job(self, job_id: str = "j1") -> Job[str]:
         """Make an accepted job."""
-        return Job(self.kind, id=job_id, status=JobStatus.QUEUED)
+        return new_job(self.kind, id=job_id, status=JobStatus.QUEUED)
 
     def watch(self, job_id: str = "j1", *, wait: float = 1000, at_once: bool = False) -> Job[str]:
         """Make an accepted job and have it watched."""

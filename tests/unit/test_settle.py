@@ -19,7 +19,7 @@ from mirage_async.exceptions import (
     ResponseError,
     SubmissionUncertainError,
 )
-from mirage_async.jobs import Job, JobKind, accept, conclude, is_dubious, note, refuse
+from mirage_async.jobs import Job, JobKind, accept, conclude, is_dubious, new_job, note, refuse
 from mirage_async.models import Avatar, JobStatus, Pace
 from mirage_async.testing import FakeClock
 from mirage_async.wire import Piece, Report, Submitted
@@ -120,7 +120,7 @@ class Diary:
             ended=lambda job: self.entries.append(f"ended {job.status.value}"),
             account=None,
         )
-        return Job(kind, **options)
+        return new_job(kind, **options)
 
 
 @pytest.fixture

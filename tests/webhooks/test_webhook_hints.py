@@ -13,7 +13,7 @@ import pytest
 from webhook_bench import BODY, DONE, RUNNING, SIGNING, Bench, signed
 
 from mirage_async.exceptions import ClosedError, SubmissionUncertainError, WaitTimeoutError
-from mirage_async.jobs import Job, conclude, refuse
+from mirage_async.jobs import Job, conclude, new_job, refuse
 from mirage_async.models import JobStatus
 from mirage_async.webhooks import Hint
 from mirage_async.webhooks._expected import WAKE_INTERVAL
@@ -182,7 +182,7 @@ async def test_a_webhook_for_a_job_that_is_gone_is_parked() -> None:
     del job
     gc.collect()
     assert bench.receiver.statistics().expected == 0
-    twin: Job[str] = Job(bench.kind, key=key, id="task-1", status=JobStatus.QUEUED)
+    twin: Job[str] = new_job(bench.kind, key=key, id="task-1", status=JobStatus.QUEUED)
     assert bench.deliver(twin).status == 204
     statistics = bench.receiver.statistics()
     assert (statistics.hints_unknown, statistics.parked) == (1, 1)
@@ -446,7 +446,7 @@ async def test_of_two_handles_on_one_job_the_newer_is_woken() -> None:
     older = await bench.accepted()
     bench.deliver(older)
     bench.deliver(older)  # which waits its turn, and keeps the older one's note meanwhile
-    newer: Job[str] = Job(bench.kind, key=older.key, id="task-1", status=JobStatus.QUEUED)
+    newer: Job[str] = new_job(bench.kind, key=older.key, id="task-1", status=JobStatus.QUEUED)
     bench.receiver.expect(newer)
     newer.attach(100)
     bench.scheduler.forget(older)

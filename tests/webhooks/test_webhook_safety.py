@@ -10,7 +10,7 @@ import anyio
 import pytest
 from webhook_bench import DONE, PACE, RUNNING, Bench
 
-from mirage_async.jobs import Job, NullHints
+from mirage_async.jobs import Job, NullHints, new_job
 from mirage_async.models import JobStatus
 from mirage_async.scheduler import AdaptiveInterval, BackoffInterval, FixedInterval, Scheduler
 from mirage_async.webhooks._expected import IN_TIME
@@ -232,7 +232,7 @@ async def test_a_job_with_little_time_is_asked_about_while_there_is_some() -> No
 async def test_a_job_nobody_announces_is_asked_about_as_ever() -> None:
     """With a receiver or without, a job that was submitted without an address is not waited for."""
     bench = Bench(interval=7)
-    job: Job[str] = Job(bench.kind, id="task-1", status=JobStatus.QUEUED)
+    job: Job[str] = new_job(bench.kind, id="task-1", status=JobStatus.QUEUED)
     bench.scheduler.watch(job, 1000)
     await bench.clock.advance(15)
     assert bench.asked == [7, 14]
@@ -241,7 +241,7 @@ async def test_a_job_nobody_announces_is_asked_about_as_ever() -> None:
 async def test_an_attached_job_is_asked_about_at_once_and_as_ever() -> None:
     """Nobody knows how old it is."""
     bench = Bench(interval=7)
-    job: Job[str] = Job(bench.kind, id="task-1", status=JobStatus.QUEUED)
+    job: Job[str] = new_job(bench.kind, id="task-1", status=JobStatus.QUEUED)
     bench.receiver.expect(job)
     job.attach(1000)
     await bench.clock.advance(15)
@@ -266,7 +266,7 @@ async def test_the_kinds_of_jobs_that_are_learned_about_are_bounded() -> None:
     """A model name is free text of the caller's."""
     bench = Bench()
     for number in range(600):
-        job: Job[str] = Job(bench.kind, model=str(number))
+        job: Job[str] = new_job(bench.kind, model=str(number))
         bench.receiver.expect(job)
         bench.receiver.expected.accepted(job, 100.0)
     assert len(bench.receiver.expected._kinds) == 512
@@ -362,7 +362,7 @@ async def test_webhooks_that_are_only_slower_than_polling_prove_themselves(
     jobs: list[Job[str]] = []
     for _ in range(10):
         job = await bench.accepted()
-        twin: Job[str] = Job(bench.kind, key=job.key, id="task-1", status=JobStatus.QUEUED)  # to deliver about
+        twin: Job[str] = new_job(bench.kind, key=job.key, id="task-1", status=JobStatus.QUEUED)  # to deliver about
         bench.answer = DONE
         await bench.clock.advance(bench.receiver.expected.patience(job) or 1)
         await soon(job.result())
@@ -386,7 +386,7 @@ async def test_of_two_handles_on_one_job_each_ends_for_itself() -> None:
     bench.answer = DONE
     await bench.clock.advance(1)
     await soon(first.result())
-    second: Job[str] = Job(bench.kind, key=first.key)
+    second: Job[str] = new_job(bench.kind, key=first.key)
     bench.receiver.expect(second)
     await bench.accept(second)
     await bench.clock.advance(IN_TIME - 0.5)

@@ -9,7 +9,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from mirage_async.jobs import Job, JobKind, NullRecorder, accept
+from mirage_async.jobs import Job, JobKind, NullRecorder, accept, new_job
 from mirage_async.models import JobStatus, Pace
 from mirage_async.scheduler import FixedInterval, Limits, Scheduler
 from mirage_async.testing import FakeClock
@@ -87,7 +87,7 @@ class Bench:
 
     def job(self) -> Job[str]:
         """Make a job that is about to be bought, and expect its webhook."""
-        job = Job(self.kind)
+        job = new_job(self.kind)
         self.receiver.expect(job)
         return job
 
