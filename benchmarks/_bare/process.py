@@ -46,7 +46,7 @@ class StallWatch:
 
     Attributes:
         longest: seconds by which the worst sleep was too long.
-        busiest: most CPU seconds between two wake-ups.
+        busiest: the same, as far as our own CPU accounts for it: at most what was used between two wake-ups.
         busiest_beside_collections: the same without garbage collection.
         longest_collection: CPU seconds of the longest garbage collection.
         collections: CPU seconds of all of them together.
@@ -80,8 +80,9 @@ class StallWatch:
         while True:
             began, cpu, collected = time.monotonic(), time.thread_time(), self.collections
             await asyncio.sleep(self.NAP)
-            busy = time.thread_time() - cpu
-            self.longest = max(self.longest, time.monotonic() - began - self.NAP)
+            late = time.monotonic() - began - self.NAP
+            busy = min(time.thread_time() - cpu, late)
+            self.longest = max(self.longest, late)
             self.busiest = max(self.busiest, busy)
             self.busiest_beside_collections = max(self.busiest_beside_collections, busy - self.collections + collected)
 

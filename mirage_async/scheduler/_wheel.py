@@ -19,21 +19,26 @@ _COMPACT_ABOVE = 64  # stale items are not worth sweeping out below this
 
 
 class _Slot(Generic[T]):
-    """One tick: its items, and the one number that all of them know it by, so that none has a number of its own."""
+    """One tick: its items, and the one number that all of them know it by, so that none has a number of its own.
+
+    The items are keys, since the garbage collector does not look through a dict that holds nothing it keeps track of,
+    as it does through every list.
+    """
 
     __slots__ = ("items", "tick")
 
-    def __init__(self, tick: int, items: list[T]) -> None:
+    def __init__(self, tick: int, items: dict[T, None]) -> None:
         self.tick = tick
         self.items = items
 
 
 class TimerWheel(Generic[T]):
-    """Lists of items by tick, and a heap of the ticks that have any.
+    """Items by tick, and a heap of the ticks that have any.
 
     A hundred thousand items share a few thousand ticks, so adding and taking out cost next to nothing and an item
-    occupies little more than its place in a list. An item that was moved or withdrawn stays where it was and is
-    skipped when its tick comes; once such items outnumber the live ones they are swept out.
+    occupies little more than its place in a dict. An item that was moved or withdrawn stays where it was and is
+    skipped when its tick comes; once such items outnumber the live ones they are swept out. Items are told apart by
+    identity or whatever else makes them equal.
 
     Args:
         tick_of: tells the tick in which an item is due; None, or another than the one it was added for, makes it stale.
@@ -66,10 +71,12 @@ class TimerWheel(Generic[T]):
             tick = (tick + below) & ~below
         slot = self._slots.get(tick)
         if slot is None:
-            slot = self._slots[tick] = _Slot(tick, [item])
+            slot = self._slots[tick] = _Slot(tick, {item: None})
             heapq.heappush(self._ticks, tick)
+        elif item in slot.items:  # it has moved away and back
+            self._stale -= 1
         else:
-            slot.items.append(item)
+            slot.items[item] = None
         self._live += 1
         return slot.tick
 
@@ -85,8 +92,8 @@ class TimerWheel(Generic[T]):
         while self._ticks:
             tick = self._ticks[0]
             items = self._slots[tick].items
-            while items and self._tick_of(items[-1]) != tick:
-                items.pop()
+            while items and self._tick_of(next(reversed(items))) != tick:
+                items.popitem()
                 self._stale -= 1
             if items:
                 return tick * TICK
@@ -107,8 +114,7 @@ class TimerWheel(Generic[T]):
     def _compact(self) -> None:
         tick_of = self._tick_of
         for tick, slot in self._slots.items():
-            # Once each: what moved away and back is in its list twice, and alive both times.
-            slot.items = list(dict.fromkeys(item for item in slot.items if tick_of(item) == tick))
+            slot.items = {item: None for item in slot.items if tick_of(item) == tick}
         self._slots = {tick: slot for tick, slot in self._slots.items() if slot.items}
         self._ticks = list(self._slots)
         heapq.heapify(self._ticks)
