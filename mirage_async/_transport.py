@@ -54,6 +54,8 @@ PAID_POSTS_AT_ONCE = 512  # well below the common limit of 1,024 open files, lea
 # asyncio reads up to 256 KiB at a time, and aiohttp stops reading above twice this; with its default of 64 KiB it would
 # stop and start again for every chunk of a picture.
 READ_BUFFER = 1 << 17
+# Bytes asked of a socket at a time. Answers are short, but for those that bring pictures.
+SHORT_READ, LONG_READ = 1 << 16, 1 << 18
 STREAMED_FROM = 1 << 16  # bytes of an answer; below, reading it whole is as quick and takes no memory to speak of
 SHORTEST_SECRET = 8  # characters; a shorter "key" is a placeholder and might be an ordinary word of an answer
 LONGEST_QUOTE = 1 << 16  # bytes; an answer longer than this is a picture, not a complaint about a key
@@ -194,6 +196,7 @@ class _Request(aiohttp.ClientRequest):
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         passage = _passage.get()
         passage.connected = True
+        read_at_once(conn.transport, SHORT_READ)
         if self.url is not passage.url and not passage.endpoint.is_home(self.url):
             return await super().send(conn)
         name, value = passage.endpoint.credential
@@ -202,6 +205,19 @@ class _Request(aiohttp.ClientRequest):
             return await super().send(conn)
         finally:
             self.headers.pop(name, None)
+
+
+def read_at_once(transport: object, size: int) -> None:
+    """Have asyncio ask for at most so many bytes at a time on a connection.
+
+    It makes room for as many before it reads, and gives back what it did not need. Room for the 256 KiB that it asks
+    for by itself is mapped by the system, shrunk and unmapped again, for an answer of a hundred bytes as well: a tenth
+    of the CPU of a short exchange. An event loop that knows no such number (uvloop's reads into one buffer for all)
+    keeps its way.
+    """
+    reader = getattr(transport, "_ssl_protocol", transport)  # over TLS it is what decrypts that makes the room
+    if hasattr(reader, "max_size"):
+        reader.max_size = size
 
 
 async def _mark(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
@@ -284,6 +300,8 @@ class Transport:
                 response = await self._request(call, passage, silence)
                 body, pictures = _body_at_hand(response, call), _NO_PICTURES
                 if body is None:
+                    if response.connection is not None:
+                        read_at_once(response.connection.transport, LONG_READ)
                     async with response:
                         body, pictures = await _read_body(response, call)
             return Reply(

@@ -7,7 +7,9 @@ import contextlib
 import gzip
 import logging
 import socket
+import ssl
 import traceback
+from asyncio import sslproto
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
@@ -66,6 +68,7 @@ class RawServer:
         self.url = ""
         self.asked = asyncio.Event()
         self.gone = asyncio.Event()
+        self.turn = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handle one connection."""
@@ -426,6 +429,52 @@ async def keeping(server: RawServer, reader: asyncio.StreamReader, writer: async
     while await server.read(reader):
         writer.write(OK)
         await writer.drain()
+
+
+async def test_a_short_answer_is_read_in_little_room_and_a_long_one_in_large_pieces(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one connection, in turns: asyncio makes as much room as it asks a socket for, whatever comes."""
+    asked: list[int] = []
+
+    class Recorded(socket.socket):
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            asked.append(size)
+            return super().recv(size, flags)
+
+    monkeypatch.setattr(socket, "socket", Recorded)
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000)
+
+    async def alternating(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (OK, long, OK):
+            await server.read(reader)
+            asked.clear()
+            writer.write(answer)
+            await writer.drain()
+            await server.turn.wait()
+            server.turn.clear()
+
+    async with serving(alternating) as server:
+        for size in (2, 3_000_000, 2):
+            reply = await soon(exchanged(transport, server.url, GET))
+            assert len(reply.body) == size
+            sizes = {each for each in asked if each >= _transport.SHORT_READ}
+            assert sizes == ({_transport.SHORT_READ} if size == 2 else {_transport.SHORT_READ, _transport.LONG_READ})
+            server.turn.set()
+    assert server.connections == 1
+
+
+async def test_room_for_reading_is_set_where_it_is_made() -> None:
+    """Over TLS that is not in the transport; and where nobody knows the number, nothing happens."""
+    context, loop = ssl.create_default_context(), asyncio.get_running_loop()
+    encrypted = sslproto.SSLProtocol(loop, asyncio.Protocol(), context, loop.create_future(), server_hostname="a.test")
+    over_tls = sslproto._SSLProtocolTransport(loop, encrypted)
+    over_tls._closed = True  # it was never open
+    _transport.read_at_once(over_tls, 4711)
+    assert (encrypted.max_size, sslproto.SSLProtocol.max_size) == (4711, _transport.LONG_READ)
+    nothing = object()
+    _transport.read_at_once(nothing, 4711)
+    assert not hasattr(nothing, "max_size")
 
 
 async def test_connections_are_kept_and_used_again(transport: Transport) -> None:
