@@ -113,10 +113,11 @@ async def generations(base_url: str, folder: Path, options: argparse.Namespace) 
     count = GENERATIONS // (4 if options.quick else 1)
     plain, journalled = [], []
     with tempfile.TemporaryDirectory(dir=folder) as directory:
-        async with _hub(base_url, None) as without, _hub(base_url, Journal(directory)) as with_one:
+        journal = Journal(directory)
+        async with _hub(base_url, None) as without, _hub(base_url, journal) as with_one:
             for _ in range(options.repeats + 1):  # the first is for warming up
                 plain.append(await _generated(without, count))
-                journalled.append(await _generated(with_one, count))
+                journalled.append(await _generated(with_one, count, journal))
     ratio = [ours / bare for bare, ours in zip(plain[1:], journalled[1:], strict=True)]
     return Generations(plain=spread(plain[1:]), journalled=spread(journalled[1:]), ratio=spread(ratio))
 
@@ -130,7 +131,7 @@ async def _hub(base_url: str, journal: Journal | None) -> AsyncGenerator[Callabl
         yield buying(hub.mirako)
 
 
-async def _generated(generate: Callable[[], Awaitable[None]], count: int) -> float:
+async def _generated(generate: Callable[[], Awaitable[None]], count: int, journal: Journal | None = None) -> float:
     turns = iter(range(count))
 
     async def worker() -> None:
@@ -140,6 +141,8 @@ async def _generated(generate: Callable[[], Awaitable[None]], count: int) -> flo
     gc.collect()
     began = time.process_time()
     await asyncio.gather(*(worker() for _ in range(min(AT_ONCE, count))))
+    if journal is not None:
+        await journal.noted("")  # once all that was queued before is written, whose cost is not the next one's
     return 1e6 * (time.process_time() - began) / count
 
 

@@ -55,7 +55,7 @@ PAID_POSTS_AT_ONCE = 512  # well below the common limit of 1,024 open files, lea
 # stop and start again for every chunk of a picture.
 READ_BUFFER = 1 << 17
 # Bytes asked of a socket at a time. Answers are short, but for those that bring pictures.
-SHORT_READ, LONG_READ = 1 << 16, 1 << 18
+SHORT_READ, LONG_READ = 1 << 14, 1 << 18
 STREAMED_FROM = 1 << 16  # bytes of an answer; below, reading it whole is as quick and takes no memory to speak of
 SHORTEST_SECRET = 8  # characters; a shorter "key" is a placeholder and might be an ordinary word of an answer
 LONGEST_QUOTE = 1 << 16  # bytes; an answer longer than this is a picture, not a complaint about a key
