@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from mirage_async._clock import Clock
     from mirage_async.wire import Call
 
-__all__ = ["Endpoint", "LostError", "NotSentError", "Transport"]
+__all__ = ["Endpoint", "LostError", "NotSentError", "Transport", "read_at_once"]
 
 CONNECT_TIMEOUT = 15.0  # seconds for TCP and TLS together with the proxy; nothing has been sent by then
 # Servers commonly drop an idle connection after 5 s (Node's default). Leaving first means a POST practically never
