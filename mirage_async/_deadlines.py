@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from mirage_async._clock import Clock
+    from mirage_async._clock import Clock, Timer
 
 __all__ = ["Deadline", "Deadlines", "Timeout"]
 
@@ -30,12 +29,13 @@ class Deadlines:
         clock: whose time counts.
     """
 
-    __slots__ = ("_looks_at", "_running", "clock")
+    __slots__ = ("_looks_at", "_running", "_timer", "clock")
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._running: set[Deadline] = set()
         self._looks_at = math.inf
+        self._timer: Timer | None = None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -74,15 +74,16 @@ class Deadlines:
             self._look_at(at)
 
     def _look_at(self, at: float) -> None:
-        self._looks_at = at
-        self.clock.call_at(at, partial(self._look, at))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_at, self._timer = at, self.clock.call_at(at, self._look)
 
-    def _look(self, at: float) -> None:
-        if at != self._looks_at:
-            return  # another has been set since, for an earlier moment
-        self._looks_at = math.inf
+    def _look(self) -> None:
+        # By now others may be over as well: many that end at nearly the same time must not take a look each.
+        now = max(self._looks_at, self.clock.monotonic())
+        self._looks_at, self._timer = math.inf, None
         for deadline in tuple(self._running):
-            if deadline.at <= at:
+            if deadline.at <= now:
                 deadline.passes()
         earliest = min((deadline.at for deadline in self._running if not deadline.passed), default=math.inf)
         if earliest < math.inf:

@@ -20,7 +20,7 @@ from mirage_async import media
 from mirage_async._addresses import check_link, is_public, without_query
 from mirage_async._clock import SystemClock
 from mirage_async._deadlines import Deadlines
-from mirage_async._transport import read_at_once
+from mirage_async._transport import LONG_READ, READ_BUFFER, read_at_once
 from mirage_async.exceptions import ClosedError, DownloadError
 from mirage_async.wire import Reply
 from mirage_async.wire._retry_after import from_header
@@ -35,8 +35,6 @@ __all__ = ["AgainError", "Fetcher", "GoneError", "Sink"]
 ATTEMPT_BOUND = 300.0  # seconds for one attempt; only a body that drips in needs longer
 HEAD_BOUND = 40.0  # seconds from dialling to the head of the answer
 SILENCE_BOUND = 30.0  # seconds without a byte of the body
-# Bytes asked of a socket at a time: half as many again as asyncio does by itself, for fewer turns of the event loop.
-READ = 3 << 17
 MAX_HOPS = 5  # redirects
 _HEAD, _TAIL = 256 << 10, 64  # bytes kept for the check: headers with metadata at the front, end markers at the back
 
@@ -169,7 +167,7 @@ class Fetcher:
                 auto_decompress=False,
                 headers=_HEADERS,
                 timeout=_TIMEOUT,
-                read_bufsize=READ // 2,  # it stops reading above twice this
+                read_bufsize=READ_BUFFER,
             )
         return session
 
@@ -223,7 +221,7 @@ class Fetcher:
                         if target is None:
                             self._check(response)
                             if response.connection is not None:
-                                read_at_once(response.connection.transport, READ)
+                                read_at_once(response.connection.transport, LONG_READ)
                             length, announced = 0, response.content_length or 0
                             patience.renew(SILENCE_BOUND)
                             while chunk := await response.content.readany():  # aiohttp watches over a declared length

@@ -51,11 +51,10 @@ CONNECT_TIMEOUT = 15.0  # seconds for TCP and TLS together with the proxy; nothi
 # goes out on a connection that is being closed at that moment, which could not be told from a lost reply.
 KEEP_ALIVE = 4.0
 PAID_POSTS_AT_ONCE = 512  # well below the common limit of 1,024 open files, leaving room for polls and downloads
-# asyncio reads up to 256 KiB at a time, and aiohttp stops reading above twice this; with its default of 64 KiB it would
-# stop and start again for every chunk of a picture.
-READ_BUFFER = 1 << 17
-# Bytes asked of a socket at a time. Answers are short, but for those that bring pictures.
-SHORT_READ, LONG_READ = 1 << 14, 1 << 18
+# Bytes asked of a socket at a time: answers are short, but for those that bring pictures. Large pieces take fewer turns
+# of the event loop; an eighth of an answer adds little to the memory that its picture takes.
+SHORT_READ, LONG_READ, LONG_SHARE = 1 << 14, 3 << 17, 1 / 8
+READ_BUFFER = LONG_READ // 2  # aiohttp stops reading above twice this, and would stop and start again for every piece
 STREAMED_FROM = 1 << 16  # bytes of an answer; below, reading it whole is as quick and takes no memory to speak of
 SHORTEST_SECRET = 8  # characters; a shorter "key" is a placeholder and might be an ordinary word of an answer
 LONGEST_QUOTE = 1 << 16  # bytes; an answer longer than this is a picture, not a complaint about a key
@@ -220,6 +219,11 @@ def read_at_once(transport: object, size: int) -> None:
         reader.max_size = size
 
 
+def _long_read(length: int | None) -> int:
+    """Return how much of a long answer to ask for at a time."""
+    return LONG_READ if length is None else max(SHORT_READ, min(LONG_READ, int(length * LONG_SHARE)))
+
+
 async def _mark(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
     passage = getattr(context, "trace_request_ctx", None)
     if isinstance(passage, _Passage):
@@ -301,7 +305,7 @@ class Transport:
                 body, pictures = _body_at_hand(response, call), _NO_PICTURES
                 if body is None:
                     if response.connection is not None:
-                        read_at_once(response.connection.transport, LONG_READ)
+                        read_at_once(response.connection.transport, _long_read(response.content_length))
                     async with response:
                         body, pictures = await _read_body(response, call)
             return Reply(

@@ -7,6 +7,7 @@ then it is recorded; then the waiters get it. A recorder that fails at this poin
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from mirage_async.exceptions import (
@@ -23,7 +24,7 @@ from mirage_async.jobs._kind import NullRecorder
 from mirage_async.models import JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from mirage_async.jobs._job import Job
     from mirage_async.wire import Report, Submitted
@@ -51,7 +52,7 @@ async def accept(job: Job[T], submitted: Submitted, deadline: float) -> Report |
     job.id = submitted.id
     recorder = job.kind.recorder
     if type(recorder) is not NullRecorder:  # whose answer needs no waiting for
-        await _record(job, "the provider's id", recorder.accepted(job))
+        await _record(job, "the provider's id", partial(recorder.accepted, job))
     report = submitted.report
     if report is not None and report.status is not None and report.status.terminal and not is_dubious(report):
         return report if job.claim() else None
@@ -118,7 +119,7 @@ async def conclude(job: Job[T], report: Report) -> None:
         error = _job_error(job, kind, f"{words}: {report.reason or 'the provider gives no reason'}")
     recorder = job.kind.recorder
     if type(recorder) is not NullRecorder:
-        await _record(job, "the outcome", recorder.settled(job, error if value is None else value))
+        await _record(job, "the outcome", partial(recorder.settled, job, error if value is None else value))
     job.resolve(status, value, error)
 
 
@@ -126,7 +127,7 @@ async def refuse(job: Job[T], error: MirageError) -> None:
     """Settle a job that was not bought, or of which nobody can say whether it was."""
     if job.claim():
         if not (isinstance(error, WaitTimeoutError) and error.waited_for == "journal"):  # which would not answer now
-            await _record(job, "the refusal", job.kind.recorder.settled(job, error))
+            await _record(job, "the refusal", partial(job.kind.recorder.settled, job, error))
         uncertain = isinstance(error, SubmissionUncertainError)
         job.resolve(JobStatus.UNCERTAIN if uncertain else JobStatus.FAILED, None, error)
 
@@ -140,9 +141,9 @@ def _job_error(job: Job[T], kind: type[JobError], words: str) -> JobError:
     )
 
 
-async def _record(job: Job[T], what: str, write: Awaitable[None]) -> None:
+async def _record(job: Job[T], what: str, write: Callable[[], Awaitable[None]]) -> None:
     try:
-        await write
+        await write()
     except Exception:
         # Everything needed to find the job again by hand stands in this one line.
         _logger.critical("%s of %r (key %s, id %s) is not recorded", what, job, job.key, job.id, exc_info=True)

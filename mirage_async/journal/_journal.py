@@ -463,6 +463,9 @@ class Journal:
 
     def _put_back(self, connection: sqlite3.Connection) -> None:
         self._writer.catch_up()
+        if self._writer.unwritten:
+            msg = "what became of earlier purchases has to be written first"
+            raise OSError(msg)
         self._folder.copy(connection)
 
     def _prune(self, connection: sqlite3.Connection) -> None:

@@ -241,6 +241,7 @@ class Writer:
         if self._backlog:
             msg = "facts about earlier purchases have to be written first"
             raise OSError(msg)
+        self._check_file()
         self._write(_in_order(self._ready([write])))
         self.commits += 1
         self.rows += 1
@@ -320,7 +321,9 @@ class Writer:
 
     def _commit(self, group: list[Write]) -> None:
         """Write the facts that are still to be written, then the group, all or nothing."""
-        facts = list(self._backlog)
+        group, facts = self._without_vain_intents(group), list(self._backlog)
+        if not (group or facts):
+            return
         try:
             self._write(chain(_in_order(self._ready(facts)), _by_statement(self._ready(group))))
         except Exception as error:
@@ -345,10 +348,20 @@ class Writer:
             self._retry = FIRST_RETRY
             _tell_all(group, None)
 
+    def _without_vain_intents(self, group: list[Write]) -> list[Write]:
+        """Return a group without its intents, which fail, where nobody would find what is written."""
+        intents = [write for write in group if not write.is_fact]
+        if intents:
+            try:
+                self._check_file()
+            except OSError as error:
+                self.failures += 1
+                _tell_all(intents, error)
+                return [write for write in group if write.is_fact]
+        return group
+
     def _ready(self, writes: Sequence[Write]) -> Sequence[Write]:
         """Make the parameters that are not made yet, and write the files that go before their rows."""
-        if any(not write.is_fact for write in writes):
-            self._check_file()
         for write in writes:
             if write.make is not None:
                 write.row, files = write.make()

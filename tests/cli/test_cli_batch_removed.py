@@ -182,7 +182,7 @@ async def test_a_folder_that_cannot_be_put_back_is_told_of(tmp_path: Path, bench
 
     stopped, bought = await stopped_by(replace, bench, *words)
     assert (stopped.code, bought < 9) == (ExitCode.FAILURE, True), stopped.stderr
-    assert "error: 'out' was removed and cannot be put back: the journal's folder" in stopped.stderr
+    assert "error: 'out' was removed and cannot be put back: cannot hold 'out'" in stopped.stderr
     assert (tmp_path / "out").read_text("utf-8") == "mine"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import stat
@@ -304,6 +305,25 @@ async def test_a_file_that_is_not_in_its_place_takes_no_purchase(tmp_path: Path,
             shutil.copytree(tmp_path / "elsewhere", tmp_path / "journal")
         with pytest.raises(JournalError, match=r"it was removed or moved: .*so nothing was sent"):
             await journal.intended(job(journal), intent())
+
+
+@posix
+async def test_a_purchase_refused_for_a_lost_file_takes_no_fact_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is said of an earlier purchase in the same moment is written, and nobody is told that it is not."""
+    async with journaling(tmp_path / "journal") as journal:
+        paid, wanted = job(journal), job(journal)
+        await journal.intended(paid, intent())
+        (tmp_path / "journal").rename(tmp_path / "elsewhere")
+        paid.id = "task-1"
+        refused, _ = await asyncio.gather(
+            journal.intended(wanted, intent()), journal.accepted(paid), return_exceptions=True
+        )
+        assert isinstance(refused, JournalError)
+        assert (journal.statistics().unwritten, caplog.text) == (0, "")
+    entries = journal_entries(tmp_path / "elsewhere")
+    assert [(each.id, each.state) for each in entries] == [("task-1", EntryState.ACCEPTED)]
 
 
 @posix

@@ -38,12 +38,12 @@ async def test_a_block_ends_with_a_timeout_error_when_its_time_is_over_and_not_b
 
 
 async def test_one_timer_serves_all_and_each_block_ends_at_its_own_time() -> None:
-    """Blocks that end later than the first set no timers; one that ends earlier sets one more."""
+    """Blocks that end later than the first set no timers; one that ends earlier moves the one there is."""
     clock = FakeClock()
     deadlines = Deadlines(clock)
     tasks = {seconds: asyncio.create_task(wait_within(deadlines, seconds)) for seconds in (5.0, 6.0, 9.0, 3.0)}
     await settled()
-    assert "2 timers" in repr(clock)
+    assert "1 timers" in repr(clock)
     ended = []
     for seconds in (3.0, 2.0, 1.0, 3.0):
         await clock.advance(seconds)
@@ -64,6 +64,31 @@ async def test_a_block_that_ends_in_time_is_left_alone() -> None:
     await clock.advance(100.0)
     assert "0 timers" in repr(clock)
     with deadlines.within(5.0):
+        assert "1 timers" in repr(clock)
+
+
+async def test_a_late_look_ends_all_that_are_over_by_then() -> None:
+    """A loop that was held up catches up with one look, not with one for each of those that ended meanwhile."""
+    clock = FakeClock()
+    deadlines = Deadlines(clock)
+    tasks = [asyncio.create_task(wait_within(deadlines, 5.0 + number / 100)) for number in range(100)]
+    await settled()
+    clock._now += 7.0
+    await clock.advance(0.0)
+    assert [task.done() for task in tasks] == [True] * 100
+    assert "0 timers" in repr(clock)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_short_blocks_beside_a_long_one_leave_no_timers_behind() -> None:
+    """Whatever comes and goes meanwhile, one timer is set."""
+    clock = FakeClock()
+    deadlines = Deadlines(clock)
+    with deadlines.within(3600.0):
+        for _ in range(50):
+            with deadlines.within(1.0):
+                await asyncio.sleep(0)
+            await clock.advance(2.0)
         assert "1 timers" in repr(clock)
 
 

@@ -459,7 +459,7 @@ async def test_a_short_answer_is_read_in_little_room_and_a_long_one_in_large_pie
             reply = await soon(exchanged(transport, server.url, GET))
             assert len(reply.body) == size
             sizes = {each for each in asked if each >= _transport.SHORT_READ}
-            assert sizes == ({_transport.SHORT_READ} if size == 2 else {_transport.SHORT_READ, _transport.LONG_READ})
+            assert sizes == ({_transport.SHORT_READ} if size == 2 else {_transport.SHORT_READ, 1_000_000 // 8})
             server.turn.set()
     assert server.connections == 1
 
@@ -471,7 +471,7 @@ async def test_room_for_reading_is_set_where_it_is_made() -> None:
     over_tls = encrypted._app_transport
     over_tls._closed = True  # it was never open
     _transport.read_at_once(over_tls, 4711)
-    assert (encrypted.max_size, sslproto.SSLProtocol.max_size) == (4711, _transport.LONG_READ)
+    assert (encrypted.max_size, sslproto.SSLProtocol.max_size) == (4711, 1 << 18)
     nothing = object()
     _transport.read_at_once(nothing, 4711)
     assert not hasattr(nothing, "max_size")

@@ -128,10 +128,10 @@ class BatchFolder:
             CommandError: it cannot be made, or another command has been quicker.
             JournalError: likewise.
         """
-        await journal.put_back()
         if self._hold is not None and not self._hold.in_place:
             self._hold.release()
-            self._hold = _held(self.path)
+            self._hold = _held(self.path)  # before anything is put into what may be another command's by now
+        await journal.put_back()
         self.remember(())
 
     def release(self) -> None:
