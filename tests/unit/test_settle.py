@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import anyio
 import pytest
@@ -193,6 +193,25 @@ async def test_an_id_that_cannot_be_recorded_is_logged_and_the_job_goes_on(
     assert "the provider's id" in line
     assert "j1" in line
     assert job.key in line
+
+
+@pytest.mark.parametrize("call", ["accepted", "settled"])
+async def test_a_recorder_that_raises_before_anything_is_awaited_withholds_nothing_either(
+    diary: Diary, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Its methods need not be coroutines."""
+
+    def refuse_at_once(*_: object) -> NoReturn:
+        msg = "not even begun"
+        raise OSError(msg)
+
+    monkeypatch.setattr(diary, call, refuse_at_once)
+    job = diary.job()
+    finished = await soon(accept(job, Submitted(id="j1", report=DONE), 60))
+    assert finished is DONE
+    await soon(conclude(job, finished))
+    assert await soon(job.result()) == "picture"
+    assert len(criticals(caplog)) == 1
 
 
 # --- noted ---
