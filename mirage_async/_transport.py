@@ -206,7 +206,7 @@ class _Request(aiohttp.ClientRequest):
             self.headers.pop(name, None)
 
 
-def read_at_once(transport: object, size: int) -> None:
+def read_at_once(transport: Any, size: int) -> None:
     """Have asyncio ask for at most so many bytes at a time on a connection.
 
     It makes room for as many before it reads, and gives back what it did not need. Room for the 256 KiB that it asks
