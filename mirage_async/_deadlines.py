@@ -46,7 +46,7 @@ class Deadlines:
         It does so as `asyncio.timeout` does, by cancelling the task; a cancellation from elsewhere stays one, also
         where both come at once.
         """
-        return _NONE if seconds is None else Timeout(self, self.clock.monotonic() + seconds)
+        return _NONE if seconds is None else self.movable(seconds)
 
     def movable(self, seconds: float) -> Timeout:
         """Return the same for a block that may move its end."""

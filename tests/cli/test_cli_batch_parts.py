@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
-import pty
 import re
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from command_line import PATIENCE, inherited, sandbox_for_commands
+from command_line import sandbox_for_commands
+from terminals import on_terminal
 
 from mirage_async.cli._batch import bound_of, read_lines
 from mirage_async.cli._batch.folder import held_folder, write_whole
@@ -412,28 +410,12 @@ async def test_a_terminal_gets_a_bar_and_the_paths_after_it(tmp_path: Path) -> N
     """The bar moves on stderr; what went wrong stands above it, and the paths below."""
     (tmp_path / "a.txt").write_text("fox\nowl\n", "utf-8")
     async with sandbox_for_commands(durations=0.5) as (sandbox, environment):
-        words = ("-m", "mirage_async", "batch", "a.txt", "-o", "out", "--provider", "miragic")
+        words = ("batch", "a.txt", "-o", "out", "--provider", "miragic")
         sandbox.fail("miragic.create", Fault(status=422), prompt="owl")
-        primary, secondary = pty.openpty()
-        shown = bytearray()
-
-        def reading() -> None:
-            with contextlib.suppress(OSError):  # the other end is closed
-                while data := os.read(primary, 65536):
-                    shown.extend(data)
-
-        thread = threading.Thread(target=reading)
-        thread.start()
-        env = {**inherited(), **environment, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *words), stdin=secondary, stdout=secondary, stderr=secondary, cwd=tmp_path, env=env
-        )
-        code = await asyncio.wait_for(process.wait(), PATIENCE)
-        os.close(secondary)
-        thread.join(5)
-        os.close(primary)
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
-    assert code == ExitCode.PARTIAL
+        async with on_terminal(*words, columns=100, folder=tmp_path, environment=environment) as terminal:
+            pass
+    text = terminal.text
+    assert terminal.process.returncode == ExitCode.PARTIAL
     assert "line 2: refused: " in text
     assert "0 of 2" in text
     assert "2 of 2" in text

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import pty
-import re
 import signal
-import sys
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from batches import write_prompts
-from command_line import PATIENCE, inherited, sandbox_for_commands
+from command_line import sandbox_for_commands
+from terminals import on_terminal
 from test_cli_batch import until_seen, words_for
 
 from mirage_async.cli._exits import ExitCode
@@ -33,36 +28,14 @@ async def test_the_command_that_goes_on_is_the_last_line_and_whole(
     prompts = [f"picture {number}" for number in range(9)]
     async with sandbox_for_commands(durations=1) as (sandbox, environment):
         words = words_for(write_prompts(tmp_path, *prompts, name="a file with a long name.txt"), "--limit", "2")
-        primary, secondary = pty.openpty()
-        shown = bytearray()
-
-        def reading() -> None:
-            with contextlib.suppress(OSError):  # the other end is closed
-                while data := os.read(primary, 65536):
-                    shown.extend(data)
-
-        thread = threading.Thread(target=reading)
-        thread.start()
-        env = {**inherited(), **environment, "TERM": "xterm-256color", "COLUMNS": "40", "LINES": "30"}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mirage_async", *words),
-            stdin=secondary,
-            stdout=secondary,
-            stderr=secondary,
-            cwd=tmp_path,
-            env=env,
-        )
-        await until_seen(sandbox, "miragic.status", 2)
-        for number in signals:
-            process.send_signal(number)
-            await asyncio.sleep(0.2)
-        code = await asyncio.wait_for(process.wait(), PATIENCE)
-        os.close(secondary)
-        thread.join(5)
-        os.close(primary)
-    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).splitlines()
+        async with on_terminal(*words, columns=40, folder=tmp_path, environment=environment) as terminal:
+            await until_seen(sandbox, "miragic.status", 2)
+            for number in signals:
+                terminal.process.send_signal(number)
+                await asyncio.sleep(0.2)
+    lines = terminal.text.splitlines()
     again = "mirage-async batch 'a file with a long name.txt' -o out --provider miragic --limit 2"
-    assert code == ExitCode.INTERRUPTED
+    assert terminal.process.returncode == ExitCode.INTERRUPTED
     assert lines[-2:] == [
         "mirage-async: interrupted",
         f"mirage-async: to go on with the batch, and buy nothing twice: {again}",
