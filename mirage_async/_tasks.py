@@ -27,7 +27,7 @@ class TaskSet:
     __slots__ = ("_tasks",)
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()  # tasks, and what is held like one
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -38,6 +38,14 @@ class TaskSet:
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         return task
+
+    def hold(self, future: asyncio.Future[Any]) -> None:
+        """Wait in the end for a future as for a task, until it is dropped; its failure is the business of others."""
+        self._tasks.add(future)
+
+    def drop(self, future: asyncio.Future[Any]) -> None:
+        """Wait for it no longer."""
+        self._tasks.discard(future)
 
     def leave(self) -> None:
         """Take the running task out, which has nothing left to do but to return.

@@ -2,7 +2,7 @@
 
 from mirage_async.jobs._job import Job, checked_wait, new_job, new_key
 from mirage_async.jobs._kind import Hints, Intent, JobKind, NullHints, NullRecorder, Recorder, Waker
-from mirage_async.jobs._settle import accept, conclude, is_at_hand, is_dubious, note, refuse
+from mirage_async.jobs._settle import accept, begin_to_conclude, conclude, is_dubious, note, refuse
 from mirage_async.jobs._states import check_move
 from mirage_async.jobs._tokens import Token, read_token
 
@@ -17,10 +17,10 @@ __all__ = [
     "Token",
     "Waker",
     "accept",
+    "begin_to_conclude",
     "check_move",
     "checked_wait",
     "conclude",
-    "is_at_hand",
     "is_dubious",
     "new_job",
     "new_key",

@@ -26,7 +26,7 @@ __all__ = ["Hints", "Intent", "JobKind", "NullHints", "NullRecorder", "Recorder"
 T = TypeVar("T")
 
 
-class Intent(msgspec.Struct, frozen=True, kw_only=True):
+class Intent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is about to be sent for a job, as far as the job itself does not say.
 
     Attributes:
@@ -56,11 +56,12 @@ class Recorder(Protocol):
     raise is logged and never withholds a result.
     """
 
-    async def intended(self, job: Job[Any], intent: Intent) -> None:
-        """Return once it is durable that the purchase may be sent from now on.
+    def intended(self, job: Job[Any], intent: Intent) -> Awaitable[None]:
+        """Wait until it is durable that the purchase may be sent from now on.
 
-        Cancelling it may or may not undo that; `withdrawn` is called then.
+        Cancelling that may or may not undo it; `withdrawn` is called then.
         """
+        ...
 
     async def withdrawn(self, job: Job[Any]) -> None:
         """Return once it is durable that what was sent last, or was to be sent, has bought nothing."""

@@ -6,9 +6,13 @@ then it is recorded; then the waiters get it. A recorder that fails at this poin
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from mirage_async.exceptions import (
     JobCancelledError,
@@ -20,20 +24,21 @@ from mirage_async.exceptions import (
     SubmissionUncertainError,
     WaitTimeoutError,
 )
+from mirage_async.jobs._job import Job
 from mirage_async.jobs._kind import NullRecorder
 from mirage_async.models import JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from mirage_async.jobs._job import Job
     from mirage_async.wire import Report, Submitted
 
-__all__ = ["accept", "conclude", "is_at_hand", "is_dubious", "note", "refuse"]
+__all__ = ["accept", "begin_to_conclude", "conclude", "is_dubious", "note", "refuse"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("mirage_async.jobs")
+
+# Everything needed to find the job again by hand stands in this one line.
+_NOT_RECORDED = "%s of %r (key %s, id %s) is not recorded"
 
 _ENDINGS: dict[JobStatus, tuple[type[JobError], str]] = {
     JobStatus.FAILED: (JobFailedError, "failed"),
@@ -52,7 +57,10 @@ async def accept(job: Job[T], submitted: Submitted, deadline: float) -> Report |
     job.id = submitted.id
     recorder = job.kind.recorder
     if type(recorder) is not NullRecorder:  # whose answer needs no waiting for
-        await _record(job, "the provider's id", partial(recorder.accepted, job))
+        try:
+            await recorder.accepted(job)
+        except Exception:
+            _logger.critical(_NOT_RECORDED, "the provider's id", job, job.key, job.id, exc_info=True)
     report = submitted.report
     if report is not None and report.status is not None and report.status.terminal and not is_dubious(report):
         return report if job.claim() else None
@@ -87,47 +95,93 @@ def is_dubious(report: Report) -> bool:
     return is_hollow(report)
 
 
-def is_at_hand(job: Job[T], report: Report) -> bool:
-    """Whether concluding will wait for nothing: there is nothing to fetch, and nothing to write."""
-    return not report.temporary and type(job.kind.recorder) is NullRecorder
-
-
 async def conclude(job: Job[T], report: Report) -> None:
     """Settle a job whose report is terminal; the caller has claimed it with `job.claim()`."""
-    assert report.status is not None  # noqa: S101 - a terminal report has a status; says so to the type checker
+    recorded = await begin_to_conclude(job, report)
+    if recorded is not None:
+        with contextlib.suppress(Exception):  # what the recorder raises is logged already
+            await recorded
+
+
+async def begin_to_conclude(
+    job: Job[T], report: Report, then: Callable[[Job[T], asyncio.Future[None]], object] | None = None
+) -> asyncio.Future[None] | None:
+    """Do as `conclude` does, but return while the outcome is being recorded.
+
+    Args:
+        job: it.
+        report: what the provider says.
+        then: called when that has ended, one way or the other.
+
+    Returns:
+        What ends once the outcome is recorded. The waiters get it then, unless that is cancelled. None where there is
+        no waiting for a record: they have it, and `then` is not called.
+    """
+    status, value, error = await _ending(job, report)
+    recorder = job.kind.recorder
+    if type(recorder) is NullRecorder:
+        job.resolve(status, value, error)
+        return None
+    try:
+        recorded = asyncio.ensure_future(recorder.settled(job, error if value is None else value))
+    except Exception:
+        _logger.critical(_NOT_RECORDED, "the outcome", job, job.key, job.id, exc_info=True)
+        job.resolve(status, value, error)
+        return None
+    recorded.add_done_callback(_Recorded(job, status, value, error, then))
+    return recorded
+
+
+class _Recorded(msgspec.Struct, gc=False):
+    """What happens once an outcome is recorded. It waits without a task: there may be thousands at a time."""
+
+    job: Job[Any]
+    status: JobStatus
+    value: object
+    error: MirageError | None
+    then: Callable[[Job[Any], asyncio.Future[None]], object] | None
+
+    def __call__(self, recorded: asyncio.Future[None]) -> None:
+        """Hand the outcome to those who wait."""
+        job = self.job
+        if not recorded.cancelled():
+            if (failed := recorded.exception()) is not None:
+                _logger.critical(_NOT_RECORDED, "the outcome", job, job.key, job.id, exc_info=failed)
+            job.resolve(self.status, self.value, self.error)
+        if self.then is not None:
+            self.then(job, recorded)
+
+
+async def _ending(job: Job[Any], report: Report) -> tuple[JobStatus, Any, MirageError | None]:
+    """Return how a job ends whose report is terminal."""
     status = report.status
-    value: T | None = None
-    error: MirageError | None = None
+    assert status is not None  # noqa: S101 - a terminal report has a status; says so to the type checker
     if is_hollow(report):
-        status = JobStatus.FAILED
         error = _job_error(job, JobFailedError, f"is finished without a usable result: {report.reason or 'none given'}")
         error.billed = "yes"
-    elif status is JobStatus.SUCCEEDED:
-        try:
-            value = await job.kind.redeem(job, report)
-        except MirageError as raised:
-            error = raised
-        except Exception as raised:
-            _logger.exception("the result of %r could not be read", job)
-            error = ResponseError(
-                f"the result of the {job.provider} job {job.id or job.key} could not be read: {type(raised).__name__}",
-                provider=job.provider,
-                billed="yes",
-            )
-    else:
+        return JobStatus.FAILED, None, error
+    if status is not JobStatus.SUCCEEDED:
         kind, words = _ENDINGS[status]
-        error = _job_error(job, kind, f"{words}: {report.reason or 'the provider gives no reason'}")
-    recorder = job.kind.recorder
-    if type(recorder) is not NullRecorder:
-        await _record(job, "the outcome", partial(recorder.settled, job, error if value is None else value))
-    job.resolve(status, value, error)
+        return status, None, _job_error(job, kind, f"{words}: {report.reason or 'the provider gives no reason'}")
+    try:
+        return status, await job.kind.redeem(job, report), None
+    except MirageError as raised:
+        return status, None, raised
+    except Exception as raised:
+        _logger.exception("the result of %r could not be read", job)
+        words = f"could not be read: {type(raised).__name__}"
+        message = f"the result of the {job.provider} job {job.id or job.key} {words}"
+        return status, None, ResponseError(message, provider=job.provider, billed="yes")
 
 
 async def refuse(job: Job[T], error: MirageError) -> None:
     """Settle a job that was not bought, or of which nobody can say whether it was."""
     if job.claim():
         if not (isinstance(error, WaitTimeoutError) and error.waited_for == "journal"):  # which would not answer now
-            await _record(job, "the refusal", partial(job.kind.recorder.settled, job, error))
+            try:
+                await job.kind.recorder.settled(job, error)
+            except Exception:
+                _logger.critical(_NOT_RECORDED, "the refusal", job, job.key, job.id, exc_info=True)
         uncertain = isinstance(error, SubmissionUncertainError)
         job.resolve(JobStatus.UNCERTAIN if uncertain else JobStatus.FAILED, None, error)
 
@@ -139,11 +193,3 @@ def _job_error(job: Job[T], kind: type[JobError], words: str) -> JobError:
         job_id=job.id,
         token=job.token_or_none(),
     )
-
-
-async def _record(job: Job[T], what: str, write: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await write()
-    except Exception:
-        # Everything needed to find the job again by hand stands in this one line.
-        _logger.critical("%s of %r (key %s, id %s) is not recorded", what, job, job.key, job.id, exc_info=True)

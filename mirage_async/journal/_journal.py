@@ -21,20 +21,20 @@ from mirage_async.exceptions import ConfigurationError, InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
 from mirage_async.journal._folder import Folder
+from mirage_async.journal._moves import Fact, IntentRow, Losses, OutcomeRow, not_intended
 from mirage_async.journal._network import MOUNTS, network_file_system
-from mirage_async.journal._outcomes import StoredOutcome, links_of, store, stored_images
-from mirage_async.journal._requests import digest_of, label_digest, packed, read_packed
+from mirage_async.journal._outcomes import StoredOutcome, stored_images
+from mirage_async.journal._requests import read_packed
 from mirage_async.journal._seats import make_folder
 from mirage_async.journal._writer import Write, Writer
 from mirage_async.wire import passed_id
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from mirage_async.jobs import Intent, Job
     from mirage_async.journal._schema import Durability
-    from mirage_async.journal._writer import Prepared
     from mirage_async.wire import Call
 
 __all__ = ["Journal", "JournalStatistics"]
@@ -46,11 +46,6 @@ _logger = logging.getLogger("mirage_async.journal")
 WEEK = 7 * 24 * 3600.0  # seconds
 _PRUNE_EVERY = 10_000  # rows
 _DOUBTFUL = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
-_UNWRITTEN = (
-    "the journal in %s has not written what became of a purchase. Where the disk is the reason, that is tried again as "
-    "long as this process lives. Until then, keep this: provider %s, kind %s, key %s, id %s, state %s, "
-    "links %s"
-)
 
 
 class JournalStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +110,6 @@ class Journal:
         self._retention = float(retention)
         self._store_prompts = store_prompts
         self._run = secrets.token_hex(8)
-        self._told: set[str] = set()  # keys of which it was said that they are not recorded
         self._sending: set[str] = set()  # keys of purchases that may be on the wire
         self._refused: set[str] = set()  # callers' own keys that others buy under; what is on record is theirs
         _schema.check_sqlite()
@@ -123,12 +117,14 @@ class Journal:
         _check_file_system(self.directory)
         self._folder = Folder(self.directory, durability)
         self._seat, connection = self._folder.sit_down()
+        self._losses = Losses(self.directory)
         self._writer = Writer(
             connection,
             flush=durability == "power",
             check=self._seat.check,
+            told=self._losses.tell,
             on_end=self._seat.release,
-            on_recovery=self._told.clear,
+            on_recovery=self._losses.forget,
         )
         self._used = False
         # One that nobody has any more, as where the hub it was made for was refused, must not keep its file.
@@ -148,8 +144,8 @@ class Journal:
 
     # --- the recorder of `jobs` ---
 
-    async def intended(self, job: Job[Any], intent: Intent) -> None:
-        """Return once it is on disk that a request which costs money may leave from now on.
+    def intended(self, job: Job[Any], intent: Intent) -> Awaitable[None]:
+        """Wait until it is on disk that a request which costs money may leave from now on.
 
         Raises:
             InputError: another process buys, or has bought, under this key of the caller's; nothing may be sent.
@@ -158,35 +154,29 @@ class Journal:
         if self._writer.unwritten:
             msg = f"the journal in {str(self.directory)!r} cannot be written at present, so nothing more is bought"
             raise JournalError(msg, provider=job.provider)
-        moment = time.time()
-        deadline = moment + intent.deadline - job.kind.clock.monotonic()
-        call, key = intent.call, job.key
-        who = (key, job.provider, intent.account, job.kind.name, intent.blocking, intent.announced)
+        kept = self._request_path(job.key) if self._store_prompts else None
+        row = IntentRow(job, intent, self._run, kept, time.time(), job.kind.clock.monotonic())
+        write = Write(_schema.INTENDED, make=row, about=job)
+        if intent.own_key:
+            return self._intended_under_own_key(job, write)
+        written = self._written(write)
+        self._sending.add(job.key)
+        return written
 
-        def row() -> Prepared:
-            files = [(self._request_path(key), packed(call))] if self._store_prompts else []
-            label = None if call.label is None else label_digest(call.label)
-            rest = (job.model, job.requested, digest_of(call), label, moment, deadline, self._run, intent.own_key)
-            return who + rest, files
-
+    async def _intended_under_own_key(self, job: Job[Any], write: Write) -> None:
         try:
-            if intent.own_key:
-                claim = Write(_schema.INTENDED, make=row)
-                await self._writer.do(lambda connection: self._claim(connection, key, claim))
-                self._refused.discard(key)
-            else:
-                await self._written(Write(_schema.INTENDED, make=row))
+            await self._writer.do(lambda connection: self._claim(connection, job.key, write))
         except _TakenError:
-            self._refused.add(key)
+            self._refused.add(job.key)
             msg = (
-                f"another process has bought, or is buying, under the key {key}; nothing was sent. "
+                f"another process has bought, or is buying, under the key {job.key}; nothing was sent. "
                 "Asking again with it returns what was bought"
             )
             raise InputError(msg, provider=job.provider, billed="no") from None
         except (sqlite3.Error, OSError) as error:
-            msg = f"the journal in {str(self.directory)!r} cannot be written ({error}), so nothing was sent"
-            raise JournalError(msg, provider=job.provider) from error
-        self._sending.add(key)
+            raise not_intended(self.directory, job, error) from error
+        self._refused.discard(job.key)
+        self._sending.add(job.key)
 
     async def withdrawn(self, job: Job[Any]) -> None:
         """Return once it is on disk that what was sent last has bought nothing."""
@@ -194,27 +184,25 @@ class Journal:
         if self._writer.closed:
             _logger.info("that %r was refused is not recorded, so that it will be doubtful: the journal is closed", job)
             return
-        await self._note_fact(job, Write(_schema.WITHDRAWN, (job.key, time.time())), EntryState.UNPAID)
+        fact = Fact(job, job.id, EntryState.UNPAID)
+        await self._fact(Write(_schema.WITHDRAWN, (job.key, time.time()), is_fact=True, about=fact))
 
     def accepted(self, job: Job[Any]) -> Awaitable[None]:
         """Wait until the provider's id is on disk."""
         self._sending.discard(job.key)
-        return self._note_fact(job, Write(_schema.ACCEPTED, (job.key, job.id, time.time())), EntryState.ACCEPTED)
+        fact, row = Fact(job, job.id, EntryState.ACCEPTED), (job.key, job.id, time.time())
+        return self._fact(Write(_schema.ACCEPTED, row, is_fact=True, about=fact))
 
     def settled(self, job: Job[Any], outcome: object) -> Awaitable[None]:
         """Wait until the outcome is on disk, and with it the pictures that cannot be had again."""
-        key, state, spooled, moment, known = job.key, state_of(outcome), job.id is None, time.time(), bool(job.private)
-
-        def row() -> Prepared:
-            stored, files = store(outcome, key=key, spooled=spooled, prompts=self._store_prompts, known=known)
-            text = msgspec.json.encode(stored).decode()
-            return (key, state.value, text, moment), [(self.picture_path(name), data) for name, data in files]
-
-        self._sending.discard(key)
-        write = Write(_schema.SETTLED, make=row)
+        self._sending.discard(job.key)
+        state, spooled, known = state_of(outcome), job.id is None, bool(job.private)
+        prompts, path_of = self._store_prompts, self.picture_path
+        row = OutcomeRow(job.key, outcome, state, spooled, known, prompts, path_of, time.time())
         if state is EntryState.UNPAID:
-            return self._note_refusal(key, write)
-        return self._note_fact(job, write, state, links_of(outcome) if spooled else ())
+            return self._note_refusal(job.key, Write(_schema.SETTLED, make=row, about=job))
+        fact = Fact(job, job.id, state, outcome if spooled else None)
+        return self._fact(Write(_schema.SETTLED, make=row, is_fact=True, about=fact))
 
     def handed_over(self, job: Job[Any]) -> None:
         """Note that somebody has been given the outcome; it is written with the next group.
@@ -237,19 +225,18 @@ class Journal:
             self._refused.discard(key)
             return
         # Nothing is owed of such a purchase, least of all by a disk that would not take its intent.
-        with contextlib.suppress(sqlite3.Error, OSError, JournalError):
+        with contextlib.suppress(JournalError):
             await self._written(write)
 
-    async def _note_fact(self, job: Job[Any], write: Write, state: EntryState, links: Sequence[str] = ()) -> None:
-        """Write something about a paid job; where that fails, say once all that is needed to find it by hand."""
-        write.is_fact, write.about = True, f"{job.provider}, {job.key}, {state}, id {job.id}"
+    def _fact(self, write: Write) -> asyncio.Future[None]:
+        """Write something about a paid job; the future ends when it is durable, and also where it is not written."""
         try:
-            await self._written(write)
-        except Exception:
-            if job.key not in self._told:
-                self._told.add(job.key)
-                who = job.provider, job.kind.name, job.key, job.id, state.value, " ".join(links) or "none"
-                _logger.critical(_UNWRITTEN, self.directory, *who, exc_info=True)
+            return self._written(write)
+        except JournalError as error:
+            self._losses.tell(write, error)
+            nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            nothing.set_result(None)
+            return nothing
 
     def _written(self, write: Write) -> asyncio.Future[None]:
         """Write a row; the future ends when it is durable."""

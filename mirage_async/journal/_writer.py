@@ -65,7 +65,7 @@ class Write(msgspec.Struct, gc=False):
         row: the parameters for it; none yet where something is to make them.
         make: makes them, in the thread, or None once they are made.
         is_fact: whether it has to be written sooner or later, whatever happens.
-        about: what a log says of it: whose it is, and what it is to say.
+        about: whose text a log adds to it: whose it is, and what it is to say.
         waiter: a future that ends when the row is durable, or None where nobody waits.
     """
 
@@ -73,7 +73,7 @@ class Write(msgspec.Struct, gc=False):
     row: Row = ()
     make: Callable[[], Prepared] | None = None
     is_fact: bool = False
-    about: str = ""
+    about: object = ""
     waiter: asyncio.Future[None] | None = None
 
 
@@ -95,6 +95,8 @@ class Writer:
         connection: used by the thread alone from now on, which closes it in the end.
         flush: whether files are flushed to the disk, as the database is.
         check: called in the thread before intents are written; raises where what is written would help nobody.
+        told: called in the event loop for a row with a waiter that is not written, and why; returns the error the
+            waiter gets, or None where it goes on all the same.
         on_end: called in the thread as the last thing it does.
         on_recovery: called in the thread once it has written all that it could not write for a while.
 
@@ -110,12 +112,14 @@ class Writer:
         *,
         flush: bool,
         check: Callable[[], object],
+        told: Callable[[Write, Exception], Exception | None],
         on_end: Callable[[], object],
         on_recovery: Callable[[], object] = lambda: None,
     ) -> None:
         self._connection = connection
         self._flush = flush
         self._check_file = check
+        self._told = told
         self._on_end = on_end
         self._on_recovery = on_recovery
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
@@ -228,7 +232,7 @@ class Writer:
                     self._thread.start()
                 self._queue.put(item)
                 return
-        _turn_away([item])
+        self._turn_away([item])
 
     # --- what follows runs in the thread ---
 
@@ -260,7 +264,7 @@ class Writer:
                 more = self._deal_with(items)
         except BaseException:  # a log handler that raises, for one; whoever waits must not wait for ever
             _logger.critical("the journal's thread has ended; nothing more is written", exc_info=True)
-            _turn_away(items)
+            self._turn_away(items)
         finally:
             self._end()
 
@@ -268,7 +272,7 @@ class Writer:
         with self._lock:
             self._closed = self._ended = True
         while not self._queue.empty():
-            _turn_away([self._queue.get()])
+            self._turn_away([self._queue.get()])
         if self._backlog:
             _logger.critical("the journal is closed with %d facts that are not on disk", len(self._backlog))
             for write in self._backlog:
@@ -337,7 +341,7 @@ class Writer:
                 return
             for write in (*facts, *group):
                 _logger.critical("a row of the journal can never be written: %s", _described(write), exc_info=True)
-            _tell_all(group, error)
+            self._fail(group, error)
         else:
             self.commits += 1
             self.rows += len(facts) + len(group)
@@ -346,7 +350,9 @@ class Writer:
                 _logger.warning("the journal writes again; what could not be written meanwhile is written now")
             self._backlog.clear()
             self._retry = FIRST_RETRY
-            _tell_all(group, None)
+            waiters = [write.waiter for write in group if write.waiter is not None]
+            for _, those in groupby(waiters, key=_loop_of):
+                _tell(list(those), _end_with_result, None)
 
     def _without_vain_intents(self, group: list[Write]) -> list[Write]:
         """Return a group without its intents, which fail, where nobody would find what is written."""
@@ -356,7 +362,7 @@ class Writer:
                 self._check_file()
             except OSError as error:
                 self.failures += 1
-                _tell_all(intents, error)
+                self._fail(intents, error)
                 return [write for write in group if write.is_fact]
         return group
 
@@ -382,7 +388,32 @@ class Writer:
             self._retry = min(self._retry * 2, LONGEST_RETRY)
         self._backlog.extend(write for write in group if write.is_fact)
         self._due = time.monotonic() + self._retry
-        _tell_all(group, error)
+        self._fail(group, error)
+
+    def _fail(self, group: list[Write], error: Exception) -> None:
+        """Tell those who wait for a group that it is not written; of what is a fact nobody is told a second time."""
+        for write in group:
+            waiter, write.waiter = write.waiter, None
+            if waiter is not None:
+                _call(waiter.get_loop(), self._fail_one, write, waiter, error)
+
+    def _fail_one(self, write: Write, waiter: asyncio.Future[None], error: Exception) -> None:
+        """Tell one of them, in the event loop that it waits in."""
+        told = self._told(write, error)
+        if waiter.done():
+            return
+        if told is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(told)
+
+    def _turn_away(self, items: Iterable[_Item]) -> None:
+        """Tell those who wait that nothing will come."""
+        for item in items:
+            if isinstance(item, list):
+                self._fail(item, JournalError(_CLOSED))
+            elif item is not None and item.waiter is not None:
+                _tell([item.waiter], _end_with_error, JournalError(_CLOSED))
 
 
 def _in_order(writes: Sequence[Write]) -> Iterable[_Batch]:
@@ -410,7 +441,7 @@ def _is_of_the_disk(error: Exception) -> bool:
 def _described(write: Write) -> str:
     """Say which row it is, and of what came with it only what is needed to find it by hand."""
     whose = f"of {write.row[0]!r:.80}" if write.make is None else "that was not even made"
-    return f"{' '.join(write.statement.split()[:4])} ... {whose}" + (write.about and f" ({write.about})")
+    return f"{' '.join(write.statement.split()[:4])} ... {whose}" + (f" ({write.about})" if write.about else "")
 
 
 def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
@@ -431,27 +462,13 @@ def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:
             flush_folder(folder)
 
 
-def _turn_away(items: Iterable[_Item]) -> None:
-    """Tell those who wait that nothing will come."""
-    for item in items:
-        if isinstance(item, list):
-            _tell_all(item, JournalError(_CLOSED))
-        elif item is not None and item.waiter is not None:
-            _tell([item.waiter], _end_with_error, JournalError(_CLOSED))
-
-
-def _tell_all(group: list[Write], error: Exception | None) -> None:
-    """Wake the waiters of a group, with one call an event loop."""
-    waiters = [write.waiter for write in group if write.waiter is not None]
-    for write in group:
-        write.waiter = None
-    for _, those in groupby(waiters, key=_loop_of):
-        _tell(list(those), _end_with_result if error is None else _end_with_error, error)
-
-
 def _tell(waiters: list[asyncio.Future[Any]], end: Callable[[Any, Any], None], outcome: object) -> None:
+    _call(waiters[0].get_loop(), end, waiters, outcome)
+
+
+def _call(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed, and whoever waited is gone
-        waiters[0].get_loop().call_soon_threadsafe(end, waiters, outcome)
+        loop.call_soon_threadsafe(*call)
 
 
 def _end_with_result(waiters: list[asyncio.Future[Any]], result: object) -> None:

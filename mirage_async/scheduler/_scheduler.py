@@ -24,7 +24,7 @@ from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
-from mirage_async.jobs import conclude, is_at_hand, is_dubious, note
+from mirage_async.jobs import begin_to_conclude, is_dubious, note
 from mirage_async.scheduler._account import Account
 from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._entry import Entry
@@ -382,7 +382,7 @@ class Scheduler:
                     _logger.exception("a status call for %r failed in an unforeseen way", job)
                     self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
                 else:
-                    if ended and is_at_hand(job, report):
+                    if ended and not report.temporary:
                         poller.began = math.inf  # nothing is awaited for long; whatever is must not be cut short
                         await self._conclude(job, report)
                     elif ended:
@@ -433,15 +433,28 @@ class Scheduler:
         return False
 
     async def _conclude(self, job: Job[Any], report: Report) -> None:
+        """Bring the outcome home and have it recorded; nobody waits here for that."""
+        recorded: asyncio.Future[None] | None = None
         try:
-            await conclude(job, report)
+            recorded = await begin_to_conclude(job, report, self._recorded)
         finally:
-            self.forget(job)
-            if not job.done and self._closed:  # and the grace is over
-                job.stop(job.closed_error())
-            elif not job.done:
-                message = f"the result of the {job.provider} job {job.id} was not handed over; wait for it anew"
-                job.give_back(ResponseError(message, provider=job.provider, billed="yes"))
+            if recorded is None:
+                self._part_from(job)
+            else:
+                self._tasks.hold(recorded)
+
+    def _recorded(self, job: Job[Any], recorded: asyncio.Future[None]) -> None:
+        self._tasks.drop(recorded)
+        self._part_from(job)
+
+    def _part_from(self, job: Job[Any]) -> None:
+        """Leave a job to its waiters, also where something has kept the outcome from them."""
+        self.forget(job)
+        if not job.done and self._closed:  # and the grace is over
+            job.stop(job.closed_error())
+        elif not job.done:
+            message = f"the result of the {job.provider} job {job.id} was not handed over; wait for it anew"
+            job.give_back(ResponseError(message, provider=job.provider, billed="yes"))
 
     def _missed(self, entry: Entry, error: MirageError) -> None:
         """Act on a status call that brought no usable answer."""

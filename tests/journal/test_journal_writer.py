@@ -26,6 +26,8 @@ from mirage_async.models import GeneratedImage, Generation
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mirage_async.jobs import Job
+
 pytestmark = pytest.mark.anyio
 
 
@@ -57,6 +59,10 @@ class Trouble:
 
         monkeypatch.setattr(Writer, "_write", refuse)
         monkeypatch.setattr(writer_module, "FIRST_RETRY", 0.01)
+
+
+async def _intended(journal: Journal, owner: Job[Any]) -> None:
+    await journal.intended(owner, intent())
 
 
 # -- groups and order ------------------------------------------------------------------------------------------------
@@ -342,7 +348,10 @@ async def test_a_row_that_can_never_be_written_keeps_no_other_from_it(
         await asyncio.sleep(0)
         gate.open()
         ended = await soon(asyncio.gather(*waiting, return_exceptions=True))
-        assert [type(each) for each in ended] == [type(None), UnicodeEncodeError, type(None)]
+        assert [type(each) for each in ended] == [type(None), JournalError, type(None)]
+        assert isinstance(ended[1], JournalError)
+        assert isinstance(ended[1].__cause__, UnicodeEncodeError)
+        assert "so nothing was sent" in str(ended[1])
         assert "a row of the journal can never be written" in caplog.text
         assert repr(bad.key) in caplog.text
         assert journal.statistics().unwritten == 0
@@ -388,7 +397,7 @@ def test_an_event_loop_that_ends_while_it_waits_harms_nobody(tmp_path: Path) -> 
     owner = job(journal)
     loop = asyncio.new_event_loop()
     gate = Gate(journal)
-    waiting = loop.create_task(journal.intended(owner, intent()))
+    waiting = loop.create_task(_intended(journal, owner))
     loop.run_until_complete(asyncio.sleep(0))
     waiting.cancel()
     loop.run_until_complete(asyncio.wait([waiting]))
@@ -448,7 +457,7 @@ async def test_closing_writes_what_is_queued_and_ends_the_use(tmp_path: Path, ca
     await journal.aclose()
     assert len(journal_entries(tmp_path)) == 20
     late = job(journal)
-    for use in (journal.entry("0" * 32), journal.owed(), journal.intended(late, intent())):
+    for use in (journal.entry("0" * 32), journal.owed(), _intended(journal, late)):
         with pytest.raises(JournalError, match="the journal is closed"):
             await use
     await journal.accepted(late)
@@ -531,7 +540,7 @@ async def test_work_nobody_waits_for_is_logged_where_it_fails(tmp_path: Path, ca
 
 def _use_in_child(journal: Journal, answers: Any) -> None:
     said = []
-    for use in (journal.entry("0" * 32), journal.intended(job(journal), intent())):
+    for use in (journal.entry("0" * 32), _intended(journal, job(journal))):
         try:
             asyncio.run(use)
         except JournalError as error:
@@ -546,7 +555,7 @@ async def test_another_process_than_the_one_that_opened_it_is_refused(tmp_path: 
     """As a forked child is, whose number is another; there nothing is closed either."""
     journal = Journal(tmp_path)
     journal._writer._process = -1
-    for use in (journal.entry("0" * 32), journal.intended(job(journal), intent())):
+    for use in (journal.entry("0" * 32), _intended(journal, job(journal))):
         with pytest.raises(JournalError, match="the journal belongs to process -1"):
             await use
     await journal.aclose()
