@@ -215,8 +215,13 @@ class Buyer:
             return
         try:
             outcome = await self._send(job, offer, deadline, answer)
-            if outcome.value is not None:
-                await self._accepted(job, outcome.value, deadline)
+            value: Submitted | Report | None = outcome.value
+            if isinstance(value, Submitted):
+                finished = await accept(job, value, deadline)
+                if finished is not None:  # announced as finished: its picture is fetched without a slot being held
+                    self._runtime.posts.spawn(self._conclude(job, finished))
+            elif value is not None and job.claim():
+                await conclude(job, value)
         except asyncio.CancelledError:  # everything closes, and the grace is over
             job.stop(job.closed_error())
             self._let_alone(job)
@@ -271,7 +276,8 @@ class Buyer:
         """Record the intent, send, and draw the conclusions that do not depend on who waits."""
         before = job.may_be_billed  # by an earlier attempt that ended uncertain
         outcome: Attempt[Any]
-        refusal = await self._intend(job, offer, deadline)
+        silent = type(self._runtime.recorder) is NullRecorder  # whose answer needs no waiting for
+        refusal = None if silent else await self._intend(job, offer, deadline)
         if refusal is not None:
             outcome = Attempt(fate=Fate.REFUSED, error=refusal)
         else:
@@ -298,8 +304,6 @@ class Buyer:
     async def _intend(self, job: Job[Any], offer: Offer[Any], deadline: float) -> MirageError | None:
         """Record that a request is about to leave; return why it must not."""
         recorder, runtime = self._runtime.recorder, self._runtime
-        if type(recorder) is NullRecorder:  # whose answer needs no waiting for
-            return None
         try:
             with runtime.until(deadline) as wait:
                 await recorder.intended(job, _intent(offer, deadline))
@@ -326,14 +330,6 @@ class Buyer:
             await self._runtime.recorder.withdrawn(job)
         except Exception:
             _logger.exception("that %r (key %s) was not bought is not recorded", job, job.key)
-
-    async def _accepted(self, job: Job[Any], value: Submitted | Report, deadline: float) -> None:
-        if isinstance(value, Submitted):
-            finished = await accept(job, value, deadline)
-            if finished is not None:  # announced as finished: its picture is fetched without a slot being held
-                self._runtime.posts.spawn(self._conclude(job, finished))
-        elif job.claim():
-            await conclude(job, value)
 
     async def _conclude(self, job: Job[Any], report: Report) -> None:
         try:

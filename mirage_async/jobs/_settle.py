@@ -123,7 +123,8 @@ async def begin_to_conclude(
         job.resolve(status, value, error)
         return None
     try:
-        recorded = asyncio.ensure_future(recorder.settled(job, error if value is None else value))
+        settled = recorder.settled(job, error if value is None else value)
+        recorded = settled if isinstance(settled, asyncio.Future) else asyncio.ensure_future(settled)
     except Exception:
         _logger.critical(_NOT_RECORDED, "the outcome", job, job.key, job.id, exc_info=True)
         job.resolve(status, value, error)

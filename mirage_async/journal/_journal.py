@@ -26,6 +26,7 @@ from mirage_async.journal._network import MOUNTS, network_file_system
 from mirage_async.journal._outcomes import StoredOutcome, stored_images
 from mirage_async.journal._requests import read_packed
 from mirage_async.journal._seats import make_folder
+from mirage_async.journal._statements import ACCEPTED, HANDED_OVER, INTENDED, SETTLED, WITHDRAWN, write_rows
 from mirage_async.journal._writer import Write, Writer
 from mirage_async.wire import passed_id
 
@@ -156,7 +157,7 @@ class Journal:
             raise JournalError(msg, provider=job.provider)
         kept = self._request_path(job.key) if self._store_prompts else None
         row = IntentRow(job, intent, self._run, kept, time.time(), job.kind.clock.monotonic())
-        write = Write(_schema.INTENDED, make=row, about=job)
+        write = Write(INTENDED, make=row, about=job)
         if intent.own_key:
             return self._intended_under_own_key(job, write)
         written = self._written(write)
@@ -185,13 +186,13 @@ class Journal:
             _logger.info("that %r was refused is not recorded, so that it will be doubtful: the journal is closed", job)
             return
         fact = Fact(job, job.id, EntryState.UNPAID)
-        await self._fact(Write(_schema.WITHDRAWN, (job.key, time.time()), is_fact=True, about=fact))
+        await self._fact(Write(WITHDRAWN, (job.key, time.time()), is_fact=True, about=fact))
 
     def accepted(self, job: Job[Any]) -> Awaitable[None]:
         """Wait until the provider's id is on disk."""
         self._sending.discard(job.key)
         fact, row = Fact(job, job.id, EntryState.ACCEPTED), (job.key, job.id, time.time())
-        return self._fact(Write(_schema.ACCEPTED, row, is_fact=True, about=fact))
+        return self._fact(Write(ACCEPTED, row, is_fact=True, about=fact))
 
     def settled(self, job: Job[Any], outcome: object) -> Awaitable[None]:
         """Wait until the outcome is on disk, and with it the pictures that cannot be had again."""
@@ -200,9 +201,9 @@ class Journal:
         prompts, path_of = self._store_prompts, self.picture_path
         row = OutcomeRow(job.key, outcome, state, spooled, known, prompts, path_of, time.time())
         if state is EntryState.UNPAID:
-            return self._note_refusal(job.key, Write(_schema.SETTLED, make=row, about=job))
+            return self._note_refusal(job.key, Write(SETTLED, make=row, about=job))
         fact = Fact(job, job.id, state, outcome if spooled else None)
-        return self._fact(Write(_schema.SETTLED, make=row, is_fact=True, about=fact))
+        return self._fact(Write(SETTLED, make=row, is_fact=True, about=fact))
 
     def handed_over(self, job: Job[Any]) -> None:
         """Note that somebody has been given the outcome; it is written with the next group.
@@ -214,7 +215,7 @@ class Journal:
         if self._writer.closed:
             _logger.info("that the outcome of %r was handed over is not recorded: the journal is closed", job)
             return
-        self._writer.put(Write(_schema.HANDED_OVER, (job.key, time.time()), is_fact=True, about="handed over"))
+        self._writer.put(Write(HANDED_OVER, (job.key, time.time()), is_fact=True, about="handed over"))
         if self._writer.rows - self._pruned_at >= _PRUNE_EVERY:
             self._pruned_at = self._writer.rows
             self._writer.soon(self._prune)
@@ -230,13 +231,13 @@ class Journal:
 
     def _fact(self, write: Write) -> asyncio.Future[None]:
         """Write something about a paid job; the future ends when it is durable, and also where it is not written."""
+        write.waiter = waiter = asyncio.get_running_loop().create_future()
         try:
-            return self._written(write)
+            self._writer.put(write)
         except JournalError as error:
             self._losses.tell(write, error)
-            nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            nothing.set_result(None)
-            return nothing
+            waiter.set_result(None)
+        return waiter
 
     def _written(self, write: Write) -> asyncio.Future[None]:
         """Write a row; the future ends when it is durable."""
@@ -445,7 +446,7 @@ class Journal:
             return entry
         outcome, state = StoredOutcome(images=images), EntryState.SUCCEEDED
         text = msgspec.json.encode(outcome).decode()
-        connection.execute(_schema.SETTLED, (entry.key, state.value, text, time.time()))
+        write_rows(connection, [(SETTLED, [(entry.key, state.value, text, time.time())])])
         return msgspec.structs.replace(entry, state=state, outcome=outcome)
 
     def _put_back(self, connection: sqlite3.Connection) -> None:

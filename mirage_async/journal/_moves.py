@@ -61,8 +61,8 @@ class IntentRow(msgspec.Struct, frozen=True, gc=False):
             job.provider,
             intent.account,
             job.kind.name,
-            intent.blocking,
-            intent.announced,
+            int(intent.blocking),  # SQLite's driver looks for ways to adapt a bool, and finds none
+            int(intent.announced),
             job.model,
             job.requested,
             digest_of(call),
@@ -70,7 +70,7 @@ class IntentRow(msgspec.Struct, frozen=True, gc=False):
             self.moment,
             self.moment + intent.deadline - self.moment_of_clock,
             self.run,
-            intent.own_key,
+            int(intent.own_key),
         )
         return row, () if self.kept_as is None else [(self.kept_as, packed(call))]
 

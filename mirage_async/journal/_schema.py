@@ -18,15 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
 __all__ = [
-    "ACCEPTED",
     "ALL",
     "BY_KEY",
-    "HANDED_OVER",
-    "INTENDED",
     "NOTE",
     "RESOLVED",
-    "SETTLED",
-    "WITHDRAWN",
     "Durability",
     "NewerError",
     "Version",
@@ -49,7 +44,7 @@ Durability: TypeAlias = Literal["power", "process"]
 APPLICATION_ID: Final = 0x4D697267  # "Mirg": what `file` shows, and what keeps us out of other people's databases
 VERSION: Final = 1
 
-_OLDEST_SQLITE: Final = (3, 24, 0)  # the first that knows "ON CONFLICT ... DO UPDATE"
+_OLDEST_SQLITE: Final = (3, 33, 0)  # the first that knows "UPDATE ... FROM"
 
 _TABLES: Final = """
 CREATE TABLE jobs (
@@ -93,35 +88,6 @@ ALL: Final = f"{_COLUMNS}, own_key, run, born, revision"
 
 BY_KEY: Final = "WHERE key = ?"
 
-# A purchase that is sent again is the same purchase: it keeps its row, and the row counts what may have been bought.
-INTENDED: Final = """
-INSERT INTO jobs
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, 'intended', 1, 0, ?11, ?12, ?11, NULL, 0, ?14, ?13, ?13,
-    1)
-ON CONFLICT (key) DO UPDATE SET
-    doubtful = doubtful + (state IN ('intended', 'uncertain')), attempts = attempts + 1, state = 'intended',
-    provider = excluded.provider, account = excluded.account, kind = excluded.kind, blocking = excluded.blocking,
-    announced = excluded.announced, model = excluded.model, requested = excluded.requested, digest = excluded.digest,
-    label = excluded.label, id = NULL, outcome = NULL, intended_at = excluded.intended_at, deadline = excluded.deadline,
-    updated_at = excluded.updated_at, handed_over = 0, own_key = own_key > 0 OR excluded.own_key, run = excluded.run,
-    revision = revision + 1
-"""
-WITHDRAWN: Final = """
-UPDATE jobs SET state = CASE WHEN doubtful THEN 'uncertain' ELSE 'unpaid' END, updated_at = ?2, revision = revision + 1
-WHERE key = ?1 AND state = 'intended'
-"""
-ACCEPTED: Final = """
-UPDATE jobs SET id = ?2, state = 'accepted', updated_at = ?3, handed_over = 0, revision = revision + 1 WHERE key = ?1
-"""
-# What the last attempt ended with says nothing about the ones before.
-SETTLED: Final = """
-UPDATE jobs SET
-    state = CASE WHEN doubtful AND id IS NULL AND ?2 IN ('unpaid', 'failed') THEN 'uncertain' ELSE ?2 END, outcome = ?3,
-    updated_at = ?4, own_key = own_key > 0, revision = revision + 1 WHERE key = ?1
-"""
-HANDED_OVER: Final = """
-UPDATE jobs SET handed_over = 1, updated_at = ?2, revision = revision + 1 WHERE key = ?1
-"""
 RESOLVED: Final = """
 UPDATE jobs SET state = ?2, id = coalesce(?3, id), updated_at = ?4, handed_over = 0, run = '', revision = revision + 1
 WHERE key = ?1
@@ -275,7 +241,7 @@ def _many(connection: sqlite3.Connection, statement: str, rows: Iterable[tuple[A
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
     """Do what is done inside as a whole or not at all."""
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("BEGIN")  # nobody else ever writes to the file, so the lock for that need not be taken here
     try:
         yield
         connection.execute("COMMIT")

@@ -1,9 +1,10 @@
 """The one thread that writes: it takes whatever has queued up while it was busy and commits that as one group.
 
 There is no timer: what a few turns of the event loop bring is handed over together, and under load the time a flush
-takes fills the next group. Those turns cost some microseconds where little happens; where much does, they make for
-fewer and larger groups, and each group costs a flush and a handful of switches between the threads. Who waits for a
-write waits on a future of its event loop; a group wakes all its waiters with one call.
+takes fills the next group. Where little happens those turns are three, and cost some microseconds; where much does,
+more of them make for fewer and larger groups, and each group costs a flush and a handful of waits for the interpreter's
+lock, which a busy event loop gives away for some microseconds at a time. Who waits for a write waits on a future of the
+loop; a group wakes all its waiters with one call.
 
 A write that fails is one of two kinds. An *intent* fails for whoever asked, who then buys nothing. Everything else is a
 *fact*, about something that is paid for: it stays here and is written again, before anything newer, until it succeeds.
@@ -21,7 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import chain, groupby
+from itertools import groupby
 from operator import attrgetter, methodcaller
 from pathlib import Path  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -30,19 +31,16 @@ import msgspec
 
 from mirage_async._disk import flush_folder
 from mirage_async.exceptions import JournalError
-from mirage_async.journal._schema import transaction
+from mirage_async.journal._statements import Move, Row, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Prepared", "Row", "Write", "Writer"]
+__all__ = ["Prepared", "Write", "Writer"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("mirage_async.journal")
-
-Row: TypeAlias = tuple[Any, ...]
-"""The parameters of a statement."""
 
 Prepared: TypeAlias = "tuple[Row, Sequence[tuple[Path, bytes]]]"
 """A row, and the files that are written before it."""
@@ -51,8 +49,11 @@ FIRST_RETRY: Final = 1.0  # seconds until facts that could not be written are tr
 LONGEST_RETRY: Final = 30.0  # seconds
 CLOSE_GRACE: Final = 10.0  # seconds the thread gets to write what is left
 _loop_of = methodcaller("get_loop")
-_statement_of = attrgetter("statement")
-_TURNS: Final = 4  # of the event loop, whose rows are handed over together
+_move_of = attrgetter("move")
+_place_of = attrgetter("place")
+_TURNS: Final = 16  # of the event loop, whose rows are handed over together at most
+_QUIET_TURNS: Final = 3  # without another row, after which they are handed over
+_GATHERING: Final = 0.05  # seconds after which they are, where a turn of the event loop takes its time
 _MOST_IN_GROUP: Final = 10_000
 _CLOSED: Final = "the journal is closed"
 
@@ -61,15 +62,15 @@ class Write(msgspec.Struct, gc=False):
     """One row to write.
 
     Attributes:
-        statement: the SQL.
-        row: the parameters for it; none yet where something is to make them.
+        move: its kind.
+        row: its parameters; none yet where something is to make them.
         make: makes them, in the thread, or None once they are made.
         is_fact: whether it has to be written sooner or later, whatever happens.
         about: whose text a log adds to it: whose it is, and what it is to say.
         waiter: a future that ends when the row is durable, or None where nobody waits.
     """
 
-    statement: str
+    move: Move
     row: Row = ()
     make: Callable[[], Prepared] | None = None
     is_fact: bool = False
@@ -84,7 +85,7 @@ class _Work(msgspec.Struct, gc=False):
     waiter: asyncio.Future[Any] | None = None
 
 
-_Batch: TypeAlias = tuple[str, list[Row]]  # rows of one statement
+_Batch: TypeAlias = tuple[Move, list[Row]]
 _Item: TypeAlias = "list[Write] | _Work | None"  # None ends it
 
 
@@ -104,6 +105,7 @@ class Writer:
         commits: groups committed.
         rows: rows written.
         failures: groups that could not be committed.
+        closed: nothing more can be written.
     """
 
     def __init__(
@@ -132,7 +134,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # so that nothing is queued behind the end
         self._process = os.getpid()
-        self._closed = False
+        self.closed = False
         self.commits = self.rows = self.failures = 0
 
     @property
@@ -140,23 +142,19 @@ class Writer:
         """Facts that could not be written so far."""
         return len(self._backlog)
 
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more can be written."""
-        return self._closed
-
     def put(self, write: Write) -> None:
         """Queue a row, from the event loop that everybody who writes is in.
 
         Raises:
             JournalError: the writer is closed, or belongs to another process.
         """
-        self._check()
+        if self.closed or self._process != os.getpid():
+            self._check()
         self._gathered.append(write)
         loop = asyncio.get_running_loop()
         if self._gathered_in is not loop:  # the first of these turns, or a loop has ended in the middle of them
             self._gathered_in = loop
-            loop.call_soon(self._gather_on, loop, _TURNS - 1)
+            loop.call_soon(self._gather_on, loop, loop.time() + _GATHERING, _TURNS, _QUIET_TURNS, 1)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have the thread do something with the connection, after everything queued so far.
@@ -179,8 +177,8 @@ class Writer:
 
     def close(self) -> None:
         """Have the thread end once everything queued so far is written; `join` waits for that."""
-        if self._process == os.getpid() and not self._closed:
-            self._closed = True
+        if self._process == os.getpid() and not self.closed:
+            self.closed = True
             self._hand_over()
             with self._lock:
                 if self._thread is not None:
@@ -194,7 +192,7 @@ class Writer:
             return
         try:
             idle = self._thread is None and not self._ended and not self._gathered
-            self._closed = self._closed or idle
+            self.closed = self.closed or idle
             self._ended = self._ended or idle
         finally:
             self._lock.release()
@@ -210,12 +208,14 @@ class Writer:
         if self._process != os.getpid():
             msg = f"the journal belongs to process {self._process}, not to its child {os.getpid()}: open another one"
             raise JournalError(msg)
-        if self._closed:
+        if self.closed:
             raise JournalError(_CLOSED)
 
-    def _gather_on(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
-        if turns:
-            loop.call_soon(self._gather_on, loop, turns - 1)
+    def _gather_on(self, loop: asyncio.AbstractEventLoop, until: float, turns: int, quiet: int, seen: int) -> None:
+        rows = len(self._gathered)
+        turns, quiet = turns - 1, _QUIET_TURNS if rows > seen else quiet - 1
+        if turns and quiet and loop.time() < until:
+            loop.call_soon(self._gather_on, loop, until, turns, quiet, rows)
         else:
             self._hand_over()
 
@@ -270,7 +270,7 @@ class Writer:
 
     def _end(self) -> None:
         with self._lock:
-            self._closed = self._ended = True
+            self.closed = self._ended = True
         while not self._queue.empty():
             self._turn_away([self._queue.get()])
         if self._backlog:
@@ -329,7 +329,7 @@ class Writer:
         if not (group or facts):
             return
         try:
-            self._write(chain(_in_order(self._ready(facts)), _by_statement(self._ready(group))))
+            self._write([*_in_order(self._ready(facts)), *_by_move(self._ready(group))])
         except Exception as error:
             if _is_of_the_disk(error):
                 self._failed(group, error)
@@ -376,11 +376,8 @@ class Writer:
                 write.make = None
         return writes
 
-    def _write(self, batches: Iterable[_Batch]) -> None:
-        connection = self._connection
-        with transaction(connection):
-            for statement, rows in batches:
-                connection.executemany(statement, rows)
+    def _write(self, batches: Sequence[_Batch]) -> None:
+        write_rows(self._connection, batches)
 
     def _failed(self, group: list[Write], error: Exception) -> None:
         self.failures += 1
@@ -416,21 +413,21 @@ class Writer:
                 _tell([item.waiter], _end_with_error, JournalError(_CLOSED))
 
 
-def _in_order(writes: Sequence[Write]) -> Iterable[_Batch]:
+def _in_order(writes: Sequence[Write]) -> list[_Batch]:
     """Return the rows of facts that could not be written before; several may be about one job, one after the other."""
-    return ((statement, [write.row for write in those]) for statement, those in groupby(writes, key=_statement_of))
+    return [(move, [write.row for write in those]) for move, those in groupby(writes, key=_move_of)]
 
 
-def _by_statement(writes: Sequence[Write]) -> Iterable[_Batch]:
+def _by_move(writes: Sequence[Write]) -> list[_Batch]:
     """Return the rows of a group, like with like, which are written faster together.
 
     No order is lost. Who makes the next move with a job has waited for the last one to be durable, except for noting
-    that its outcome was handed over, which goes with any other; and an intent sorts before what withdraws it.
+    that its outcome was handed over, which goes with any other; and an intent goes before what withdraws it.
     """
-    batches: dict[str, list[Row]] = {}
+    batches: dict[Move, list[Row]] = {}
     for write in writes:
-        batches.setdefault(write.statement, []).append(write.row)
-    return sorted(batches.items())
+        batches.setdefault(write.move, []).append(write.row)
+    return [(move, batches[move]) for move in sorted(batches, key=_place_of)]
 
 
 def _is_of_the_disk(error: Exception) -> bool:
@@ -441,7 +438,7 @@ def _is_of_the_disk(error: Exception) -> bool:
 def _described(write: Write) -> str:
     """Say which row it is, and of what came with it only what is needed to find it by hand."""
     whose = f"of {write.row[0]!r:.80}" if write.make is None else "that was not even made"
-    return f"{' '.join(write.statement.split()[:4])} ... {whose}" + (f" ({write.about})" if write.about else "")
+    return f"the {write.move.name} {whose}" + (f" ({write.about})" if write.about else "")
 
 
 def _write_files(files: Iterable[tuple[Path, bytes]], *, flush: bool) -> None:

@@ -154,7 +154,7 @@ class Report(_Unshown, frozen=True, kw_only=True):
         return f"<Report {self.word or self.status} with {len(self.pieces)} pieces>"
 
 
-class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+class Submitted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The provider has accepted a job.
 
     Attributes:
