@@ -16,6 +16,7 @@ import asyncio
 import logging
 import math
 import weakref
+from collections import deque
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -24,17 +25,19 @@ from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
-from mirage_async.jobs import conclude, is_at_hand, is_dubious, note
+from mirage_async.jobs import NullHints, conclude, is_at_hand, is_dubious, note
 from mirage_async.scheduler._account import Account
 from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._entry import Entry
 from mirage_async.scheduler._learning import Learning, begin, view_of
-from mirage_async.scheduler._poller import Poller
+from mirage_async.scheduler._poller import Poller, Rest
 from mirage_async.scheduler._statistics import SchedulerStatistics
 from mirage_async.scheduler._verdicts import Verdict, judge
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mirage_async.exceptions import WaitedFor
     from mirage_async.jobs import Job
     from mirage_async.scheduler._intervals import IntervalPolicy
@@ -73,8 +76,9 @@ class Scheduler:
         self._ready: dict[Account, None] = {}  # accounts with status calls to make, in the order they got any
         self._due: TimerWheel[Entry] = TimerWheel(attrgetter("due"))
         self._deadlines: TimerWheel[Entry] = TimerWheel(attrgetter("over"))
-        self._busy: set[Poller] = set()
+        self._pollers: set[Poller] = set()
         self._parked: list[Poller] = []  # a task that is kept costs less than a new one; the sweep sends them home
+        self._given: deque[Poller] = deque()  # pollers that have work and are to be woken
         self._tasks = TaskSet()
         self._timer: Timer | None = None
         self._timer_at = math.inf
@@ -200,7 +204,7 @@ class Scheduler:
                 if not job.claimed:
                     self.forget(job)
                     job.stop(job.closed_error())
-        for poller in (*self._busy, *self._parked):
+        for poller in tuple(self._pollers):
             poller.end()
         await self._tasks.aclose(grace=CLOSING_GRACE)  # results that are on the way to their waiters still arrive
         if self._timer is not None:
@@ -209,22 +213,31 @@ class Scheduler:
 
     # --- deciding: synchronous, plain state ---
 
-    def _turn(self) -> None:
+    def _turn(self, *, at_once: bool = False) -> None:
+        """Do all that is to be done now.
+
+        Args:
+            at_once: run the pollers that get something to do as well, instead of having the event loop do so in its
+                next round; for its own callbacks alone.
+        """
         now = self.clock.monotonic()
         try:
             for entry in self._deadlines.pop_due(now):
                 self._expire(entry)
-            for entry in self._due.pop_due(now):
-                self._make_ready(entry)
+            self._make_ready(self._due.pop_due(now))
             for account in tuple(self._ready):
-                while account.has_room() and (ready := self._take(account, now)) is not None:
-                    self._start_poller(account, ready)
+                room = account.room
+                while room > 0 and (ready := self._take(account, now)) is not None:
+                    self._give(account, ready)
+                    room -= 1
                 if not account.lively:
                     self._ready.pop(account, None)
             if now >= self._next_sweep:
                 self._sweep(now)
         finally:
             self._arm()  # whatever went wrong, the others are asked about in time
+            while self._given:
+                self._given.popleft().wake(at_once=at_once)
 
     def _take(self, account: Account, now: float) -> Entry | None:
         learning = self._learning
@@ -252,7 +265,7 @@ class Scheduler:
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, math.inf
-        self._turn()
+        self._turn(at_once=asyncio.current_task() is None)  # a clock that is not the system's may be moved by a task
 
     def _ask_in(self, wait: float, entry: Entry, now: float) -> None:
         """Let the next status call be due in `wait` seconds.
@@ -260,16 +273,19 @@ class Scheduler:
         One that is due at once begins with the next turn or goes to the poller that asks for this.
         """
         if wait <= 0:
-            self._make_ready(entry)  # not in a tick's time: somebody knows that it has something to say
+            self._make_ready((entry,))  # not in a tick's time: somebody knows that it has something to say
             return
-        entry.due = self._due.add(now + wait, entry, slack=SLACK * wait)
-        if now + wait < self._timer_at:
+        at = now + wait
+        entry.due = self._due.add(at, entry, slack=SLACK * wait)
+        if at < self._timer_at:
             self._arm()
 
-    def _make_ready(self, entry: Entry) -> None:
-        entry.due = None
-        entry.account.ready.append(entry)
-        self._ready[entry.account] = None
+    def _make_ready(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            account = entry.account
+            entry.due = None
+            account.ready.append(entry)
+            self._ready[account] = None
 
     def _set_deadline(self, entry: Entry, deadline: float) -> None:
         entry.over = self._deadlines.add(deadline, entry)
@@ -303,8 +319,8 @@ class Scheduler:
             _logger.exception("the end of the wait for %r was not told to everybody", job)
 
     def _sweep(self, now: float) -> None:
-        self._next_sweep = now + SWEEP if self._busy or self._parked else math.inf
-        for poller in self._busy:
+        self._next_sweep = now + SWEEP if self._pollers else math.inf
+        for poller in self._pollers:
             if now - poller.began > LONGEST_CALL:
                 poller.end()
         parked, self._parked = self._parked, []
@@ -312,7 +328,7 @@ class Scheduler:
             poller.end()
 
     def _interval(self, entry: Entry, job: Job[Any], now: float) -> float:
-        policy, interval = self._policy, math.nan
+        policy, interval, kind = self._policy, math.nan, job.kind
         view = view_of(entry, job, now)
         try:
             interval = float(policy.next_interval(view))  # which may well be a Decimal, or numpy's
@@ -320,62 +336,74 @@ class Scheduler:
             _logger.exception("the interval policy %r failed", policy)
         if not 0 <= interval < math.inf:
             # A faulty policy of a user's must not strand a job that was paid for.
-            interval = job.kind.pace.interval
+            interval = kind.pace.interval
             _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
-        return min(max(interval, job.kind.hints.patience(job)), LONGEST_INTERVAL)
+        if type(kind.hints) is not NullHints:  # which expect nothing
+            interval = max(interval, kind.hints.patience(job))
+        return interval if interval < LONGEST_INTERVAL else LONGEST_INTERVAL
 
     # --- doing: the pollers ---
 
-    def _start_poller(self, account: Account, entry: Entry) -> None:
+    def _give(self, account: Account, entry: Entry) -> None:
+        """Find a poller that is to ask about `entry` first."""
         account.in_flight += 1
-        account.most_in_flight = max(account.most_in_flight, account.in_flight)
+        if account.in_flight > account.most_in_flight:
+            account.most_in_flight = account.in_flight
+        parked = self._parked
+        while parked:
+            poller = parked.pop()
+            if poller.parked is not None and not poller.parked.done():
+                poller.account, poller.entry = account, entry
+                self._given.append(poller)
+                return
+            # It was cancelled, by whoever cancels all tasks there are.
+        self._start_poller(account, entry)
+
+    def _start_poller(self, account: Account, entry: Entry) -> None:
+        poller = Poller(account, entry)
+        self._pollers.add(poller)
         if self._next_sweep == math.inf:
             self._next_sweep = self.clock.monotonic() + SWEEP
-        poller = self._parked.pop() if self._parked else Poller()
-        while not poller.is_ready:  # cancelled by whoever cancels all tasks there are
-            poller = self._parked.pop() if self._parked else Poller()
-        poller.account, poller.entry = account, entry
-        self._busy.add(poller)
-        if poller.task is None:
-            self._tasks.spawn(self._work(poller))
-        else:
-            poller.wake()
+        self._tasks.spawn(self._work(poller))
 
     async def _work(self, poller: Poller) -> None:
         """Ask about ready jobs of the poller's account until there is none, wait to be given another, and so on."""
-        poller.task = asyncio.current_task()
-        while poller.entry is not None:  # one that is over already still has to put back what it was given
-            try:
-                await self._poll_ready(poller)
-            except asyncio.CancelledError:
-                if not poller.over:
-                    raise  # not by the sweep: the event loop ends
-            finally:
-                self._leave(poller)
-            if poller.over:
-                return
-            poller.parked = asyncio.get_running_loop().create_future()
-            self._parked.append(poller)
-            try:
-                await poller.parked
-            except asyncio.CancelledError:
-                if poller.entry is not None:  # given to it in this very turn
+        poller.task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        try:
+            while poller.entry is not None:  # one that is over already still has to put back what it was given
+                try:
+                    await self._poll_ready(poller)
+                except asyncio.CancelledError:
+                    if not poller.over:
+                        raise  # not by the sweep: the event loop ends
+                finally:
                     self._leave(poller)
-                raise
+                if poller.over:
+                    return
+                poller.parked = Rest(loop=loop)
+                self._parked.append(poller)
+                try:
+                    await poller.parked
+                except asyncio.CancelledError:
+                    if poller.entry is not None:  # given to it in this very turn
+                        self._leave(poller)
+                    raise
+        finally:
+            self._pollers.discard(poller)
 
     async def _poll_ready(self, poller: Poller) -> None:
-        account = poller.account
-        assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
+        account, monotonic = poller.account, self.clock.monotonic
         while (entry := poller.entry) is not None and not poller.over:
-            poller.began = self.clock.monotonic()
+            poller.began = asked = monotonic()
             job = entry.job
             if job is not None:  # not forgotten between being taken and being asked about
                 job.polls += 1
                 hinted, entry.hinted = entry.hinted, None
                 try:
                     report = await job.kind.look(job)
-                    account.calm()
-                    ended = self._answered(entry, job, report, poller.began, hinted)
+                    if account.uneasy:
+                        account.calm()
+                    ended = self._answered(entry, job, report, asked, hinted)
                 except MirageError as error:
                     self._missed(entry, error)
                 except Exception as error:
@@ -387,18 +415,16 @@ class Scheduler:
                         await self._conclude(job, report)
                     elif ended:
                         self._tasks.spawn(self._conclude(job, report))
-            poller.entry = self._take(account, self.clock.monotonic())
+            poller.entry = self._take(account, monotonic()) if account in self._ready else None
 
     def _leave(self, poller: Poller) -> None:
         """Take the poller from its account; a call that it did not make, or not to the end, is made again."""
         account, entry = poller.account, poller.entry
-        assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
         poller.began, poller.entry = math.inf, None
-        self._busy.discard(poller)
         account.in_flight -= 1
         if entry is not None:
             self._missed(entry, ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most"))
-        if account.lively:
+        if account in self._ready and account.lively:
             self._turn()
 
     def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float, hinted: float | None) -> bool:
@@ -427,7 +453,7 @@ class Scheduler:
             if job.ticket is not None:  # another than this one, where the wait was over meanwhile and began anew
                 self._let_rest(job.ticket)
             return True
-        if not job.done:
+        if not job.claimed:
             note(job, report)
         self._ask_again(entry, now)
         return False
@@ -472,5 +498,9 @@ class Scheduler:
         entry.flying = False
         job = entry.job
         if job is not None and not job.claimed:
-            wait = max(at_least, self._interval(entry, job, now)) if entry.hinted is None else 0.0
+            wait = 0.0
+            if entry.hinted is None:
+                wait = self._interval(entry, job, now)
+                if wait < at_least:
+                    wait = at_least
             self._ask_in(wait, entry, now)
