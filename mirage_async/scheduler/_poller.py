@@ -36,8 +36,13 @@ class Rest(asyncio.Future[None]):
             self.get_loop().call_soon(self._go_on, self, context=self._context)
         return cancelled
 
-    def end(self, *, at_once: bool) -> None:
-        """Let the task go on: right now, which only a callback of the event loop may ask for, or in the next round."""
+    def end(self, *, at_once: bool = False) -> None:
+        """Let the task go on: right now, which only a callback of the event loop may ask for, or in the next round.
+
+        Harmless where it goes on already.
+        """
+        if self.done():
+            return
         self.set_result(None)
         if at_once and self._context is not None:
             self._context.run(self._go_on, self)
@@ -54,7 +59,7 @@ class Poller:
         began: when the status call under way was begun, infinity while a result is handed over.
         over: it is to stop.
         task: once it runs; cancelled before, it would never tidy up.
-        parked: what wakes it, while it is parked.
+        parked: what it waits for, while it is parked.
     """
 
     __slots__ = ("account", "began", "entry", "over", "parked", "task")
@@ -67,16 +72,10 @@ class Poller:
         self.task: asyncio.Task[Any] | None = None
         self.parked: Rest | None = None
 
-    def wake(self, *, at_once: bool = False) -> None:
-        """Let it go on if it is parked; see `Rest.end`."""
-        parked, self.parked = self.parked, None
-        if parked is not None and not parked.done():
-            parked.end(at_once=at_once)
-
     def end(self) -> None:
         """Let it stop at once, or when it has handed over the result it has in hands."""
         self.over = True
         if self.parked is not None:
-            self.wake()
+            self.parked.end()
         elif self.task is not None and self.began < math.inf:
             self.task.cancel()

@@ -78,7 +78,7 @@ class Scheduler:
         self._deadlines: TimerWheel[Entry] = TimerWheel(attrgetter("over"))
         self._pollers: set[Poller] = set()
         self._parked: list[Poller] = []  # a task that is kept costs less than a new one; the sweep sends them home
-        self._given: deque[Poller] = deque()  # pollers that have work and are to be woken
+        self._given: deque[Rest] = deque()  # of parked pollers that have got something to do
         self._tasks = TaskSet()
         self._timer: Timer | None = None
         self._timer_at = math.inf
@@ -237,7 +237,7 @@ class Scheduler:
         finally:
             self._arm()  # whatever went wrong, the others are asked about in time
             while self._given:
-                self._given.popleft().wake(at_once=at_once)
+                self._given.popleft().end(at_once=at_once)
 
     def _take(self, account: Account, now: float) -> Entry | None:
         learning = self._learning
@@ -352,11 +352,11 @@ class Scheduler:
         parked = self._parked
         while parked:
             poller = parked.pop()
-            if poller.parked is not None and not poller.parked.done():
+            rest, poller.parked = poller.parked, None
+            if rest is not None and not rest.done():  # not cancelled, by whoever cancels all tasks there are
                 poller.account, poller.entry = account, entry
-                self._given.append(poller)
+                self._given.append(rest)
                 return
-            # It was cancelled, by whoever cancels all tasks there are.
         self._start_poller(account, entry)
 
     def _start_poller(self, account: Account, entry: Entry) -> None:
@@ -453,9 +453,12 @@ class Scheduler:
             if job.ticket is not None:  # another than this one, where the wait was over meanwhile and began anew
                 self._let_rest(job.ticket)
             return True
+        entry.flying = False
         if not job.claimed:
-            note(job, report)
-        self._ask_again(entry, now)
+            if report.progress is not None or status is not job.status:
+                note(job, report)
+            if entry.job is not None:
+                self._ask_in(self._interval(entry, job, now) if entry.hinted is None else 0.0, entry, now)
         return False
 
     async def _conclude(self, job: Job[Any], report: Report) -> None:
@@ -498,9 +501,5 @@ class Scheduler:
         entry.flying = False
         job = entry.job
         if job is not None and not job.claimed:
-            wait = 0.0
-            if entry.hinted is None:
-                wait = self._interval(entry, job, now)
-                if wait < at_least:
-                    wait = at_least
+            wait = max(at_least, self._interval(entry, job, now)) if entry.hinted is None else 0.0
             self._ask_in(wait, entry, now)
