@@ -56,17 +56,19 @@ class Poller:
     Attributes:
         account: whose jobs it asks about.
         entry: whom it asks about, or is to ask about first; None while it is parked.
+        is_at_work: it counts among the status calls in flight of the account.
         began: when the status call under way was begun, infinity while a result is handed over.
         over: it is to stop.
-        task: once it runs; cancelled before, it would never tidy up.
+        task: what runs it.
         parked: what it waits for, while it is parked.
     """
 
-    __slots__ = ("account", "began", "entry", "over", "parked", "task")
+    __slots__ = ("account", "began", "entry", "is_at_work", "over", "parked", "task")
 
     def __init__(self, account: Account, entry: Entry) -> None:
         self.account = account
         self.entry: Entry | None = entry
+        self.is_at_work = True
         self.began = math.inf
         self.over = False
         self.task: asyncio.Task[Any] | None = None

@@ -25,11 +25,11 @@ from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
-from mirage_async.jobs import NullHints, conclude, is_at_hand, is_dubious, note
+from mirage_async.jobs import conclude, is_at_hand, is_dubious, note
 from mirage_async.scheduler._account import Account
 from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._entry import Entry
-from mirage_async.scheduler._learning import Learning, begin, view_of
+from mirage_async.scheduler._learning import Learning, begin
 from mirage_async.scheduler._poller import Poller, Rest
 from mirage_async.scheduler._statistics import SchedulerStatistics
 from mirage_async.scheduler._verdicts import Verdict, judge
@@ -51,7 +51,6 @@ _logger = logging.getLogger("mirage_async.scheduler")
 LONGEST_CALL = 90.0  # seconds a status call may take in all; the sweep looks every SWEEP seconds
 SWEEP = 5.0
 DUBIOUS_REPORTS = 3  # a provider may announce success a moment before it can show all of it; then it is believed
-LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's way to say "never"
 SLACK = 1e-3  # of an interval, by which a status call may be later: jitter varies it a hundred times as much
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
 
@@ -126,7 +125,7 @@ class Scheduler:
             if entry.account.limits.ask_early:
                 self._ready[entry.account] = None
             self._set_deadline(entry, deadline)
-            self._ask_in(0.0 if at_once else self._interval(entry, job, now), entry, now)
+            self._ask_in(0.0 if at_once else self._learning.interval(entry, job, now), entry, now)
             self._go_on(entry.account)
         else:
             if entry.over is None or deadline > entry.over * TICK:
@@ -327,34 +326,18 @@ class Scheduler:
         for poller in parked:
             poller.end()
 
-    def _interval(self, entry: Entry, job: Job[Any], now: float) -> float:
-        policy, interval, kind = self._policy, math.nan, job.kind
-        view = view_of(entry, job, now)
-        try:
-            interval = float(policy.next_interval(view))  # which may well be a Decimal, or numpy's
-        except Exception:
-            _logger.exception("the interval policy %r failed", policy)
-        if not 0 <= interval < math.inf:
-            # A faulty policy of a user's must not strand a job that was paid for.
-            interval = kind.pace.interval
-            _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
-        if type(kind.hints) is not NullHints:  # which expect nothing
-            interval = max(interval, kind.hints.patience(job))
-        return interval if interval < LONGEST_INTERVAL else LONGEST_INTERVAL
-
     # --- doing: the pollers ---
 
     def _give(self, account: Account, entry: Entry) -> None:
         """Find a poller that is to ask about `entry` first."""
         account.in_flight += 1
-        if account.in_flight > account.most_in_flight:
-            account.most_in_flight = account.in_flight
+        account.most_in_flight = max(account.most_in_flight, account.in_flight)
         parked = self._parked
         while parked:
             poller = parked.pop()
             rest, poller.parked = poller.parked, None
             if rest is not None and not rest.done():  # not cancelled, by whoever cancels all tasks there are
-                poller.account, poller.entry = account, entry
+                poller.account, poller.entry, poller.is_at_work = account, entry, True
                 self._given.append(rest)
                 return
         self._start_poller(account, entry)
@@ -364,36 +347,20 @@ class Scheduler:
         self._pollers.add(poller)
         if self._next_sweep == math.inf:
             self._next_sweep = self.clock.monotonic() + SWEEP
-        self._tasks.spawn(self._work(poller))
+        poller.task = self._tasks.spawn(self._work(poller))
+        poller.task.add_done_callback(partial(self._gone, poller))
 
     async def _work(self, poller: Poller) -> None:
         """Ask about ready jobs of the poller's account until there is none, wait to be given another, and so on."""
-        poller.task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        try:
-            while poller.entry is not None:  # one that is over already still has to put back what it was given
-                try:
-                    await self._poll_ready(poller)
-                except asyncio.CancelledError:
-                    if not poller.over:
-                        raise  # not by the sweep: the event loop ends
-                finally:
-                    self._leave(poller)
-                if poller.over:
-                    return
-                poller.parked = Rest(loop=loop)
+        loop, monotonic, ready = asyncio.get_running_loop(), self.clock.monotonic, self._ready
+        while not poller.over:
+            account, entry = poller.account, poller.entry
+            if entry is None:
+                self._leave(poller)
+                poller.parked = rest = Rest(loop=loop)
                 self._parked.append(poller)
-                try:
-                    await poller.parked
-                except asyncio.CancelledError:
-                    if poller.entry is not None:  # given to it in this very turn
-                        self._leave(poller)
-                    raise
-        finally:
-            self._pollers.discard(poller)
-
-    async def _poll_ready(self, poller: Poller) -> None:
-        account, monotonic = poller.account, self.clock.monotonic
-        while (entry := poller.entry) is not None and not poller.over:
+                await rest
+                continue
             poller.began = asked = monotonic()
             job = entry.job
             if job is not None:  # not forgotten between being taken and being asked about
@@ -404,23 +371,31 @@ class Scheduler:
                     if account.uneasy:
                         account.calm()
                     ended = self._answered(entry, job, report, asked, hinted)
-                except MirageError as error:
-                    self._missed(entry, error)
-                except Exception as error:
-                    _logger.exception("a status call for %r failed in an unforeseen way", job)
-                    self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
+                except Exception as error:  # noqa: BLE001 - logged, if it is not one of ours
+                    self._missed(entry, _foreseen(error, job))
                 else:
-                    if ended and is_at_hand(job, report):
-                        poller.began = math.inf  # nothing is awaited for long; whatever is must not be cut short
-                        await self._conclude(job, report)
-                    elif ended:
-                        self._tasks.spawn(self._conclude(job, report))
-            poller.entry = self._take(account, monotonic()) if account in self._ready else None
+                    if ended:
+                        await self._finish(poller, job, report)
+            poller.entry = self._take(account, monotonic()) if account in ready else None
+
+    def _gone(self, poller: Poller, _: asyncio.Task[None]) -> None:
+        """Tidy up after a poller that was sent home, or cancelled by the sweep or whoever cancels all tasks."""
+        self._pollers.discard(poller)
+        if poller.is_at_work:  # one that is over already still has to put back what it was given
+            self._leave(poller)
+
+    async def _finish(self, poller: Poller, job: Job[Any], report: Report) -> None:
+        """Hand over what has ended, or see to it that somebody does."""
+        if is_at_hand(job, report):
+            poller.began = math.inf  # nothing is awaited for long; whatever is must not be cut short
+            await self._conclude(job, report)
+        else:
+            self._tasks.spawn(self._conclude(job, report))
 
     def _leave(self, poller: Poller) -> None:
         """Take the poller from its account; a call that it did not make, or not to the end, is made again."""
         account, entry = poller.account, poller.entry
-        poller.began, poller.entry = math.inf, None
+        poller.began, poller.entry, poller.is_at_work = math.inf, None, False
         account.in_flight -= 1
         if entry is not None:
             self._missed(entry, ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most"))
@@ -434,32 +409,37 @@ class Scheduler:
         """
         now, status = self.clock.monotonic(), report.status
         entry.polls += 1
-        entry.misses = entry.not_found = 0
+        if entry.misses:
+            entry.misses = entry.not_found = 0
         if status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
-        elif not status.terminal:
-            self._learning.unfinished(entry, job, report, asked=asked, now=now)
-        else:
+        elif status.terminal:
             self._learning.finished(entry, job, report, now=now, hinted=hinted)
-            if is_dubious(report):
-                entry.dubious += 1
-                if entry.dubious < DUBIOUS_REPORTS:
-                    self._ask_again(entry, now)
-                    return False
-            if not job.claim():
-                return False
-            self._concluded += 1
-            entry.account.finished(job.polls)
-            if job.ticket is not None:  # another than this one, where the wait was over meanwhile and began anew
-                self._let_rest(job.ticket)
-            return True
+            return self._ended(entry, job, report, now)
+        else:
+            self._learning.unfinished(entry, job, report, asked=asked, now=now)
         entry.flying = False
         if not job.claimed:
             if report.progress is not None or status is not job.status:
                 note(job, report)
             if entry.job is not None:
-                self._ask_in(self._interval(entry, job, now) if entry.hinted is None else 0.0, entry, now)
+                self._ask_in(self._learning.interval(entry, job, now) if entry.hinted is None else 0.0, entry, now)
         return False
+
+    def _ended(self, entry: Entry, job: Job[Any], report: Report, now: float) -> bool:
+        """Claim a job that has ended, unless the answer is to be doubted or somebody else was first."""
+        if is_dubious(report):
+            entry.dubious += 1
+            if entry.dubious < DUBIOUS_REPORTS:
+                self._ask_again(entry, now)
+                return False
+        if not job.claim():
+            return False
+        self._concluded += 1
+        entry.account.finished(job.polls)
+        if job.ticket is not None:  # another than this one, where the wait was over meanwhile and began anew
+            self._let_rest(job.ticket)
+        return True
 
     async def _conclude(self, job: Job[Any], report: Report) -> None:
         try:
@@ -501,5 +481,13 @@ class Scheduler:
         entry.flying = False
         job = entry.job
         if job is not None and not job.claimed:
-            wait = max(at_least, self._interval(entry, job, now)) if entry.hinted is None else 0.0
+            wait = max(at_least, self._learning.interval(entry, job, now)) if entry.hinted is None else 0.0
             self._ask_in(wait, entry, now)
+
+
+def _foreseen(error: Exception, job: Job[Any]) -> MirageError:
+    """Return the error of a status call as one of ours."""
+    if isinstance(error, MirageError):
+        return error
+    _logger.error("a status call for %r failed in an unforeseen way", job, exc_info=error)
+    return ResponseError(f"the status call failed with {type(error).__name__}")
