@@ -100,7 +100,7 @@ class Learning:
             _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
         if type(kind.hints) is not NullHints:  # which expect nothing
             interval = max(interval, kind.hints.patience(job))
-        return min(interval, LONGEST_INTERVAL)
+        return LONGEST_INTERVAL if interval > LONGEST_INTERVAL else interval  # noqa: FURB136 - is dearer by far
 
     def unfinished(self, entry: Entry, job: Job[Any], report: Report, *, asked: float, now: float) -> None:
         """Take note of a job that was seen unfinished, and tell the policy.

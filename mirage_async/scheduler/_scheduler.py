@@ -229,6 +229,7 @@ class Scheduler:
                 while room > 0 and (ready := self._take(account, now)) is not None:
                     self._give(account, ready)
                     room -= 1
+                account.most_in_flight = max(account.most_in_flight, account.in_flight)
                 if not account.lively:
                     self._ready.pop(account, None)
             if now >= self._next_sweep:
@@ -331,7 +332,6 @@ class Scheduler:
     def _give(self, account: Account, entry: Entry) -> None:
         """Find a poller that is to ask about `entry` first."""
         account.in_flight += 1
-        account.most_in_flight = max(account.most_in_flight, account.in_flight)
         parked = self._parked
         while parked:
             poller = parked.pop()
