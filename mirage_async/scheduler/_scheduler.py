@@ -32,7 +32,7 @@ from mirage_async.scheduler._entry import Entry
 from mirage_async.scheduler._learning import Learning, begin
 from mirage_async.scheduler._poller import Poller, Rest
 from mirage_async.scheduler._statistics import SchedulerStatistics
-from mirage_async.scheduler._verdicts import Verdict, judge
+from mirage_async.scheduler._verdicts import Verdict, foreseen, judge
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ LONGEST_CALL = 90.0  # seconds a status call may take in all; the sweep looks ev
 SWEEP = 5.0
 DUBIOUS_REPORTS = 3  # a provider may announce success a moment before it can show all of it; then it is believed
 SLACK = 1e-3  # of an interval, by which a status call may be later: jitter varies it a hundred times as much
+# To wake up costs as much as dozens of status calls' turns. Where so many fall due at once, which is a matter of some
+# four hundred a second, the next ones may come a tick later, so that two ticks share a wake-up.
+MANY = 8
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
 
 
@@ -81,6 +84,7 @@ class Scheduler:
         self._tasks = TaskSet()
         self._timer: Timer | None = None
         self._timer_at = math.inf
+        self._quiet_until = -math.inf  # nothing that falls due wakes the scheduler before
         self._next_sweep = math.inf
         self._concluded = 0
         self._expired = 0
@@ -223,7 +227,10 @@ class Scheduler:
         try:
             for entry in self._deadlines.pop_due(now):
                 self._expire(entry)
-            self._make_ready(self._due.pop_due(now))
+            due = list(self._due.pop_due(now))
+            self._make_ready(due)
+            if len(due) >= MANY:
+                self._quiet_until = (now // TICK + 2) * TICK
             for account in tuple(self._ready):
                 room = account.room
                 while room > 0 and (ready := self._take(account, now)) is not None:
@@ -248,7 +255,7 @@ class Scheduler:
         return entry
 
     def _arm(self) -> None:
-        at = min(self._due.next_at(), self._deadlines.next_at())
+        at = min(max(self._due.next_at(), self._quiet_until), self._deadlines.next_at())
         if self._ready:
             now = self.clock.monotonic()
             at = min(at, *(account.opens_at(now) for account in self._ready))
@@ -372,7 +379,7 @@ class Scheduler:
                         account.calm()
                     ended = self._answered(entry, job, report, asked, hinted)
                 except Exception as error:  # noqa: BLE001 - logged, if it is not one of ours
-                    self._missed(entry, _foreseen(error, job))
+                    self._missed(entry, foreseen(error, job))
                 else:
                     if ended:
                         await self._finish(poller, job, report)
@@ -483,11 +490,3 @@ class Scheduler:
         if job is not None and not job.claimed:
             wait = max(at_least, self._learning.interval(entry, job, now)) if entry.hinted is None else 0.0
             self._ask_in(wait, entry, now)
-
-
-def _foreseen(error: Exception, job: Job[Any]) -> MirageError:
-    """Return the error of a status call as one of ours."""
-    if isinstance(error, MirageError):
-        return error
-    _logger.error("a status call for %r failed in an unforeseen way", job, exc_info=error)
-    return ResponseError(f"the status call failed with {type(error).__name__}")
