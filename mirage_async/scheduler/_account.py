@@ -227,13 +227,13 @@ class Account:
         return limits.polls is not None and len(self.ready.line) > limits.polls - self.in_flight
 
     @property
-    def room(self) -> float:
-        """How many more status calls may be in flight; infinity without a limit, below 0 where it was lowered."""
-        return math.inf if self.limits.polls is None else self.limits.polls - self.in_flight
+    def most_polls(self) -> float:
+        """How many status calls may be in flight."""
+        return math.inf if self.limits.polls is None else self.limits.polls
 
     def has_room(self) -> bool:
         """Whether one more status call may be in flight."""
-        return self.room > 0
+        return self.in_flight < self.most_polls
 
     def held_up_by(self, now: float) -> WaitedFor:
         """Return what keeps a ready status call from beginning, or did so until now."""

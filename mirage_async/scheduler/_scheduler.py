@@ -230,12 +230,11 @@ class Scheduler:
             due = list(self._due.pop_due(now))
             self._make_ready(due)
             if len(due) >= MANY:
-                self._quiet_until = (now // TICK + 2) * TICK
+                self._quiet_until = (int(now / TICK + 0.001) + 2) * TICK  # whatever the rounding, from this tick on
             for account in tuple(self._ready):
-                room = account.room
-                while room > 0 and (ready := self._take(account, now)) is not None:
+                most = account.most_polls
+                while account.in_flight < most and (ready := self._take(account, now)) is not None:
                     self._give(account, ready)
-                    room -= 1
                 account.most_in_flight = max(account.most_in_flight, account.in_flight)
                 if not account.lively:
                     self._ready.pop(account, None)
