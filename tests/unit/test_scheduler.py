@@ -467,6 +467,21 @@ async def test_a_job_that_somebody_else_settles_is_not_settled_again(bench: Benc
     assert bench.scheduler.statistics().jobs_concluded == 0
 
 
+async def test_a_status_call_that_fails_after_the_end_is_nobodys_business(bench: Bench) -> None:
+    """Whoever learned of the end meanwhile hands the result over; nobody asks any more."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    provider.answers = [ServerError("502", status=502)]
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(0)
+    assert job.claim()
+    provider.gate.set()
+    await bench.clock.advance(100)
+    assert len(provider.times) == 1
+    job.resolve(JobStatus.SUCCEEDED, "from elsewhere", None)
+    assert await soon(job) == "from elsewhere"
+
+
 async def test_an_unfinished_report_after_the_end_is_ignored(bench: Bench) -> None:
     """A late "running" does not move a job that has ended meanwhile."""
     provider = bench.provider()
