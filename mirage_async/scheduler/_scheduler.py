@@ -4,6 +4,8 @@
 is synchronous, looks at plain state, ends waits that are over, moves due jobs to their account's ready queue, starts
 as many pollers as the account's limits allow, and arms the timer for the next moment anything can happen. A poller
 then does the waiting: it takes ready jobs of its account one after the other until there is none it may ask about.
+Where the timer fired, `_turn` has the pollers begin before it returns; a round of the event loop for each would be a
+fifth of all that a status call costs here.
 
 Status calls carry no deadline of their own; a scope or timer for each would cost up to a quarter of the call. The
 sweep in `_turn` cancels a poller whose call has dragged on for too long. A poller that ended a job whose result needs
