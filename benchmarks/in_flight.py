@@ -19,6 +19,7 @@ if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     sys.path.insert(0, str(Path(sys.path.pop(0)).resolve().parent))
 
 import argparse
+import itertools
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 PARTS = ("memory", "turns", "peers", "finish")
 COUNTS = (1_000, 10_000, 100_000)
 INTERVALS = {1_000: 1.0, 10_000: 3.0, 100_000: 10.0}  # seconds between the status calls of one job
+ANSWERS = {False: "answers at once", True: "answers later"}
 SIGMA = 0.25  # of the logarithms of the durations of jobs that finish: nearly all within half to double the median
 OURS_AMONG_PEERS = 800  # jobs
 FILES = 4096  # open files that the submitters need with room to spare
@@ -80,10 +82,14 @@ class Submits:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """CPU of one status call that costs nothing itself, and of having a job watched, in microseconds."""
+    """CPU of one status call that costs nothing itself, and of having a job watched, in microseconds.
+
+    `waits` tells whether the answer comes with the next round of the event loop, or at once.
+    """
 
     jobs: int
     interval: float
+    waits: bool
     scheduler: Spread
     tasks: Spread
     ratio: Spread
@@ -156,15 +162,16 @@ class Runs:
 
     def turns(self, report: Report) -> None:
         """Measure a turn to ask, beside a task for each job."""
-        for count in self.counts:
+        for count, waits in itertools.product(self.counts, (False, True)):
             interval = INTERVALS[count]
             pairs: list[tuple[Turns, Turns]] = [
-                (self.fresh(by_scheduler, count, interval), self.fresh(by_tasks, count, interval))
+                (self.fresh(by_scheduler, count, interval, waits), self.fresh(by_tasks, count, interval, waits))
                 for _ in range(self.repeats)
             ]
             turn = Turn(
                 jobs=count,
                 interval=interval,
+                waits=waits,
                 scheduler=spread([ours.cpu_per_poll for ours, _ in pairs]),
                 tasks=spread([tasks.cpu_per_poll for _, tasks in pairs]),
                 ratio=spread([ours.cpu_per_poll / tasks.cpu_per_poll for ours, tasks in pairs]),
@@ -173,7 +180,8 @@ class Runs:
                 start_ratio=spread([ours.cpu_per_start / tasks.cpu_per_start for ours, tasks in pairs]),
             )
             report.turns.append(turn)
-            report.marks.append(Mark(f"CPU of a turn over a task's, {count} jobs", turn.ratio.median, MOST_CPU))
+            name = f"CPU of a turn over a task's, {count} jobs, {ANSWERS[waits]}"
+            report.marks.append(Mark(name, turn.ratio.median, MOST_CPU))
 
     def peers(self, report: Report, base_url: str) -> None:
         """Measure the other libraries, and this one in as many jobs."""
@@ -306,13 +314,14 @@ def submits_table(report: Report) -> str:
 
 def turns_table(report: Report) -> str:
     """Return the table of turns."""
-    heads = ("jobs", "every", "scheduler", "a task each", "ratio", "to watch a job", "to start a task", "ratio")
+    heads = ("jobs", "every", "", "scheduler", "a task each", "ratio", "to watch a job", "to start a task", "ratio")
     return table(
         heads,
         [
             (
                 str(row.jobs),
                 f"{row.interval:g} s",
+                ANSWERS[row.waits],
                 f"{row.scheduler:.1f}",
                 f"{row.tasks:.1f}",
                 f"{row.ratio:.2f}",

@@ -45,24 +45,30 @@ class _Staggered(FixedInterval):
 
 
 class _Counter:
-    """A look that answers at once, and counts."""
+    """A look that costs next to nothing, and counts.
 
-    def __init__(self) -> None:
+    Args:
+        waits: the answer comes with the next round of the event loop, as real ones come later than they are asked for.
+    """
+
+    def __init__(self, *, waits: bool) -> None:
         self.polls = 0
+        self._waits = waits
 
     async def look(self, job: Job[None]) -> Report:  # noqa: ARG002 - says the same of every job
         """Return the same report each time."""
         self.polls += 1
+        if self._waits:
+            await asyncio.sleep(0)
         return _PENDING
 
 
-def by_scheduler(jobs: int, interval: float) -> Turns:
+def by_scheduler(jobs: int, interval: float, waits: bool) -> Turns:
     """Have the real scheduler ask about `jobs` jobs, each every `interval` seconds."""
-    return asyncio.run(_by_scheduler(jobs, interval))
+    return asyncio.run(_by_scheduler(jobs, interval, _Counter(waits=waits)))
 
 
-async def _by_scheduler(jobs: int, interval: float) -> Turns:
-    counter = _Counter()
+async def _by_scheduler(jobs: int, interval: float, counter: _Counter) -> Turns:
     scheduler = Scheduler(policy=_Staggered(interval, jitter=JITTER))
     kind: JobKind[None] = JobKind(
         provider="mirako",
@@ -87,13 +93,12 @@ async def _by_scheduler(jobs: int, interval: float) -> Turns:
     return turns
 
 
-def by_tasks(jobs: int, interval: float) -> Turns:
+def by_tasks(jobs: int, interval: float, waits: bool) -> Turns:
     """Have a task for each job that sleeps, takes a place and looks: what most programs do."""
-    return asyncio.run(_by_tasks(jobs, interval))
+    return asyncio.run(_by_tasks(jobs, interval, _Counter(waits=waits)))
 
 
-async def _by_tasks(jobs: int, interval: float) -> Turns:
-    counter = _Counter()
+async def _by_tasks(jobs: int, interval: float, counter: _Counter) -> Turns:
     places = asyncio.Semaphore(POLLS_AT_ONCE)
     rng = random.Random()
 

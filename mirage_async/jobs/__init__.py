@@ -2,7 +2,7 @@
 
 from mirage_async.jobs._job import Job, checked_wait, new_job, new_key
 from mirage_async.jobs._kind import Hints, Intent, JobKind, NullHints, NullRecorder, Recorder, Waker
-from mirage_async.jobs._settle import accept, begin_to_conclude, conclude, is_dubious, note, refuse
+from mirage_async.jobs._settle import accept, begin_to_conclude, conclude, is_dubious, leave_to_waiters, note, refuse
 from mirage_async.jobs._states import check_move
 from mirage_async.jobs._tokens import Token, read_token
 
@@ -22,6 +22,7 @@ __all__ = [
     "checked_wait",
     "conclude",
     "is_dubious",
+    "leave_to_waiters",
     "new_job",
     "new_key",
     "note",

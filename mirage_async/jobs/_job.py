@@ -96,7 +96,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
     private: tuple[str, ...] = ()
     taken: bool = False  # a waiter has been given the outcome
     version: int = 0  # counts changes, so that a reader of updates sees whether it missed one
-    _claimed: bool = False
+    claimed: bool = False  # its end is known and its result on the way to the waiters
     _outcome: tuple[T | None, MirageError | None] | None = None
     _stopped: MirageError | None = None
     _waiters: Sleepers = None  # for the end
@@ -116,11 +116,6 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
     def stopped(self) -> MirageError | None:
         """Why nobody watches it any more although it is not done, or None."""
         return None if self._outcome is not None else self._stopped
-
-    @property
-    def claimed(self) -> bool:
-        """Whether its end is known and its result on the way to the waiters."""
-        return self._claimed
 
     @property
     def ending(self) -> tuple[T | None, MirageError | None] | None:
@@ -239,7 +234,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
         deadline = self.kind.clock.monotonic() + wait
         if self._outcome is None and self.id is not None and not isinstance(self._stopped, ClosedError):
             self._stopped = None
-            if not self._claimed:
+            if not self.claimed:
                 self.kind.waker.watch(self, deadline, at_once=True)
         return deadline
 
@@ -299,9 +294,9 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
 
     def claim(self) -> bool:
         """Take the right to settle the job; False for everyone but the first."""
-        if self._claimed:
+        if self.claimed:
             return False
-        self._claimed = True
+        self.claimed = True
         self.detected_at = self.kind.clock.monotonic()
         return True
 
@@ -334,7 +329,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
 
     def give_back(self, error: MirageError) -> None:
         """Give the claim back and stop: handing the result over was cut short, and it can be asked for anew."""
-        self._claimed = False
+        self.claimed = False
         self.stop(error)
 
     def wait_timeout(self, waited_for: WaitedFor = "job", waited: float | None = None) -> WaitTimeoutError:

@@ -31,7 +31,7 @@ from mirage_async.models import JobStatus
 if TYPE_CHECKING:
     from mirage_async.wire import Report, Submitted
 
-__all__ = ["accept", "begin_to_conclude", "conclude", "is_dubious", "note", "refuse"]
+__all__ = ["accept", "begin_to_conclude", "conclude", "is_dubious", "leave_to_waiters", "note", "refuse"]
 
 T = TypeVar("T")
 
@@ -151,6 +151,22 @@ class _Recorded(msgspec.Struct, gc=False):
             job.resolve(self.status, self.value, self.error)
         if self.then is not None:
             self.then(job, recorded)
+
+
+def leave_to_waiters(job: Job[Any], *, closed: bool) -> None:
+    """Part from a job that was being concluded; where something has kept the outcome from its waiters, tell them.
+
+    Args:
+        job: it.
+        closed: everything closes, and the grace is over.
+    """
+    if job.done:
+        return
+    if closed:
+        job.stop(job.closed_error())
+    else:
+        message = f"the result of the {job.provider} job {job.id} was not handed over; wait for it anew"
+        job.give_back(ResponseError(message, provider=job.provider, billed="yes"))
 
 
 async def _ending(job: Job[Any], report: Report) -> tuple[JobStatus, Any, MirageError | None]:

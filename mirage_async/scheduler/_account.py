@@ -104,6 +104,7 @@ class Account:
         self.failed = 0
         self.most_in_flight = 0
         self.throttles = 0
+        self.uneasy = False  # something is left of a pause that a good answer takes back
         self.paused_until = -math.inf
         self._rate_open_at = -math.inf
         self._spacing = 0.0
@@ -157,6 +158,7 @@ class Account:
             seconds: what the provider asks for, capped at one minute; None takes the next of a growing schedule.
         """
         self.throttles += 1
+        self.uneasy = True
         if now >= self.paused_until:
             self._spacing = min(LONGEST_SPACING, max(FIRST_SPACING, 2 * self._spacing))
         elif seconds is None:
@@ -168,12 +170,15 @@ class Account:
         self.paused_until = max(self.paused_until, now + wait)
 
     def calm(self) -> None:
-        """Note a good answer: the next pause starts small, and the spacing shrinks by a tenth (below 10 ms: to 0)."""
+        """Note a good answer: the next pause starts small, and the spacing shrinks by a tenth (below 10 ms: to 0).
+
+        Only needed while `uneasy`.
+        """
         self._pauses = None
-        if self._spacing:
-            self._spacing *= _RECOVERY
-            if self._spacing < _NO_SPACING:
-                self._spacing = 0.0
+        self._spacing *= _RECOVERY
+        if self._spacing < _NO_SPACING:
+            self._spacing = 0.0
+            self.uneasy = False
         self._purchase_open_at = _LONG_AGO
 
     def noticed(self, bound: float) -> None:
@@ -221,9 +226,14 @@ class Account:
             return True
         return limits.polls is not None and len(self.ready.line) > limits.polls - self.in_flight
 
+    @property
+    def most_polls(self) -> float:
+        """How many status calls may be in flight."""
+        return math.inf if self.limits.polls is None else self.limits.polls
+
     def has_room(self) -> bool:
         """Whether one more status call may be in flight."""
-        return self.limits.polls is None or self.in_flight < self.limits.polls
+        return self.in_flight < self.most_polls
 
     def held_up_by(self, now: float) -> WaitedFor:
         """Return what keeps a ready status call from beginning, or did so until now."""
@@ -255,10 +265,10 @@ class Account:
         if limits.polls is not None and self.in_flight > limits.polls:
             return None  # the limit was lowered meanwhile
         while ready.line:
-            if urgency is None or not self.is_scarce:
-                entry = ready.take_first()
-            else:
+            if urgency is not None and self.is_scarce:
                 entry = ready.take_most_urgent(now, urgency)
+            else:
+                entry = ready.take_first()
             if entry.job is not None:  # not forgotten while it waited
                 break
         else:

@@ -1,4 +1,4 @@
-"""What looks at jobs show, told to a policy that learns from it."""
+"""What is asked of an interval policy, and what looks at jobs show, told to one that learns from it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
+from mirage_async.jobs import NullHints
 from mirage_async.models import JobStatus
 from mirage_async.scheduler._adaptive import Sighting
 from mirage_async.scheduler._intervals import JobView
@@ -23,6 +24,7 @@ __all__ = ["MARKS", "Learning", "begin", "view_of"]
 
 _logger = logging.getLogger("mirage_async.scheduler")
 
+LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's way to say "never"
 _SOON, _SOON_SHARE = 0.25, 0.05  # seconds, and share of the age of a job, that news of its end may have taken
 MARKS = 16  # of progress that a note keeps, thinned evenly beyond
 
@@ -59,10 +61,10 @@ def view_of(entry: Entry, job: Job[Any], now: float) -> JobView:
 
 
 class Learning:
-    """Passes on what is seen, to a policy that wants it.
+    """Asks a policy for intervals, and passes on what is seen if it wants that.
 
-    The policy need not have any of the methods of `LearningPolicy`. One that fails is logged once for each of them, and
-    nothing else comes of it.
+    Beyond `next_interval` the policy need not have any of the methods of `LearningPolicy`. One that fails is logged
+    once for each of them, and nothing else comes of it.
 
     A job was unfinished when it was asked about, and finished when the answer came; whatever happened in between may
     have happened on either side.
@@ -83,6 +85,22 @@ class Learning:
         self._learns = self._observe is not _ignore
         self.ranks = self._urgency is not _ignore
         self._failed: set[str] = set()
+
+    def interval(self, entry: Entry, job: Job[Any], now: float) -> float:
+        """Return seconds until the next status call for a job."""
+        policy, kind, interval = self._policy, job.kind, math.nan
+        view = view_of(entry, job, now)
+        try:
+            interval = float(policy.next_interval(view))  # which may well be a Decimal, or numpy's
+        except Exception:
+            _logger.exception("the interval policy %r failed", policy)
+        if not 0 <= interval < math.inf:
+            # A faulty policy of a user's must not strand a job that was paid for.
+            interval = kind.pace.interval
+            _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
+        if type(kind.hints) is not NullHints:  # which expect nothing
+            interval = max(interval, kind.hints.patience(job))
+        return LONGEST_INTERVAL if interval > LONGEST_INTERVAL else interval  # noqa: FURB136 - is dearer by far
 
     def unfinished(self, entry: Entry, job: Job[Any], report: Report, *, asked: float, now: float) -> None:
         """Take note of a job that was seen unfinished, and tell the policy.

@@ -4,6 +4,8 @@
 is synchronous, looks at plain state, ends waits that are over, moves due jobs to their account's ready queue, starts
 as many pollers as the account's limits allow, and arms the timer for the next moment anything can happen. A poller
 then does the waiting: it takes ready jobs of its account one after the other until there is none it may ask about.
+Where the timer fired, `_turn` has the pollers begin before it returns; a round of the event loop for each would be a
+fifth of all that a status call costs here.
 
 Status calls carry no deadline of their own; a scope or timer for each would cost up to a quarter of the call. The
 sweep in `_turn` cancels a poller whose call has dragged on for too long. A poller that ended a job whose result needs
@@ -16,6 +18,7 @@ import asyncio
 import logging
 import math
 import weakref
+from collections import deque
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -24,17 +27,19 @@ from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
-from mirage_async.jobs import begin_to_conclude, is_dubious, note
+from mirage_async.jobs import begin_to_conclude, is_dubious, leave_to_waiters, note
 from mirage_async.scheduler._account import Account
 from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._entry import Entry
-from mirage_async.scheduler._learning import Learning, begin, view_of
-from mirage_async.scheduler._poller import Poller
+from mirage_async.scheduler._learning import Learning, begin
+from mirage_async.scheduler._poller import Poller, Rest
 from mirage_async.scheduler._statistics import SchedulerStatistics
-from mirage_async.scheduler._verdicts import Verdict, judge
+from mirage_async.scheduler._verdicts import Verdict, foreseen, judge
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mirage_async.exceptions import WaitedFor
     from mirage_async.jobs import Job
     from mirage_async.scheduler._intervals import IntervalPolicy
@@ -48,8 +53,10 @@ _logger = logging.getLogger("mirage_async.scheduler")
 LONGEST_CALL = 90.0  # seconds a status call may take in all; the sweep looks every SWEEP seconds
 SWEEP = 5.0
 DUBIOUS_REPORTS = 3  # a provider may announce success a moment before it can show all of it; then it is believed
-LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's way to say "never"
 SLACK = 1e-3  # of an interval, by which a status call may be later: jitter varies it a hundred times as much
+# To wake up costs as much as dozens of status calls' turns. Where so many fall due at once, which is a matter of some
+# four hundred a second, the next ones may come a tick later, so that two ticks share a wake-up.
+MANY = 8
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
 
 
@@ -73,11 +80,13 @@ class Scheduler:
         self._ready: dict[Account, None] = {}  # accounts with status calls to make, in the order they got any
         self._due: TimerWheel[Entry] = TimerWheel(attrgetter("due"))
         self._deadlines: TimerWheel[Entry] = TimerWheel(attrgetter("over"))
-        self._busy: set[Poller] = set()
+        self._pollers: set[Poller] = set()
         self._parked: list[Poller] = []  # a task that is kept costs less than a new one; the sweep sends them home
+        self._given: deque[Rest] = deque()  # of parked pollers that have got something to do
         self._tasks = TaskSet()
         self._timer: Timer | None = None
         self._timer_at = math.inf
+        self._quiet_until = -math.inf  # nothing that falls due wakes the scheduler before
         self._next_sweep = math.inf
         self._concluded = 0
         self._expired = 0
@@ -122,7 +131,7 @@ class Scheduler:
             if entry.account.limits.ask_early:
                 self._ready[entry.account] = None
             self._set_deadline(entry, deadline)
-            self._ask_in(0.0 if at_once else self._interval(entry, job, now), entry, now)
+            self._ask_in(0.0 if at_once else self._learning.interval(entry, job, now), entry, now)
             self._go_on(entry.account)
         else:
             if entry.over is None or deadline > entry.over * TICK:
@@ -200,7 +209,7 @@ class Scheduler:
                 if not job.claimed:
                     self.forget(job)
                     job.stop(job.closed_error())
-        for poller in (*self._busy, *self._parked):
+        for poller in tuple(self._pollers):
             poller.end()
         await self._tasks.aclose(grace=CLOSING_GRACE)  # results that are on the way to their waiters still arrive
         if self._timer is not None:
@@ -209,22 +218,33 @@ class Scheduler:
 
     # --- deciding: synchronous, plain state ---
 
-    def _turn(self) -> None:
+    def _turn(self, *, at_once: bool = False) -> None:
+        """Do all that is to be done now.
+
+        Args:
+            at_once: also run the pollers that get something to do; for callbacks of the event loop alone.
+        """
         now = self.clock.monotonic()
         try:
             for entry in self._deadlines.pop_due(now):
                 self._expire(entry)
-            for entry in self._due.pop_due(now):
-                self._make_ready(entry)
+            due = list(self._due.pop_due(now))
+            self._make_ready(due)
+            if len(due) >= MANY:
+                self._quiet_until = (int(now / TICK + 0.001) + 2) * TICK  # whatever the rounding, from this tick on
             for account in tuple(self._ready):
-                while account.has_room() and (ready := self._take(account, now)) is not None:
-                    self._start_poller(account, ready)
+                most = account.most_polls
+                while account.in_flight < most and (ready := self._take(account, now)) is not None:
+                    self._give(account, ready)
+                account.most_in_flight = max(account.most_in_flight, account.in_flight)
                 if not account.lively:
                     self._ready.pop(account, None)
             if now >= self._next_sweep:
                 self._sweep(now)
         finally:
             self._arm()  # whatever went wrong, the others are asked about in time
+            while self._given:
+                self._given.popleft().end(at_once=at_once)
 
     def _take(self, account: Account, now: float) -> Entry | None:
         learning = self._learning
@@ -235,7 +255,7 @@ class Scheduler:
         return entry
 
     def _arm(self) -> None:
-        at = min(self._due.next_at(), self._deadlines.next_at())
+        at = min(max(self._due.next_at(), self._quiet_until), self._deadlines.next_at())
         if self._ready:
             now = self.clock.monotonic()
             at = min(at, *(account.opens_at(now) for account in self._ready))
@@ -252,7 +272,7 @@ class Scheduler:
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, math.inf
-        self._turn()
+        self._turn(at_once=asyncio.current_task() is None)  # a clock that is not the system's may be moved by a task
 
     def _ask_in(self, wait: float, entry: Entry, now: float) -> None:
         """Let the next status call be due in `wait` seconds.
@@ -260,16 +280,19 @@ class Scheduler:
         One that is due at once begins with the next turn or goes to the poller that asks for this.
         """
         if wait <= 0:
-            self._make_ready(entry)  # not in a tick's time: somebody knows that it has something to say
+            self._make_ready((entry,))  # not in a tick's time: somebody knows that it has something to say
             return
-        entry.due = self._due.add(now + wait, entry, slack=SLACK * wait)
-        if now + wait < self._timer_at:
+        at = now + wait
+        entry.due = self._due.add(at, entry, slack=SLACK * wait)
+        if at < self._timer_at:
             self._arm()
 
-    def _make_ready(self, entry: Entry) -> None:
-        entry.due = None
-        entry.account.ready.append(entry)
-        self._ready[entry.account] = None
+    def _make_ready(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            account = entry.account
+            entry.due = None
+            account.ready.append(entry)
+            self._ready[account] = None
 
     def _set_deadline(self, entry: Entry, deadline: float) -> None:
         entry.over = self._deadlines.add(deadline, entry)
@@ -303,102 +326,87 @@ class Scheduler:
             _logger.exception("the end of the wait for %r was not told to everybody", job)
 
     def _sweep(self, now: float) -> None:
-        self._next_sweep = now + SWEEP if self._busy or self._parked else math.inf
-        for poller in self._busy:
+        self._next_sweep = now + SWEEP if self._pollers else math.inf
+        for poller in self._pollers:
             if now - poller.began > LONGEST_CALL:
                 poller.end()
         parked, self._parked = self._parked, []
         for poller in parked:
             poller.end()
 
-    def _interval(self, entry: Entry, job: Job[Any], now: float) -> float:
-        policy, interval = self._policy, math.nan
-        view = view_of(entry, job, now)
-        try:
-            interval = float(policy.next_interval(view))  # which may well be a Decimal, or numpy's
-        except Exception:
-            _logger.exception("the interval policy %r failed", policy)
-        if not 0 <= interval < math.inf:
-            # A faulty policy of a user's must not strand a job that was paid for.
-            interval = job.kind.pace.interval
-            _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
-        return min(max(interval, job.kind.hints.patience(job)), LONGEST_INTERVAL)
-
     # --- doing: the pollers ---
 
-    def _start_poller(self, account: Account, entry: Entry) -> None:
+    def _give(self, account: Account, entry: Entry) -> None:
+        """Find a poller that is to ask about `entry` first."""
         account.in_flight += 1
-        account.most_in_flight = max(account.most_in_flight, account.in_flight)
+        parked = self._parked
+        while parked:
+            poller = parked.pop()
+            rest, poller.parked = poller.parked, None
+            if rest is not None and not rest.done():  # not cancelled, by whoever cancels all tasks there are
+                poller.account, poller.entry, poller.is_at_work = account, entry, True
+                self._given.append(rest)
+                return
+        self._start_poller(account, entry)
+
+    def _start_poller(self, account: Account, entry: Entry) -> None:
+        poller = Poller(account, entry)
+        self._pollers.add(poller)
         if self._next_sweep == math.inf:
             self._next_sweep = self.clock.monotonic() + SWEEP
-        poller = self._parked.pop() if self._parked else Poller()
-        while not poller.is_ready:  # cancelled by whoever cancels all tasks there are
-            poller = self._parked.pop() if self._parked else Poller()
-        poller.account, poller.entry = account, entry
-        self._busy.add(poller)
-        if poller.task is None:
-            self._tasks.spawn(self._work(poller))
-        else:
-            poller.wake()
+        poller.task = self._tasks.spawn(self._work(poller))
+        poller.task.add_done_callback(partial(self._gone, poller))
 
     async def _work(self, poller: Poller) -> None:
         """Ask about ready jobs of the poller's account until there is none, wait to be given another, and so on."""
-        poller.task = asyncio.current_task()
-        while poller.entry is not None:  # one that is over already still has to put back what it was given
-            try:
-                await self._poll_ready(poller)
-            except asyncio.CancelledError:
-                if not poller.over:
-                    raise  # not by the sweep: the event loop ends
-            finally:
+        loop, monotonic, ready = asyncio.get_running_loop(), self.clock.monotonic, self._ready
+        while not poller.over:
+            account, entry = poller.account, poller.entry
+            if entry is None:
                 self._leave(poller)
-            if poller.over:
-                return
-            poller.parked = asyncio.get_running_loop().create_future()
-            self._parked.append(poller)
-            try:
-                await poller.parked
-            except asyncio.CancelledError:
-                if poller.entry is not None:  # given to it in this very turn
-                    self._leave(poller)
-                raise
-
-    async def _poll_ready(self, poller: Poller) -> None:
-        account = poller.account
-        assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
-        while (entry := poller.entry) is not None and not poller.over:
-            poller.began = self.clock.monotonic()
+                poller.parked = rest = Rest(loop=loop)
+                self._parked.append(poller)
+                await rest
+                continue
+            poller.began = asked = monotonic()
             job = entry.job
             if job is not None:  # not forgotten between being taken and being asked about
                 job.polls += 1
                 hinted, entry.hinted = entry.hinted, None
                 try:
                     report = await job.kind.look(job)
-                    account.calm()
-                    ended = self._answered(entry, job, report, poller.began, hinted)
-                except MirageError as error:
-                    self._missed(entry, error)
-                except Exception as error:
-                    _logger.exception("a status call for %r failed in an unforeseen way", job)
-                    self._missed(entry, ResponseError(f"the status call failed with {type(error).__name__}"))
+                    if account.uneasy:
+                        account.calm()
+                    ended = self._answered(entry, job, report, asked, hinted)
+                except Exception as error:  # noqa: BLE001 - logged, if it is not one of ours
+                    self._missed(entry, foreseen(error, job))
                 else:
-                    if ended and not report.temporary:
-                        poller.began = math.inf  # nothing is awaited for long; whatever is must not be cut short
-                        await self._conclude(job, report)
-                    elif ended:
-                        self._tasks.spawn(self._conclude(job, report))
-            poller.entry = self._take(account, self.clock.monotonic())
+                    if ended:
+                        await self._finish(poller, job, report)
+            poller.entry = self._take(account, monotonic()) if account in ready else None
+
+    def _gone(self, poller: Poller, _: asyncio.Task[None]) -> None:
+        """Tidy up after a poller that was sent home, or cancelled by the sweep or whoever cancels all tasks."""
+        self._pollers.discard(poller)
+        if poller.is_at_work:  # one that is over already still has to put back what it was given
+            self._leave(poller)
+
+    async def _finish(self, poller: Poller, job: Job[Any], report: Report) -> None:
+        """Hand over what has ended, or see to it that somebody does."""
+        if not report.temporary:
+            poller.began = math.inf  # nothing is awaited for long; whatever is must not be cut short
+            await self._conclude(job, report)
+        else:
+            self._tasks.spawn(self._conclude(job, report))
 
     def _leave(self, poller: Poller) -> None:
         """Take the poller from its account; a call that it did not make, or not to the end, is made again."""
         account, entry = poller.account, poller.entry
-        assert account is not None  # noqa: S101 - a poller at work has one; says so to the type checker
-        poller.began, poller.entry = math.inf, None
-        self._busy.discard(poller)
+        poller.began, poller.entry, poller.is_at_work = math.inf, None, False
         account.in_flight -= 1
         if entry is not None:
             self._missed(entry, ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most"))
-        if account.lively:
+        if account in self._ready and account.lively:
             self._turn()
 
     def _answered(self, entry: Entry, job: Job[Any], report: Report, asked: float, hinted: float | None) -> bool:
@@ -408,29 +416,37 @@ class Scheduler:
         """
         now, status = self.clock.monotonic(), report.status
         entry.polls += 1
-        entry.misses = entry.not_found = 0
+        if entry.misses:
+            entry.misses = entry.not_found = 0
         if status is None:
             _logger.info("%r has the unknown status %.40r; asking on", job, report.word)
-        elif not status.terminal:
-            self._learning.unfinished(entry, job, report, asked=asked, now=now)
-        else:
+        elif status.terminal:
             self._learning.finished(entry, job, report, now=now, hinted=hinted)
-            if is_dubious(report):
-                entry.dubious += 1
-                if entry.dubious < DUBIOUS_REPORTS:
-                    self._ask_again(entry, now)
-                    return False
-            if not job.claim():
-                return False
-            self._concluded += 1
-            entry.account.finished(job.polls)
-            if job.ticket is not None:  # another than this one, where the wait was over meanwhile and began anew
-                self._let_rest(job.ticket)
-            return True
-        if not job.done:
-            note(job, report)
-        self._ask_again(entry, now)
+            return self._ended(entry, job, report, now)
+        else:
+            self._learning.unfinished(entry, job, report, asked=asked, now=now)
+        entry.flying = False
+        if not job.claimed:
+            if report.progress is not None or status is not job.status:
+                note(job, report)
+            if entry.job is not None:
+                self._ask_in(self._learning.interval(entry, job, now) if entry.hinted is None else 0.0, entry, now)
         return False
+
+    def _ended(self, entry: Entry, job: Job[Any], report: Report, now: float) -> bool:
+        """Claim a job that has ended, unless the answer is to be doubted or somebody else was first."""
+        if is_dubious(report):
+            entry.dubious += 1
+            if entry.dubious < DUBIOUS_REPORTS:
+                self._ask_again(entry, now)
+                return False
+        if not job.claim():
+            return False
+        self._concluded += 1
+        entry.account.finished(job.polls)
+        if job.ticket is not None:  # another than this one, where the wait was over meanwhile and began anew
+            self._let_rest(job.ticket)
+        return True
 
     async def _conclude(self, job: Job[Any], report: Report) -> None:
         """Bring the outcome home and have it recorded; nobody waits here for that."""
@@ -448,13 +464,8 @@ class Scheduler:
         self._part_from(job)
 
     def _part_from(self, job: Job[Any]) -> None:
-        """Leave a job to its waiters, also where something has kept the outcome from them."""
         self.forget(job)
-        if not job.done and self._closed:  # and the grace is over
-            job.stop(job.closed_error())
-        elif not job.done:
-            message = f"the result of the {job.provider} job {job.id} was not handed over; wait for it anew"
-            job.give_back(ResponseError(message, provider=job.provider, billed="yes"))
+        leave_to_waiters(job, closed=self._closed)
 
     def _missed(self, entry: Entry, error: MirageError) -> None:
         """Act on a status call that brought no usable answer."""
@@ -485,5 +496,5 @@ class Scheduler:
         entry.flying = False
         job = entry.job
         if job is not None and not job.claimed:
-            wait = max(at_least, self._interval(entry, job, now)) if entry.hinted is None else 0.0
+            wait = max(at_least, self._learning.interval(entry, job, now)) if entry.hinted is None else 0.0
             self._ask_in(wait, entry, now)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 from mirage_async.exceptions import (
     APIError,
     BadRequestError,
     ConfigurationError,
+    MirageError,
     NotFoundError,
     RateLimitError,
+    ResponseError,
     ServerError,
 )
 
 if TYPE_CHECKING:
-    from mirage_async.exceptions import MirageError
+    from mirage_async.jobs import Job
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "foreseen", "judge"]
+
+_logger = logging.getLogger("mirage_async.scheduler")
 
 # A store that is only eventually consistent may not know a job it has just accepted. This many answers "no such job"
 # in a row are believed, since the interval between them grows.
@@ -57,6 +62,14 @@ def judge(error: MirageError, not_found: int) -> Verdict:
     if isinstance(error, NotFoundError) and not_found < NOT_FOUND_IN_A_ROW:
         return Verdict.ASK_AGAIN
     return Verdict.GIVE_UP
+
+
+def foreseen(error: Exception, job: Job[Any]) -> MirageError:
+    """Return what a status call raised as an error that can be judged, having logged what nobody has foreseen."""
+    if isinstance(error, MirageError):
+        return error
+    _logger.error("a status call for %r failed in an unforeseen way", job, exc_info=error)
+    return ResponseError(f"the status call failed with {type(error).__name__}")
 
 
 def _is_page(error: APIError) -> bool:

@@ -461,7 +461,7 @@ async def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monke
 
 def test_an_sqlite_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before any file is made."""
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 23, 9))
-    with pytest.raises(JournalError, match=r"needs SQLite 3\.24\.0 or newer"):
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 32, 3))
+    with pytest.raises(JournalError, match=r"needs SQLite 3\.33\.0 or newer"):
         Journal(tmp_path / "journal")
     assert not (tmp_path / "journal").exists()

@@ -109,10 +109,10 @@ async def test_a_group_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.Mo
     async with journaling(tmp_path) as journal:
         gate = Gate(journal)
         waiting = []
-        for _ in range(30):  # one a turn
+        for _ in range(30):
             waiting.append(asyncio.ensure_future(journal.intended(job(journal), intent())))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            for _ in range(writer_module._QUIET_TURNS + 1):  # so that each is handed over by itself
+                await asyncio.sleep(0)
         gate.open()
         await soon(asyncio.gather(*waiting))
         assert 3 <= journal.statistics().commits <= 4  # the thread may have begun before the last rows had come

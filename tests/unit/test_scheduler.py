@@ -7,6 +7,7 @@ import gc
 import logging
 import math
 import sys
+import traceback
 import weakref
 from decimal import Decimal
 from fractions import Fraction
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mirage_async._clock import SystemClock
 from mirage_async.exceptions import (
     APIError,
     AuthenticationError,
@@ -44,6 +46,7 @@ from mirage_async.scheduler import (
     Scheduler,
     _scheduler,
 )
+from mirage_async.scheduler._scheduler import MANY
 from mirage_async.scheduler._wheel import TICK
 from mirage_async.testing import FakeClock
 from mirage_async.wire import Piece, Report
@@ -218,6 +221,57 @@ async def test_jitter_keeps_jobs_apart_that_were_submitted_together() -> None:
     await bench.clock.advance(11)
     assert len(set(provider.times)) > 50  # of the hundred ticks there are
     assert 9 <= min(provider.times) <= max(provider.times) <= 11
+    await bench.scheduler.aclose()
+
+
+class EveryTick:
+    """Has a job asked about after one tick more than the one before it."""
+
+    def __init__(self, jobs_a_tick: int) -> None:
+        self.asked = 0
+        self.jobs_a_tick = jobs_a_tick
+
+    def next_interval(self, job: JobView) -> float:
+        """Return seconds until the next status call: none comes after the first."""
+        self.asked += 1
+        return 1 + TICK * ((self.asked - 1) // self.jobs_a_tick) if job.polls == 0 else 1000.0
+
+
+async def moments(bench: Bench, provider: Provider, jobs: int) -> list[int]:
+    """Return in which ticks, from one second on, so many jobs are asked about."""
+    for number in range(jobs):
+        provider.watch(str(number))
+    await bench.clock.advance(10)
+    assert len(provider.times) == jobs
+    return sorted({round((moment - 1) / TICK) for moment in provider.times})
+
+
+async def test_few_calls_are_made_in_their_own_tick() -> None:
+    """Where fewer than eight fall due at once, each has a wake-up of its tick."""
+    bench = Bench(EveryTick(MANY - 1))
+    assert await moments(bench, bench.provider(), 10 * (MANY - 1)) == list(range(10))
+    await bench.scheduler.aclose()
+
+
+async def test_many_calls_are_made_in_every_other_tick() -> None:
+    """Where eight or more fall due at once, those of the next tick come one tick later, with those of theirs."""
+    bench = Bench(EveryTick(MANY))
+    assert await moments(bench, bench.provider(), 10 * MANY) == [0, 2, 4, 6, 8, 10]
+    await bench.scheduler.aclose()
+
+
+async def test_a_deadline_does_not_wait_for_calls_that_share_a_wake_up() -> None:
+    """Waits end in the tick they are due, however many calls there are, and what is due by then is asked about."""
+    bench = Bench(EveryTick(MANY))
+    provider = bench.provider()
+    for number in range(2 * MANY):
+        provider.watch(str(number))
+    job = provider.watch("short", wait=1 + TICK)
+    await bench.clock.advance(1)
+    await bench.clock.advance(TICK)
+    with pytest.raises(WaitTimeoutError):
+        await soon(job)
+    assert len(provider.times) == 2 * MANY
     await bench.scheduler.aclose()
 
 
@@ -411,6 +465,21 @@ async def test_a_job_that_somebody_else_settles_is_not_settled_again(bench: Benc
     bench.scheduler.forget(job)
     assert await soon(job) == "theirs"
     assert bench.scheduler.statistics().jobs_concluded == 0
+
+
+async def test_a_status_call_that_fails_after_the_end_is_nobodys_business(bench: Bench) -> None:
+    """Whoever learned of the end meanwhile hands the result over; nobody asks any more."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    provider.answers = [ServerError("502", status=502)]
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(0)
+    assert job.claim()
+    provider.gate.set()
+    await bench.clock.advance(100)
+    assert len(provider.times) == 1
+    job.resolve(JobStatus.SUCCEEDED, "from elsewhere", None)
+    assert await soon(job) == "from elsewhere"
 
 
 async def test_an_unfinished_report_after_the_end_is_ignored(bench: Bench) -> None:
@@ -1280,6 +1349,64 @@ async def test_a_poller_that_was_cancelled_by_a_stranger_strands_no_job(bench: B
     await bench.clock.advance(10)
     assert await soon(job) == "picture of j1"
     assert bench.scheduler.statistics().polls_in_flight == 0
+
+
+async def test_a_poller_that_was_cancelled_before_it_began_strands_no_job(bench: Bench) -> None:
+    """A task that never ran cannot tidy up, so others do."""
+    provider = bench.provider()
+    before = asyncio.all_tasks()
+    job = provider.watch(at_once=True)
+    (poller,) = asyncio.all_tasks() - before
+    poller.cancel()
+    await bench.clock.advance(0)
+    statistics = bench.scheduler.statistics()
+    assert (statistics.polls_in_flight, provider.times) == (0, [])
+    provider.answers = [DONE]
+    await bench.clock.advance(10)
+    assert await soon(job) == "picture of j1"
+
+
+async def test_calls_begin_within_the_timers_own_callback() -> None:
+    """By the system's clock a parked poller needs no round of the event loop to go on, and keeps to the limit."""
+    clock = SystemClock()
+    scheduler = Scheduler(policy=FixedInterval(0.02, jitter=0), clock=clock)
+    account = scheduler.account("miragic", Limits(polls=3))
+    answered = asyncio.Event()
+    callers: set[str] = set()
+    polls = under_way = most = 0
+
+    async def look(job: Job[str]) -> Report:
+        nonlocal polls, under_way, most
+        callers.update(frame.name for frame in traceback.extract_stack())
+        polls, under_way = polls + 1, under_way + 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        if polls >= 40:
+            answered.set()
+        return RUNNING
+
+    async def redeem(job: Job[str], report: Report) -> str:
+        raise AssertionError
+
+    kind: JobKind[str] = JobKind(
+        provider="miragic",
+        name="image",
+        pace=PACE,
+        clock=clock,
+        recorder=NullRecorder(),
+        waker=scheduler,
+        look=look,
+        redeem=redeem,
+        ended=lambda _: None,
+        account=account,
+    )
+    for number in range(5):
+        scheduler.watch(new_job(kind, id=str(number), status=JobStatus.QUEUED), clock.monotonic() + 1000)
+    await soon(answered.wait())
+    assert most == 3
+    assert "_on_timer" in callers
+    await soon(scheduler.aclose())
 
 
 async def test_closing_during_a_pause_leaves_no_timer() -> None:
