@@ -47,7 +47,7 @@ ROWS_BY_HAND = {1: 600, 50: 1_500, 500: 3_000}
 FASTER = 10.0  # times the rows a second of the other side, at 500 waiters
 DEARER = 1.15  # times the CPU of a generation without a journal, at 500 at once
 AT_ONCE = 500
-GENERATIONS = 2_000  # of one repeat
+GENERATIONS = 1_500  # of one round
 LOOKS = 3
 FILES = 4096
 
@@ -115,7 +115,7 @@ async def generations(base_url: str, folder: Path, options: argparse.Namespace) 
     with tempfile.TemporaryDirectory(dir=folder) as directory:
         journal = Journal(directory)
         async with _hub(base_url, None) as without, _hub(base_url, journal) as with_one:
-            for _ in range(options.repeats + 1):  # the first is for warming up
+            for _ in range(options.rounds + 1):  # the first is for warming up
                 plain.append(await _generated(without, count))
                 journalled.append(await _generated(with_one, count, journal))
     ratio = [ours / bare for bare, ours in zip(plain[1:], journalled[1:], strict=True)]
@@ -176,6 +176,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="what the journal costs")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="of each measurement, at least 5")
+    parser.add_argument("--rounds", type=int, default=21, metavar="N", help="of generations, whose ratio varies most")
     parser.add_argument("--quick", action="store_true", help="a quarter of the rows and generations in each repeat")
     parser.add_argument("--seed", type=int, default=0, help="nothing here is random; for the sake of its siblings")
     parser.add_argument("--directory", type=Path, default=None, help="a folder on the disk to measure")

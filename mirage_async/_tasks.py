@@ -68,12 +68,19 @@ class TaskSet:
             task.cancel()
 
     async def aclose(self, *, grace: float) -> None:
-        """Give the tasks `grace` seconds to finish, then cancel the rest and wait for their end."""
+        """Give the tasks `grace` seconds to finish, then cancel the rest and wait for their end.
+
+        What they begin or have held meanwhile is waited for like themselves.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace
+        while (unfinished := self._unfinished()) and (left := until - loop.time()) > 0:
+            await asyncio.wait(unfinished, timeout=left)
+        while unfinished := self._unfinished():
+            for each in unfinished:
+                each.cancel()
+            await asyncio.wait(unfinished)
+
+    def _unfinished(self) -> set[asyncio.Future[Any]]:
         current = asyncio.current_task()
-        tasks = {task for task in self._tasks if task is not current}
-        if tasks and grace > 0:
-            _, tasks = await asyncio.wait(tasks, timeout=grace)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        return {each for each in self._tasks if each is not current and not each.done()}

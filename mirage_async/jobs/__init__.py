@@ -2,7 +2,7 @@
 
 from mirage_async.jobs._job import Job, checked_wait, new_job, new_key
 from mirage_async.jobs._kind import Hints, Intent, JobKind, NullHints, NullRecorder, Recorder, Waker
-from mirage_async.jobs._settle import accept, begin_to_conclude, conclude, is_dubious, leave_to_waiters, note, refuse
+from mirage_async.jobs._settle import accept, begin_to_conclude, conclude, is_dubious, note, part_from, refuse
 from mirage_async.jobs._states import check_move
 from mirage_async.jobs._tokens import Token, read_token
 
@@ -22,10 +22,10 @@ __all__ = [
     "checked_wait",
     "conclude",
     "is_dubious",
-    "leave_to_waiters",
     "new_job",
     "new_key",
     "note",
+    "part_from",
     "read_token",
     "refuse",
 ]

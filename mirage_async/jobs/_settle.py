@@ -31,7 +31,7 @@ from mirage_async.models import JobStatus
 if TYPE_CHECKING:
     from mirage_async.wire import Report, Submitted
 
-__all__ = ["accept", "begin_to_conclude", "conclude", "is_dubious", "leave_to_waiters", "note", "refuse"]
+__all__ = ["accept", "begin_to_conclude", "conclude", "is_dubious", "note", "part_from", "refuse"]
 
 T = TypeVar("T")
 
@@ -129,7 +129,11 @@ async def begin_to_conclude(
         _logger.critical(_NOT_RECORDED, "the outcome", job, job.key, job.id, exc_info=True)
         job.resolve(status, value, error)
         return None
-    recorded.add_done_callback(_Recorded(job, status, value, error, then))
+    end = _Recorded(job, status, value, error, then)
+    if recorded.done() and not recorded.cancelled():  # as where the journal is closed
+        end.hand_over(recorded)
+        return None
+    recorded.add_done_callback(end)
     return recorded
 
 
@@ -143,18 +147,26 @@ class _Recorded(msgspec.Struct, gc=False):
     then: Callable[[Job[Any], asyncio.Future[None]], object] | None
 
     def __call__(self, recorded: asyncio.Future[None]) -> None:
-        """Hand the outcome to those who wait."""
+        """Hand the outcome to those who wait, unless the record was given up."""
+        try:
+            if not recorded.cancelled():
+                self.hand_over(recorded)
+        finally:
+            if self.then is not None:
+                self.then(self.job, recorded)
+
+    def hand_over(self, recorded: asyncio.Future[None]) -> None:
+        """Hand the outcome to those who wait, also where recording has failed, and where that cannot be logged."""
         job = self.job
-        if not recorded.cancelled():
+        try:
             if (failed := recorded.exception()) is not None:
                 _logger.critical(_NOT_RECORDED, "the outcome", job, job.key, job.id, exc_info=failed)
+        finally:
             job.resolve(self.status, self.value, self.error)
-        if self.then is not None:
-            self.then(job, recorded)
 
 
-def leave_to_waiters(job: Job[Any], *, closed: bool) -> None:
-    """Part from a job that was being concluded; where something has kept the outcome from its waiters, tell them.
+def part_from(job: Job[Any], *, closed: bool) -> None:
+    """Do no more about a job that was being concluded; where something kept the outcome from its waiters, say so.
 
     Args:
         job: it.

@@ -175,7 +175,7 @@ class Journal:
             )
             raise InputError(msg, provider=job.provider, billed="no") from None
         except (sqlite3.Error, OSError) as error:
-            raise not_intended(self.directory, job, error) from error
+            raise not_intended(self.directory, job, error)  # noqa: B904 - with its cause
         self._refused.discard(job.key)
         self._sending.add(job.key)
 

@@ -1,7 +1,8 @@
 """The moves of a purchase on their way to the disk: held while they wait their turn, made into rows by the thread.
 
-There are thousands of them at a time under load. None is ever a part of a cycle, so the garbage collector need not
-look at them; as closures they cost it more than all else that a purchase holds while it waits.
+There are thousands of them at a time under load, and none outlives its turn in a journal that is closed in the end, so
+the garbage collector need not look at them; as closures they cost it more than all else that a purchase holds while it
+waits.
 """
 
 from __future__ import annotations
@@ -159,9 +160,8 @@ class Losses:
 
 def not_intended(folder: Path, job: Job[Any], error: Exception) -> JournalError:
     """Return what a purchase fails with whose intent is not on disk."""
-    if isinstance(error, JournalError):  # the journal is closed
-        return error
-    msg = f"the journal in {str(folder)!r} cannot be written ({error}), so nothing was sent"
+    closed = isinstance(error, JournalError)
+    msg = str(error) if closed else f"the journal in {str(folder)!r} cannot be written ({error}), so nothing was sent"
     failed = JournalError(msg, provider=job.provider)
-    failed.__cause__ = error
+    failed.__cause__ = None if closed else error
     return failed

@@ -1,4 +1,4 @@
-"""The database file: its tables, its versions, and every statement that is run on it."""
+"""The database file: its tables, its versions, and what is read from it and removed."""
 
 from __future__ import annotations
 

@@ -277,6 +277,7 @@ class Writer:
             _logger.critical("the journal is closed with %d facts that are not on disk", len(self._backlog))
             for write in self._backlog:
                 _logger.critical("not on disk: %s", _described(write))
+            self._backlog.clear()  # which knows the jobs, which know the journal
         self._connection.close()
         self._on_end()
 
@@ -396,13 +397,15 @@ class Writer:
 
     def _fail_one(self, write: Write, waiter: asyncio.Future[None], error: Exception) -> None:
         """Tell one of them, in the event loop that it waits in."""
-        told = self._told(write, error)
-        if waiter.done():
-            return
-        if told is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(told)
+        told: Exception | None = error
+        try:
+            told = self._told(write, error)
+        finally:  # also where a log handler raises
+            if not waiter.done():
+                if told is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(told)
 
     def _turn_away(self, items: Iterable[_Item]) -> None:
         """Tell those who wait that nothing will come."""
@@ -415,7 +418,7 @@ class Writer:
 
 def _in_order(writes: Sequence[Write]) -> list[_Batch]:
     """Return the rows of facts that could not be written before; several may be about one job, one after the other."""
-    return [(move, [write.row for write in those]) for move, those in groupby(writes, key=_move_of)]
+    return [(move, _newest(those)) for move, those in groupby(writes, key=_move_of)]
 
 
 def _by_move(writes: Sequence[Write]) -> list[_Batch]:
@@ -424,10 +427,15 @@ def _by_move(writes: Sequence[Write]) -> list[_Batch]:
     No order is lost. Who makes the next move with a job has waited for the last one to be durable, except for noting
     that its outcome was handed over, which goes with any other; and an intent goes before what withdraws it.
     """
-    batches: dict[Move, list[Row]] = {}
+    batches: dict[Move, list[Write]] = {}
     for write in writes:
-        batches.setdefault(write.move, []).append(write.row)
-    return [(move, batches[move]) for move in sorted(batches, key=_place_of)]
+        batches.setdefault(write.move, []).append(write)
+    return [(move, _newest(batches[move])) for move in sorted(batches, key=_place_of)]
+
+
+def _newest(writes: Iterable[Write]) -> list[Row]:
+    """Return the rows of one kind, of each job the last: two handles of one token may both tell how it ended."""
+    return list({write.row[0]: write.row for write in writes}.values())
 
 
 def _is_of_the_disk(error: Exception) -> bool:

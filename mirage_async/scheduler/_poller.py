@@ -25,6 +25,11 @@ class Rest(asyncio.Future[None]):
 
     __slots__ = ("_context", "_go_on")
 
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._go_on: Callable[[Rest], object] | None = None
+        self._context: Context | None = None
+
     def add_done_callback(self, fn: Callable[[Rest], object], /, *, context: Context | None = None) -> None:
         """Take note of how the task goes on; only the task itself calls this, by awaiting."""
         self._go_on, self._context = fn, context
@@ -32,7 +37,7 @@ class Rest(asyncio.Future[None]):
     def cancel(self, msg: Any | None = None) -> bool:
         """Let the task go on with a cancellation; False where it has been woken already."""
         cancelled = super().cancel(msg)
-        if cancelled:
+        if cancelled and self._go_on is not None:
             self.get_loop().call_soon(self._go_on, self, context=self._context)
         return cancelled
 
@@ -44,6 +49,8 @@ class Rest(asyncio.Future[None]):
         if self.done():
             return
         self.set_result(None)
+        if self._go_on is None:
+            return
         if at_once and self._context is not None:
             self._context.run(self._go_on, self)
         else:

@@ -27,9 +27,10 @@ from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
-from mirage_async.jobs import begin_to_conclude, is_dubious, leave_to_waiters, note
+from mirage_async.jobs import is_dubious, note
 from mirage_async.scheduler._account import Account
 from mirage_async.scheduler._adaptive import AdaptiveInterval
+from mirage_async.scheduler._endings import Endings
 from mirage_async.scheduler._entry import Entry
 from mirage_async.scheduler._learning import Learning, begin
 from mirage_async.scheduler._poller import Poller, Rest
@@ -84,6 +85,7 @@ class Scheduler:
         self._parked: list[Poller] = []  # a task that is kept costs less than a new one; the sweep sends them home
         self._given: deque[Rest] = deque()  # of parked pollers that have got something to do
         self._tasks = TaskSet()
+        self._endings = Endings(self._tasks, self.forget)
         self._timer: Timer | None = None
         self._timer_at = math.inf
         self._quiet_until = -math.inf  # nothing that falls due wakes the scheduler before
@@ -203,7 +205,7 @@ class Scheduler:
 
     async def aclose(self) -> None:
         """Stop asking. Waiters of unfinished jobs get `ClosedError` with the token; nothing ends at the provider."""
-        self._closed = True
+        self._closed = self._endings.closed = True
         for account in tuple(self._accounts):
             for job in self.watched(account):
                 if not job.claimed:
@@ -395,9 +397,9 @@ class Scheduler:
         """Hand over what has ended, or see to it that somebody does."""
         if not report.temporary:
             poller.began = math.inf  # nothing is awaited for long; whatever is must not be cut short
-            await self._conclude(job, report)
+            await self._endings.conclude(job, report)
         else:
-            self._tasks.spawn(self._conclude(job, report))
+            self._endings.spawn(job, report)
 
     def _leave(self, poller: Poller) -> None:
         """Take the poller from its account; a call that it did not make, or not to the end, is made again."""
@@ -447,25 +449,6 @@ class Scheduler:
         if job.ticket is not None:  # another than this one, where the wait was over meanwhile and began anew
             self._let_rest(job.ticket)
         return True
-
-    async def _conclude(self, job: Job[Any], report: Report) -> None:
-        """Bring the outcome home and have it recorded; nobody waits here for that."""
-        recorded: asyncio.Future[None] | None = None
-        try:
-            recorded = await begin_to_conclude(job, report, self._recorded)
-        finally:
-            if recorded is None:
-                self._part_from(job)
-            else:
-                self._tasks.hold(recorded)
-
-    def _recorded(self, job: Job[Any], recorded: asyncio.Future[None]) -> None:
-        self._tasks.drop(recorded)
-        self._part_from(job)
-
-    def _part_from(self, job: Job[Any]) -> None:
-        self.forget(job)
-        leave_to_waiters(job, closed=self._closed)
 
     def _missed(self, entry: Entry, error: MirageError) -> None:
         """Act on a status call that brought no usable answer."""

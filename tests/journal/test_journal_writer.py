@@ -10,6 +10,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -80,6 +81,84 @@ async def test_many_waiters_share_a_commit(tmp_path: Path) -> None:
         statistics = journal.statistics()
         assert (statistics.rows, statistics.commits, statistics.failures) == (500, 1, 0)
     assert len(journal_entries(tmp_path)) == 500
+
+
+async def test_many_moves_of_each_kind_fit_into_a_group(tmp_path: Path) -> None:
+    """More of them than a statement takes."""
+    async with journaling(tmp_path) as journal:
+        jobs = [job(journal) for _ in range(700)]
+        await soon(asyncio.gather(*(journal.intended(each, intent()) for each in jobs)))
+        for number, each in enumerate(jobs):
+            each.id = f"task-{number}"
+        await soon(asyncio.gather(*(journal.accepted(each) for each in jobs)))
+        await soon(asyncio.gather(*(journal.settled(each, generation(each)) for each in jobs)))
+        for each in jobs:
+            journal.handed_over(each)
+    entries = {entry.key: entry for entry in journal_entries(tmp_path)}
+    assert len(entries) == len(jobs)
+    for each in jobs:
+        entry = entries[each.key]
+        assert (entry.id, entry.state, entry.handed_over) == (each.id, EntryState.SUCCEEDED, True)
+
+
+async def test_an_intent_goes_before_what_withdraws_it(tmp_path: Path) -> None:
+    """Whatever else the group begins with."""
+    async with journaling(tmp_path) as journal:
+        first, second = job(journal), job(journal)
+        await soon(journal.intended(first, intent()))
+        withdrawn = asyncio.ensure_future(journal.withdrawn(first))
+        await asyncio.sleep(0)
+        begun = journal.intended(second, intent())
+        await soon(asyncio.gather(withdrawn, begun, journal.withdrawn(second)))
+        assert journal.statistics().commits == 2
+        assert {entry.state for entry in journal_entries(tmp_path)} == {EntryState.UNPAID}
+
+
+async def test_of_two_handles_that_tell_the_same_the_last_counts(tmp_path: Path) -> None:
+    """Both may be made of one token, and end in one group."""
+    async with journaling(tmp_path) as journal:
+        owner = job(journal, id="task-1")
+        await soon(journal.intended(owner, intent()))
+        ends = [generation(owner, *[picture()] * number) for number in (1, 2)]
+        await soon(asyncio.gather(*(journal.settled(owner, end) for end in ends)))
+        entry = await soon(journal.entry(owner.key))
+    assert entry is not None
+    assert entry.outcome is not None
+    assert len(entry.outcome.images) == 2
+
+
+async def test_a_job_without_a_purchase_on_record_leaves_no_row(tmp_path: Path) -> None:
+    """It was attached by a token of another journal's."""
+    async with journaling(tmp_path) as journal:
+        attached = job(journal, id="task-1")
+        await soon(asyncio.gather(journal.accepted(attached), journal.settled(attached, generation(attached))))
+        journal.handed_over(attached)
+    assert journal_entries(tmp_path) == []
+
+
+async def test_rows_that_keep_coming_are_handed_over_all_the_same(tmp_path: Path) -> None:
+    """After so many turns of the event loop, however steadily they come."""
+    async with journaling(tmp_path) as journal:
+        first = asyncio.ensure_future(journal.intended(job(journal), intent()))
+        others = []
+        for _ in range(writer_module._TURNS + 2):
+            others.append(asyncio.ensure_future(journal.intended(job(journal), intent())))
+            await asyncio.sleep(0)
+        assert journal._writer._thread is not None  # which is begun for the first group
+        await soon(asyncio.gather(first, *others))
+
+
+async def test_rows_are_handed_over_where_the_event_loop_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turns are not waited for once they have taken their time."""
+    monkeypatch.setattr(writer_module, "_GATHERING", 0.0)
+    async with journaling(tmp_path) as journal:
+        waiting = asyncio.ensure_future(journal.intended(job(journal), intent()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert journal._writer._thread is not None
+        await soon(waiting)
 
 
 async def test_a_lone_write_waits_for_no_timer(tmp_path: Path) -> None:
@@ -709,3 +788,72 @@ async def test_a_journal_describes_itself(tmp_path: Path) -> None:
     async with journaling(tmp_path) as journal:
         assert repr(journal) == f"<Journal {str(tmp_path)!r} {journal._seat.path.name}>"
         assert repr(journal._seat) == f"<Seat {journal._seat.path.name}>"
+
+
+async def test_each_waiter_has_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which two tasks raise with tracebacks of their own, on a bad disk and at the end of the journal alike."""
+    async with journaling(tmp_path) as journal:
+        trouble = Trouble(journal, monkeypatch)
+        refused = await soon(
+            asyncio.gather(*(_intended(journal, job(journal)) for _ in range(2)), return_exceptions=True)
+        )
+        trouble.on = False
+        waiting = [asyncio.ensure_future(_intended(journal, job(journal))) for _ in range(2)]
+        await asyncio.sleep(0)
+        journal._writer._ended = True
+        refused += await soon(asyncio.gather(*waiting, return_exceptions=True))
+        journal._writer._ended = False
+    assert {type(error) for error in refused} == {JournalError}
+    assert len({id(error) for error in refused}) == 4
+    assert {error.provider for error in refused if isinstance(error, JournalError)} == {"mirako"}
+
+
+async def test_a_log_handler_that_raises_lets_nobody_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was to tell of an id that could not be written."""
+
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError(record.getMessage())
+
+    trouble: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: trouble.append(context))
+    async with journaling(tmp_path) as journal:
+        owner = job(journal, id="task-1")
+        await soon(journal.intended(owner, intent()))
+        disk = Trouble(journal, monkeypatch)
+        handler = Raising(level=logging.CRITICAL)
+        logging.getLogger("mirage_async.journal").addHandler(handler)
+        try:
+            with pytest.raises(sqlite3.OperationalError):
+                await soon(journal.accepted(owner))
+        finally:
+            logging.getLogger("mirage_async.journal").removeHandler(handler)
+        disk.on = False
+        await until(lambda: not journal.statistics().unwritten)
+    assert [type(each["exception"]) for each in trouble] == [RuntimeError]
+
+
+async def test_a_journal_that_ends_with_facts_unwritten_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once they are told, nothing holds it together."""
+    # Whoever keeps its records keeps the errors in them, whose tracebacks know everything.
+    monkeypatch.setattr(logging.getLogger("mirage_async.journal"), "disabled", True)
+
+    def refuse(_: Writer, writes: Any) -> None:
+        msg = "database or disk is full"
+        raise sqlite3.OperationalError(msg)
+
+    journal = Journal(tmp_path)
+    owner = job(journal, id="task-1")
+    await soon(journal.intended(owner, intent()))
+    monkeypatch.setattr(Writer, "_write", refuse)
+    await soon(journal.accepted(owner))
+    await journal.aclose()
+    gone = weakref.ref(journal)
+    del journal, owner
+    await asyncio.sleep(0)
+    gc.collect()
+    assert gone() is None

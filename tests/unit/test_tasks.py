@@ -133,3 +133,32 @@ async def test_background_work_may_close_its_own_set() -> None:
     tasks.spawn(work())
     with anyio.fail_after(5):
         await closed.wait()
+
+
+async def test_what_is_held_is_waited_for_like_a_task() -> None:
+    """Until it is dropped or done; and what comes while that is waited for, too."""
+    tasks = TaskSet()
+    first, second, dropped = (asyncio.get_running_loop().create_future() for _ in range(3))
+    for each in (first, dropped):
+        tasks.hold(each)
+    tasks.drop(dropped)
+    assert len(tasks) == 1
+    closing = asyncio.ensure_future(tasks.aclose(grace=5))
+    await turn()
+    tasks.hold(second)
+    first.set_result(None)
+    await turn()
+    assert not closing.done()
+    second.set_result(None)
+    with anyio.fail_after(5):
+        await closing
+    assert not dropped.done()
+
+
+async def test_what_is_held_is_cancelled_when_the_grace_is_over() -> None:
+    """As a task is."""
+    tasks, held = TaskSet(), asyncio.get_running_loop().create_future()
+    tasks.hold(held)
+    with anyio.fail_after(5):
+        await tasks.aclose(grace=0)
+    assert held.cancelled()
