@@ -43,6 +43,31 @@ class Disk(Recorder):
             future.set_result(None)
 
 
+def fetching(bench: Bench, disk: Disk, fetched: asyncio.Event, *, temporary: bool) -> Job[str]:
+    """Return a job that is over once it is asked about, and whose picture is here once `fetched` is set."""
+
+    async def redeem(job: Job[str], report: Any) -> str:
+        await fetched.wait()
+        return "picture"
+
+    provider = bench.provider()
+    provider.answers, provider.kind.recorder = [msgspec.structs.replace(DONE, temporary=temporary)], disk
+    provider.kind.redeem = redeem
+    return provider.watch(at_once=True)
+
+
+async def closed_on_the_way(bench: Bench, fetched: asyncio.Event, begun: str) -> asyncio.Future[None]:
+    """Begin to close, and have the record begin before or during that."""
+    await bench.clock.advance(0)
+    if begun == "before":
+        fetched.set()
+        await bench.clock.advance(0)
+    closing = asyncio.ensure_future(bench.scheduler.aclose())
+    await bench.clock.advance(0)
+    fetched.set()
+    return closing
+
+
 @pytest.mark.parametrize("temporary", [False, True])
 async def test_nobody_gets_an_outcome_before_it_is_recorded(temporary: bool) -> None:
     """Nor does a task or a place among the status calls wait for the record."""
@@ -68,22 +93,8 @@ async def test_nobody_gets_an_outcome_before_it_is_recorded(temporary: bool) -> 
 async def test_closing_waits_for_a_record(temporary: bool, begun: str) -> None:
     """Also for one that began while it waited already; whoever waits gets the outcome, not the closing."""
     bench, disk, fetched = Bench(), Disk(), asyncio.Event()
-
-    async def redeem(job: Job[str], report: Any) -> str:
-        await fetched.wait()
-        return "picture"
-
-    provider = bench.provider()
-    provider.answers, provider.kind.recorder = [msgspec.structs.replace(DONE, temporary=temporary)], disk
-    provider.kind.redeem = redeem
-    waiter = asyncio.ensure_future(provider.watch(at_once=True).result())
-    await bench.clock.advance(0)
-    if begun == "before":
-        fetched.set()
-        await bench.clock.advance(0)
-    closing = asyncio.ensure_future(bench.scheduler.aclose())
-    await bench.clock.advance(0)
-    fetched.set()
+    waiter = asyncio.ensure_future(fetching(bench, disk, fetched, temporary=temporary).result())
+    closing = await closed_on_the_way(bench, fetched, begun)
     await bench.clock.advance(0)
     assert not closing.done()
     disk.write()
@@ -98,24 +109,9 @@ async def test_a_record_that_never_comes_is_given_up_at_the_end_of_the_grace(
     """And whoever waits is told that everything was closed."""
     monkeypatch.setattr(_scheduler, "CLOSING_GRACE", 0.05)
     bench, disk, fetched = Bench(), Disk(), asyncio.Event()
-
-    async def redeem(job: Job[str], report: Any) -> str:
-        await fetched.wait()
-        return "picture"
-
-    provider = bench.provider()
-    provider.answers, provider.kind.recorder = [msgspec.structs.replace(DONE, temporary=True)], disk
-    provider.kind.redeem = redeem
-    job = provider.watch(at_once=True)
+    job = fetching(bench, disk, fetched, temporary=True)
     waiter = asyncio.ensure_future(job.result())
-    await bench.clock.advance(0)
-    if begun == "before":
-        fetched.set()
-        await bench.clock.advance(0)
-    closing = asyncio.ensure_future(bench.scheduler.aclose())
-    await bench.clock.advance(0)
-    fetched.set()
-    await soon(closing)
+    await soon(await closed_on_the_way(bench, fetched, begun))
     with pytest.raises(ClosedError):
         await soon(waiter)
     assert disk.waiting[0].cancelled()
