@@ -68,52 +68,43 @@ WHERE column1 IS NOT NULL ON CONFLICT (key) DO UPDATE SET
     revision = revision + 1
 """,
 )
-WITHDRAWN: Final = Move(
-    "refusal",
-    place=1,
-    width=2,
-    before="WITH moved (key, moment) AS",
-    after="""
-UPDATE jobs SET
-    state = CASE WHEN doubtful THEN 'uncertain' ELSE 'unpaid' END, updated_at = moved.moment, revision = revision + 1
-FROM moved WHERE jobs.key = moved.key AND state = 'intended'
-""",
-)
-ACCEPTED: Final = Move(
-    "id",
-    place=2,
-    width=3,
-    before="WITH moved (key, id, moment) AS",
-    after="""
-UPDATE jobs SET
-    id = moved.id, state = 'accepted', updated_at = moved.moment, handed_over = 0, revision = revision + 1
-FROM moved WHERE jobs.key = moved.key
-""",
-)
+
+
+def _update(name: str, columns: str, sets: str, *, place: int, only: str = "") -> Move:
+    """Return a move of a purchase that is on record; of one that is not it changes nothing.
+
+    Args:
+        name: for a log.
+        columns: of a row called `moved`, by comma; `key` and `moment` are among them.
+        sets: what it changes beside the moment and the number of the revision.
+        place: as for every move.
+        only: a further condition, if any.
+    """
+    return Move(
+        name,
+        place=place,
+        width=len(columns.split(",")),
+        before=f"WITH moved ({columns}) AS",
+        after=f"""
+UPDATE jobs SET {sets}, updated_at = moved.moment, revision = revision + 1
+FROM moved WHERE jobs.key = moved.key {only}
+""",  # noqa: S608 - ours alone
+    )
+
+
+_ID_KNOWN = "id = moved.id, state = 'accepted', handed_over = 0"
 # What the last attempt ended with says nothing about the ones before.
-SETTLED: Final = Move(
-    "outcome",
-    place=3,
-    width=4,
-    before="WITH moved (key, state, outcome, moment) AS",
-    after="""
-UPDATE jobs SET
+_OUTCOME_KNOWN = """
     state = CASE WHEN doubtful AND id IS NULL AND moved.state IN ('unpaid', 'failed') THEN 'uncertain'
         ELSE moved.state END,
-    outcome = moved.outcome, updated_at = moved.moment, own_key = own_key > 0, revision = revision + 1
-FROM moved WHERE jobs.key = moved.key
-""",
-)
-HANDED_OVER: Final = Move(
-    "hand-over",
-    place=4,
-    width=2,
-    before="WITH moved (key, moment) AS",
-    after="""
-UPDATE jobs SET handed_over = 1, updated_at = moved.moment, revision = revision + 1
-FROM moved WHERE jobs.key = moved.key
-""",
-)
+    outcome = moved.outcome, own_key = own_key > 0
+"""
+_REFUSED = "state = CASE WHEN doubtful THEN 'uncertain' ELSE 'unpaid' END"
+
+WITHDRAWN: Final = _update("refusal", "key, moment", _REFUSED, place=1, only="AND state = 'intended'")
+ACCEPTED: Final = _update("id", "key, id, moment", _ID_KNOWN, place=2)
+SETTLED: Final = _update("outcome", "key, state, outcome, moment", _OUTCOME_KNOWN, place=3)
+HANDED_OVER: Final = _update("hand-over", "key, moment", "handed_over = 1", place=4)
 
 
 def write_rows(connection: sqlite3.Connection, batches: Sequence[tuple[Move, Sequence[Row]]]) -> None:

@@ -588,7 +588,7 @@ async def test_what_is_queued_when_the_thread_ends_is_turned_away(
     waiting: list[asyncio.Future[Any]] = []
     for _ in "abc":
         waiting += [
-            asyncio.ensure_future(journal.intended(job(journal), intent())),
+            asyncio.ensure_future(_intended(journal, job(journal))),  # raises at once where the thread is gone already
             asyncio.ensure_future(journal.owed()),
         ]
         await asyncio.sleep(0)
