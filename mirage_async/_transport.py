@@ -32,6 +32,7 @@ from yarl import URL
 
 from mirage_async._clock import SystemClock
 from mirage_async._deadlines import Deadlines
+from mirage_async._long_bodies import LongBodies
 from mirage_async.exceptions import ConfigurationError, MirageError
 from mirage_async.wire import Form, PictureReader, Reply
 
@@ -52,8 +53,8 @@ CONNECT_TIMEOUT = 15.0  # seconds for TCP and TLS together with the proxy; nothi
 KEEP_ALIVE = 4.0
 PAID_POSTS_AT_ONCE = 512  # well below the common limit of 1,024 open files, leaving room for polls and downloads
 # Bytes asked of a socket at a time: answers are short, but for those that bring pictures. Large pieces take fewer turns
-# of the event loop; an eighth of an answer adds little to the memory that its picture takes.
-SHORT_READ, LONG_READ, LONG_SHARE = 1 << 14, 3 << 17, 1 / 8
+# of the event loop.
+SHORT_READ, LONG_READ = 1 << 14, 3 << 17
 READ_BUFFER = LONG_READ // 2  # aiohttp stops reading above twice this, and would stop and start again for every piece
 STREAMED_FROM = 1 << 16  # bytes of an answer; below, reading it whole is as quick and takes no memory to speak of
 SHORTEST_SECRET = 8  # characters; a shorter "key" is a placeholder and might be an ordinary word of an answer
@@ -219,11 +220,6 @@ def read_at_once(transport: Any, size: int) -> None:
         reader.max_size = size
 
 
-def _long_read(length: int | None) -> int:
-    """Return how much of a long answer to ask for at a time."""
-    return LONG_READ if length is None else max(SHORT_READ, min(LONG_READ, int(length * LONG_SHARE)))
-
-
 async def _mark(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
     passage = getattr(context, "trace_request_ctx", None)
     if isinstance(passage, _Passage):
@@ -255,6 +251,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self._deadlines = Deadlines(SystemClock())  # sockets know no other time
+        self._long_bodies = LongBodies()
         self.proxy = proxy
         self.paid_posts = anyio.CapacityLimiter(PAID_POSTS_AT_ONCE)
 
@@ -304,10 +301,8 @@ class Transport:
                 response = await self._request(call, passage, silence)
                 body, pictures = _body_at_hand(response, call), _NO_PICTURES
                 if body is None:
-                    if response.connection is not None:
-                        read_at_once(response.connection.transport, _long_read(response.content_length))
                     async with response:
-                        body, pictures = await _read_body(response, call)
+                        body, pictures = await self._read_body(response, call)
             return Reply(
                 status=response.status,
                 headers=response.headers,
@@ -366,6 +361,21 @@ class Transport:
             middlewares=(*(getattr(session, "_middlewares", ()) or ()), passage),
         )
 
+    async def _read_body(
+        self, response: aiohttp.ClientResponse, call: Call
+    ) -> tuple[bytes, Mapping[bytes, bytes | None]]:
+        """Read the answer; the pictures of a good one are decoded while they come in."""
+        length, limit = response.content_length, call.max_reply_bytes
+        good = 200 <= response.status < 300  # noqa: PLR2004 - HTTP's own numbers
+        if good and call.picture_fields and (length is None or length >= STREAMED_FROM):
+            reader = PictureReader(call.picture_fields, length=min(length or 0, limit))
+            if (length or 0) > limit or not await self._long_bodies.read(response, reader.feed):
+                await _read_capped(response, limit, reader.feed)
+            return reader.finish()
+        chunks: list[bytes] = []
+        await _read_capped(response, limit, chunks.append)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks), _NO_PICTURES
+
     async def aclose(self) -> None:
         """Close the pool for good; a caller's own session stays open."""
         self._closed = True
@@ -395,21 +405,10 @@ def _body_at_hand(response: aiohttp.ClientResponse, call: Call) -> bytes | None:
     return content.read_nowait() if length < STREAMED_FROM and length <= call.max_reply_bytes else None
 
 
-async def _read_body(response: aiohttp.ClientResponse, call: Call) -> tuple[bytes, Mapping[bytes, bytes | None]]:
-    """Read the answer; the pictures of a good one are decoded while they come in."""
-    length = response.content_length
-    good = 200 <= response.status < 300  # noqa: PLR2004 - HTTP's own numbers
-    if good and call.picture_fields and (length is None or length >= STREAMED_FROM):
-        reader = PictureReader(call.picture_fields, length=min(length or 0, call.max_reply_bytes))
-        await _read_capped(response, call.max_reply_bytes, reader.feed)
-        return reader.finish()
-    chunks: list[bytes] = []
-    await _read_capped(response, call.max_reply_bytes, chunks.append)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks), {}
-
-
 async def _read_capped(response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], object]) -> None:
     """Read the decoded body, counting as it streams: a declared length says nothing about a compressed body."""
+    if response.connection is not None:
+        read_at_once(response.connection.transport, LONG_READ)
     total = 0
     while chunk := await response.content.readany():
         total += len(chunk)

@@ -79,10 +79,12 @@ class PictureReader:
         self._decoder = media.Base64Decoder()
         self._escape = b""  # an escape sequence in that text, as far as it has come
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the answer; whatever they are, this never raises."""
+    def feed(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes of the answer, which may be written over afterwards; whatever they are, never raise."""
         self._coming -= len(chunk)
-        position = 0
+        if self._step is PictureReader._picture and self._takes_all(chunk):
+            return
+        chunk, position = bytes(chunk), 0
         while position < len(chunk):
             position = self._step(self, chunk, position)
 
@@ -155,9 +157,7 @@ class PictureReader:
 
     def _picture(self, chunk: bytes, start: int) -> int:
         """In the text of a picture."""
-        # Nearly every chunk is base64 from end to end. That it is shows when it is decoded: no look for its end before,
-        # but in the last one, where there is an end.
-        if self._coming and not self._escape and self._decoder.takes(memoryview(chunk)[start:]):
+        if self._takes_all(memoryview(chunk)[start:]):
             return len(chunk)
         end, ended = self._inside(chunk, start)
         self._decode(chunk[start:end], ended=ended)
@@ -169,6 +169,12 @@ class PictureReader:
         return len(chunk)
 
     # -- parts of steps ------------------------------------------------------------------------------------------------
+
+    def _takes_all(self, chunk: bytes | memoryview) -> bool:
+        """Take what is left of a chunk, in the text of a picture, if that is nothing but base64, and say whether."""
+        # Nearly every chunk is. That it is shows when it is decoded: no look for its end before, but in the last one,
+        # where there is an end.
+        return bool(self._coming) and not self._escape and self._decoder.takes(chunk)
 
     def _inside(self, chunk: bytes, start: int) -> tuple[int, bool]:
         """Return how far the chunk, from `start` on, is inside the string, and whether a closing quote comes then."""

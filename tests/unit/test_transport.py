@@ -16,6 +16,7 @@ import aiohttp
 import anyio
 import pytest
 from aiohttp import web
+from raw_server import RawServer, serving
 
 from mirage_async import _transport
 from mirage_async._clock import SystemClock
@@ -50,59 +51,6 @@ async def soon(work: Awaitable[T]) -> T:
     """Await something that must not take long."""
     with anyio.fail_after(5):
         return await work
-
-
-class RawServer:
-    """A TCP server that does to each connection what the test says, and keeps what it read.
-
-    Args:
-        behave: gets the connection, returns when it is done with it; then the connection is closed.
-    """
-
-    def __init__(
-        self, behave: Callable[[RawServer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-    ) -> None:
-        self._behave = behave
-        self.connections = 0
-        self.requests: list[bytes] = []
-        self.url = ""
-        self.asked = asyncio.Event()
-        self.gone = asyncio.Event()
-        self.turn = asyncio.Event()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Handle one connection."""
-        self.connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await self._behave(self, reader, writer)
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-        self.gone.set()
-
-    async def read(self, reader: asyncio.StreamReader) -> bytes:
-        """Read one request whole and keep it."""
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = 0
-        for line in head.split(b"\r\n"):
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.partition(b":")[2])
-        request = head + await reader.readexactly(length)
-        self.requests.append(request)
-        self.asked.set()
-        return request
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    behave: Callable[[RawServer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> AsyncIterator[RawServer]:
-    """Run a raw server on a free port."""
-    raw = RawServer(behave)
-    server = await asyncio.start_server(raw.serve, "127.0.0.1", 0, limit=1 << 23)
-    async with server:
-        raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield raw
 
 
 def answering(
@@ -459,7 +407,7 @@ async def test_a_short_answer_is_read_in_little_room_and_a_long_one_in_large_pie
             reply = await soon(exchanged(transport, server.url, GET))
             assert len(reply.body) == size
             sizes = {each for each in asked if each >= _transport.SHORT_READ}
-            assert sizes == ({_transport.SHORT_READ} if size == 2 else {_transport.SHORT_READ, 1_000_000 // 8})
+            assert sizes == ({_transport.SHORT_READ} if size == 2 else {_transport.SHORT_READ, _transport.LONG_READ})
             server.turn.set()
     assert server.connections == 1
 
