@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,17 +19,20 @@ from yarl import URL
 
 from mirage_async import media
 from mirage_async._addresses import check_link, is_public, without_query
+from mirage_async._bodies import READ_BUFFER, Bodies, TooLongError
 from mirage_async._clock import SystemClock
-from mirage_async._deadlines import Deadlines
-from mirage_async._transport import LONG_READ, READ_BUFFER, read_at_once
+from mirage_async._deadlines import Deadline, Deadlines
 from mirage_async.exceptions import ClosedError, DownloadError
 from mirage_async.wire import Reply
 from mirage_async.wire._retry_after import from_header
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable
+    from types import TracebackType
 
+    from mirage_async._bodies import Body
     from mirage_async._clock import Clock
+    from mirage_async._deadlines import Timeout
 
 __all__ = ["AgainError", "Fetcher", "GoneError", "Sink"]
 
@@ -87,11 +91,17 @@ class Sink(Protocol):
     async def restart(self) -> None:
         """Forget everything; another attempt begins."""
 
-    async def take(self, chunk: bytes, coming: int) -> None:
-        """Accept the next bytes; `coming` more will follow as far as announced, 0 where nobody knows."""
+    def take(self, piece: bytes | memoryview, coming: int) -> bool:
+        """Take the next bytes, if that is possible at once, and say whether; never raises.
 
-    async def finish(self) -> None:
-        """Nothing more comes in this attempt."""
+        Args:
+            piece: them; written over afterwards, where it is no `bytes`.
+            coming: how many more will follow as far as announced, 0 where nobody knows.
+        """
+        ...
+
+    async def wait_for(self, piece: bytes) -> None:
+        """Take bytes that were not taken; raises what keeps it from that."""
 
 
 class Fetcher:
@@ -111,8 +121,9 @@ class Fetcher:
         self._max_bytes = max_bytes
         # Two pools: a connection to a private address, rightly made, must never serve a link that may not reach one.
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        self._scopes: set[anyio.CancelScope] = set()
         self._deadlines = Deadlines(SystemClock())  # sockets know no other time
+        self._open = Deadlines(SystemClock())  # what ends when the pool is closed
+        self._bodies = Bodies()
         self.slots = anyio.CapacityLimiter(limit)
         self.closed = False
 
@@ -126,27 +137,28 @@ class Fetcher:
         if self.closed:
             raise ClosedError("the client was closed before this picture was read", billed="yes")
 
-    @contextlib.contextmanager
-    def until_closed(self) -> Generator[None, None, None]:
-        """Run the block to its end, or cut it short with `ClosedError` when the pool is closed.
+    def until_closed(self) -> UntilClosed:
+        """Return a context manager that runs its block to the end, or cuts it short when the pool is closed.
 
         Closing a session does not wake whoever reads from one of its connections; this does.
         """
-        self.check_open()
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
-            try:
-                yield
-            finally:
-                self._scopes.discard(scope)
-        if scope.cancelled_caught:
-            self.check_open()
+        return UntilClosed(self, self._open)
+
+    async def take_slot(self, sink: Sink) -> None:
+        """Wait until there are few enough attempts at once for one more; `give_slot_back` ends it."""
+        try:
+            self.slots.acquire_on_behalf_of_nowait(sink)
+        except anyio.WouldBlock:
+            await self.slots.acquire_on_behalf_of(sink)
+
+    def give_slot_back(self, sink: Sink) -> None:
+        """Let somebody else have a slot."""
+        self.slots.release_on_behalf_of(sink)
 
     def stop(self) -> None:
         """Refuse further work and cut short what runs."""
         self.closed = True
-        for scope in tuple(self._scopes):
-            scope.cancel()
+        self._open.end_all()
 
     async def aclose(self) -> None:
         """Close the pool, now and for good. May be called twice."""
@@ -182,34 +194,44 @@ class Fetcher:
             GoneError: the link is no longer honoured.
             DownloadError: this link will never lead to a picture.
         """
-        with anyio.move_on_after(ATTEMPT_BOUND):
-            return await self._fetch(url, sink, allow_private=allow_private)
-        raise AgainError(f"not finished within {ATTEMPT_BOUND:g} s")
+        bound = self._deadlines.movable(ATTEMPT_BOUND)
+        try:
+            with bound:
+                return await self._fetch(url, sink, allow_private=allow_private)
+        except TimeoutError:
+            if not bound.passed:  # it is the disk that timed out
+                raise
+            raise AgainError(f"not finished within {ATTEMPT_BOUND:g} s") from None
 
     async def _fetch(self, url: str, sink: Sink, *, allow_private: bool) -> tuple[media.Facts, int]:
         await sink.restart()
-        heads: list[bytes] = []
-        tail, length = b"", 0
-        # The sink works outside the generator: a full disk must not be taken for trouble with the connection.
-        async with contextlib.aclosing(self._stream(url, allow_private=allow_private)) as chunks:
-            async for chunk, coming in chunks:
-                if length < _HEAD:
-                    heads.append(chunk)
-                tail = (tail + chunk[-_TAIL:])[-_TAIL:]
-                length += len(chunk)
-                await sink.take(chunk, coming)
-        head = heads[0] if len(heads) == 1 else b"".join(heads)
-        facts = media.inspect(head)
-        reason = media.incomplete(head, tail, length, facts=facts)
-        if facts is None or reason is not None:
-            raise AgainError(f"the answer is {reason}" if facts is None else f"{reason}")
-        await sink.finish()
-        return facts, length
+        seen = _Seen()
 
-    async def _stream(self, url: str, *, allow_private: bool) -> AsyncGenerator[tuple[bytes, int], None]:
-        """Yield the body behind a link in chunks, each with how many bytes are still to come as far as announced.
+        def taken(piece: bytes | memoryview, coming: int) -> bool:
+            if not sink.take(piece, coming):
+                return False
+            seen.add(piece)
+            return True
+
+        # The sink waits outside the generator: a full disk must not be taken for trouble with the connection.
+        async with contextlib.aclosing(self._stream(url, taken, allow_private=allow_private)) as pieces:
+            async for piece in pieces:
+                await sink.wait_for(piece)
+                seen.add(piece)
+        return seen.facts(), seen.length
+
+    async def _stream(
+        self, url: str, taken: Callable[[bytes | memoryview, int], bool], *, allow_private: bool
+    ) -> AsyncGenerator[bytes, None]:
+        """Hand over the body behind a link piece by piece, and yield those that cannot be taken at once.
 
         Redirects are followed; every hop is checked like the first.
+
+        Args:
+            url: the link.
+            taken: gets each piece, with how many bytes are still to come as far as announced, and says whether it took
+                the piece.
+            allow_private: follow it to any address.
         """
         link = check_link(url, allow_private=allow_private)
         session = self._session(allow_private=allow_private)
@@ -220,18 +242,16 @@ class Fetcher:
                         target = _next_hop(response, allow_private=allow_private)
                         if target is None:
                             self._check(response)
-                            if response.connection is not None:
-                                read_at_once(response.connection.transport, LONG_READ)
-                            length, announced = 0, response.content_length or 0
-                            patience.renew(SILENCE_BOUND)
-                            while chunk := await response.content.readany():  # aiohttp watches over a declared length
-                                length += len(chunk)
-                                self._check_size(length, response)
-                                patience.rest()  # a slow disk is no silence
-                                yield chunk, max(announced - length, 0)
-                                patience.renew(SILENCE_BOUND)
+                            with self._body(response, taken, patience) as body:
+                                while piece := await body.refused():
+                                    patience.rest()  # a slow disk is no silence
+                                    yield piece
+                                    patience.renew(SILENCE_BOUND)
                             return
                         link = target
+            except TooLongError as error:
+                shown = without_query(str(link))
+                failure: Exception = DownloadError(f"{error}: {shown}", url=shown)
             except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
                 failure = _failure(error, url)
             else:
@@ -252,12 +272,72 @@ class Fetcher:
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding.strip().lower() not in {"", "identity"}:
             raise _refusal(f"the server sends {encoding[:20]!r} though it was asked not to", response)
-        self._check_size(response.content_length or 0, response)
 
-    def _check_size(self, length: int, response: aiohttp.ClientResponse) -> None:
-        if length > self._max_bytes:
-            response.close()  # not given back to the pool: the rest is still on its way
-            raise _refusal(f"larger than {self._max_bytes} bytes", response)
+    def _body(
+        self, response: aiohttp.ClientResponse, taken: Callable[[bytes | memoryview, int], bool], patience: Timeout
+    ) -> Body:
+        """Return the body of a picture, whose every piece gives the next one time."""
+        coming = response.content_length or 0
+
+        def take(piece: bytes | memoryview) -> bool:  # does not know the body, which knows it: a cycle would keep much
+            nonlocal coming
+            coming -= len(piece)
+            patience.renew(SILENCE_BOUND)
+            return not taken(piece, max(coming, 0))
+
+        patience.renew(SILENCE_BOUND)
+        return self._bodies.of(response, take, limit=self._max_bytes)
+
+
+class UntilClosed(Deadline):
+    """A block that ends with `ClosedError` when the pool is closed."""
+
+    __slots__ = ("_fetcher",)
+
+    def __init__(self, fetcher: Fetcher, open_: Deadlines) -> None:
+        super().__init__(open_, math.inf)
+        self._fetcher = fetcher
+
+    def __enter__(self) -> None:
+        self._fetcher.check_open()
+        self.begin()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.has_ended(exc_type):
+            self._fetcher.check_open()
+
+
+class _Seen:
+    """What tells whether a picture is whole: its beginning, its end and its length."""
+
+    __slots__ = ("_head", "_tail", "length")
+
+    def __init__(self) -> None:
+        self._head: list[bytes] = []
+        self._tail = b""
+        self.length = 0
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """Look at the next piece."""
+        if self.length < _HEAD:
+            self._head.append(bytes(piece[: _HEAD - self.length]))
+        self._tail = (self._tail + bytes(piece[-_TAIL:]))[-_TAIL:]
+        self.length += len(piece)
+
+    def facts(self) -> media.Facts:
+        """Return what the header of the picture says.
+
+        Raises:
+            AgainError: it is none, or not all of one.
+        """
+        head = self._head[0] if len(self._head) == 1 else b"".join(self._head)
+        facts = media.inspect(head)
+        reason = media.incomplete(head, self._tail, self.length, facts=facts)
+        if facts is None or reason is not None:
+            raise AgainError(f"the answer is {reason}" if facts is None else f"{reason}")
+        return facts
 
 
 def _refusal(reason: str, response: aiohttp.ClientResponse) -> DownloadError:

@@ -25,7 +25,7 @@ class GrowingBytes:
         # The only reference to these zeros is the buffer's own, so they are written over in place.
         self._file = io.BytesIO(bytes(max(expected, 0)))
 
-    def append(self, part: bytes) -> int:
+    def append(self, part: bytes | memoryview) -> int:
         """Add a part, which is copied, and return its length."""
         return self._file.write(part)
 

@@ -30,14 +30,14 @@ import anyio
 import msgspec
 from yarl import URL
 
+from mirage_async._bodies import READ_BUFFER, Bodies, TooLongError, read_at_once
 from mirage_async._clock import SystemClock
 from mirage_async._deadlines import Deadlines
-from mirage_async._long_bodies import LongBodies
 from mirage_async.exceptions import ConfigurationError, MirageError
 from mirage_async.wire import Form, PictureReader, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Mapping
     from types import SimpleNamespace
 
     from aiohttp.connector import Connection
@@ -45,17 +45,14 @@ if TYPE_CHECKING:
     from mirage_async._clock import Clock
     from mirage_async.wire import Call
 
-__all__ = ["Endpoint", "LostError", "NotSentError", "Transport", "read_at_once"]
+__all__ = ["Endpoint", "LostError", "NotSentError", "Transport"]
 
 CONNECT_TIMEOUT = 15.0  # seconds for TCP and TLS together with the proxy; nothing has been sent by then
 # Servers commonly drop an idle connection after 5 s (Node's default). Leaving first means a POST practically never
 # goes out on a connection that is being closed at that moment, which could not be told from a lost reply.
 KEEP_ALIVE = 4.0
 PAID_POSTS_AT_ONCE = 512  # well below the common limit of 1,024 open files, leaving room for polls and downloads
-# Bytes asked of a socket at a time: answers are short, but for those that bring pictures. Large pieces take fewer turns
-# of the event loop.
-SHORT_READ, LONG_READ = 1 << 14, 3 << 17
-READ_BUFFER = LONG_READ // 2  # aiohttp stops reading above twice this, and would stop and start again for every piece
+SHORT_READ = 1 << 14  # bytes asked of a socket at a time: answers are short, but for those that bring pictures
 STREAMED_FROM = 1 << 16  # bytes of an answer; below, reading it whole is as quick and takes no memory to speak of
 SHORTEST_SECRET = 8  # characters; a shorter "key" is a placeholder and might be an ordinary word of an answer
 LONGEST_QUOTE = 1 << 16  # bytes; an answer longer than this is a picture, not a complaint about a key
@@ -207,19 +204,6 @@ class _Request(aiohttp.ClientRequest):
             self.headers.pop(name, None)
 
 
-def read_at_once(transport: Any, size: int) -> None:
-    """Have asyncio ask for at most so many bytes at a time on a connection.
-
-    It makes room for as many before it reads, and gives back what it did not need. Room for the 256 KiB that it asks
-    for by itself is mapped by the system, shrunk and unmapped again, for an answer of a hundred bytes as well: a tenth
-    of the CPU of a short exchange. An event loop that knows no such number (uvloop's reads into one buffer for all)
-    keeps its way.
-    """
-    reader = getattr(transport, "_ssl_protocol", transport)  # over TLS it is what decrypts that makes the room
-    if hasattr(reader, "max_size"):
-        reader.max_size = size
-
-
 async def _mark(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
     passage = getattr(context, "trace_request_ctx", None)
     if isinstance(passage, _Passage):
@@ -251,7 +235,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self._deadlines = Deadlines(SystemClock())  # sockets know no other time
-        self._long_bodies = LongBodies()
+        self._bodies = Bodies()
         self.proxy = proxy
         self.paid_posts = anyio.CapacityLimiter(PAID_POSTS_AT_ONCE)
 
@@ -319,8 +303,8 @@ class Transport:
         except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
             # Names only: texts and attributes of these may repeat the request, key and all.
             reason = _reason(error)
-        except _TooLargeError:
-            reason = f"the answer is larger than {call.max_reply_bytes} bytes"
+        except TooLongError as error:
+            reason = f"the answer is {error}"
         # Raised outside the handlers so that the original, which knows the request, is not dragged along.
         if passage.connected:
             raise LostError(reason)
@@ -369,12 +353,13 @@ class Transport:
         good = 200 <= response.status < 300  # noqa: PLR2004 - HTTP's own numbers
         if good and call.picture_fields and (length is None or length >= STREAMED_FROM):
             reader = PictureReader(call.picture_fields, length=min(length or 0, limit))
-            if (length or 0) > limit or not await self._long_bodies.read(response, reader.feed):
-                await _read_capped(response, limit, reader.feed)
+            with self._bodies.of(response, reader.feed, limit=limit) as body:
+                await body.refused()  # nothing is
             return reader.finish()
-        chunks: list[bytes] = []
-        await _read_capped(response, limit, chunks.append)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks), _NO_PICTURES
+        pieces: list[bytes] = []
+        with self._bodies.of(response, lambda piece: pieces.append(bytes(piece)), limit=limit) as body:
+            await body.refused()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), _NO_PICTURES
 
     async def aclose(self) -> None:
         """Close the pool for good; a caller's own session stays open."""
@@ -389,10 +374,6 @@ def _timeouts(silence: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
 
 
-class _TooLargeError(Exception):
-    """The answer passed its cap."""
-
-
 def _body_at_hand(response: aiohttp.ClientResponse, call: Call) -> bytes | None:
     """Return a short answer that came whole with its head, as they do; None where there is more to it.
 
@@ -403,20 +384,6 @@ def _body_at_hand(response: aiohttp.ClientResponse, call: Call) -> bytes | None:
         return None
     length = content.total_bytes
     return content.read_nowait() if length < STREAMED_FROM and length <= call.max_reply_bytes else None
-
-
-async def _read_capped(response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], object]) -> None:
-    """Read the decoded body, counting as it streams: a declared length says nothing about a compressed body."""
-    if response.connection is not None:
-        read_at_once(response.connection.transport, LONG_READ)
-    total = 0
-    while chunk := await response.content.readany():
-        total += len(chunk)
-        if total > limit:
-            response.close()
-            raise _TooLargeError
-        take(chunk)
-        del chunk  # not held while the next one is read: three copies of it are
 
 
 def _payload(body: bytes | Form, content_type: str | None) -> Any:

@@ -208,7 +208,6 @@ class _Source(msgspec.Struct, kw_only=True, eq=False):
     async def _download(self, image: GeneratedImage, sink: Sink) -> media.Facts:
         with self.fetcher.until_closed():
             return await self._fetch(image, sink)
-        raise AssertionError  # pragma: no cover - the block returns or raises; the type checkers cannot know
 
     async def _fetch(self, image: GeneratedImage, sink: Sink) -> media.Facts:
         """Try until the picture is whole, the link is gone for good, or time and attempts have run out."""
@@ -216,10 +215,13 @@ class _Source(msgspec.Struct, kw_only=True, eq=False):
         if url is None:
             raise DownloadError("the picture has neither bytes nor a link", provider=self.provider)
         while True:
-            async with self.fetcher.slots:
+            await self.fetcher.take_slot(sink)
+            try:
                 retrier = retrier or Retrier(self.clock, tries=TRIES, budget=BUDGET)
                 attempts += 1
                 outcome = await self._attempt(url, sink)
+            finally:
+                self.fetcher.give_slot_back(sink)
             if isinstance(outcome, media.Facts):
                 return outcome
             if isinstance(outcome, GoneError):
@@ -272,20 +274,21 @@ class _MemorySink:
     async def restart(self) -> None:
         self.data = GrowingBytes()
 
-    async def take(self, chunk: bytes, coming: int) -> None:
+    def take(self, piece: bytes | memoryview, coming: int) -> bool:
         if not self.data:
-            self.data = GrowingBytes(len(chunk) + coming)
-        self.data.append(chunk)
+            self.data = GrowingBytes(len(piece) + coming)
+        self.data.append(piece)
+        return True
 
-    async def finish(self) -> None:
-        """Nothing to do: the bytes are here."""
+    async def wait_for(self, piece: bytes) -> None:
+        raise AssertionError(len(piece))  # pragma: no cover - everything is taken at once
 
 
 class _Disk:
     """Writes the chunks of all downloads, and knows whether that makes us wait.
 
-    On the event loop, against the custom: what a network chunk has is a copy of at most 256 KiB into the page cache,
-    a tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does make us
+    On the event loop, against the custom: what a network chunk has is a copy of some 100 KiB into the page cache, a
+    tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does make us
     wait (a network share, a disk that cannot keep up) shows it by a slow write, and then threads write, until they have
     seen a quick one. On a busy machine most slow writes are no disk's fault, another program got the processor: so it
     takes several of them soon after one another for threads to be in charge for longer.
@@ -303,7 +306,7 @@ class _Disk:
         """Whether a write may well make us wait, and is better done in a thread."""
         return self._quick < self._wary
 
-    def write(self, draft: Draft, chunk: bytes) -> None:
+    def write(self, draft: Draft, chunk: bytes | memoryview) -> None:
         """Append a chunk, and learn from how long it took."""
         began = self._clock.monotonic()
         draft.write(chunk)
@@ -315,28 +318,37 @@ class _Disk:
 
 
 class _FileSink:
-    """Writes the bytes chunk by chunk, holding none."""
+    """Writes the bytes piece by piece, holding none."""
 
-    __slots__ = ("_begun", "_disk", "_draft")
+    __slots__ = ("_begun", "_disk", "_draft", "_failed")
 
     def __init__(self, draft: Draft, disk: _Disk) -> None:
         self._draft = draft
         self._disk = disk
         self._begun = False
+        self._failed: OSError | None = None  # what kept a piece from being written, or written whole
 
     async def restart(self) -> None:
         if self._begun:
             await to_thread.run_sync(self._draft.rewind)
 
-    async def take(self, chunk: bytes, coming: int) -> None:  # noqa: ARG002 - a file grows by itself
+    def take(self, piece: bytes | memoryview, coming: int) -> bool:  # noqa: ARG002 - a file grows by itself
         self._begun = True
         if self._disk.waits:
-            await to_thread.run_sync(self._disk.write, self._draft, chunk)
-        else:
-            self._disk.write(self._draft, chunk)
+            return False
+        try:
+            self._disk.write(self._draft, piece)
+        except OSError as error:
+            self._failed = error  # the connection is not to blame, so it is told elsewhere
+        return self._failed is None
 
-    async def finish(self) -> None:
-        """Nothing to do: the bytes are in the file."""
+    async def wait_for(self, piece: bytes) -> None:
+        if self._failed is not None:
+            raise self._failed
+        if self._disk.waits:
+            await to_thread.run_sync(self._disk.write, self._draft, piece)
+        else:
+            self._disk.write(self._draft, piece)
 
 
 async def _copy(data: bytes, draft: Draft) -> media.Facts | None:

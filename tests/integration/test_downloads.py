@@ -220,13 +220,14 @@ async def test_a_disk_that_takes_its_time_is_no_silence(
 ) -> None:
     """The silence counted is the server's: nothing is looked at while a chunk is being written."""
     monkeypatch.setattr(_fetching, "SILENCE_BOUND", 0.05)
-    take = downloads._FileSink.take
+    wait_for = downloads._FileSink.wait_for
 
-    async def slowly(sink: downloads._FileSink, chunk: bytes, coming: int) -> None:
+    async def slowly(sink: downloads._FileSink, piece: bytes) -> None:
         await asyncio.sleep(0.2)
-        await take(sink, chunk, coming)
+        await wait_for(sink, piece)
 
-    monkeypatch.setattr(downloads._FileSink, "take", slowly)
+    monkeypatch.setattr(downloads._FileSink, "wait_for", slowly)
+    monkeypatch.setattr(downloads._Disk, "waits", True)
     async with serving((200, PNG)) as server:
         await linked(downloader, server.url).save(tmp_path / "x.png")
         assert len(server.requests) == 1

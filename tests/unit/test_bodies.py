@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import random
 import socket
 import ssl
 import struct
-from typing import TYPE_CHECKING, Any
+from asyncio import sslproto
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import anyio
@@ -19,14 +22,15 @@ import trustme
 from aiohttp.client_proto import ResponseHandler
 from raw_server import RawServer, serving
 
-from mirage_async import _long_bodies
+from mirage_async import _bodies
+from mirage_async._bodies import LEAST_ROOM, MOST_ROOM, Bodies, Body, TooLongError, _Passing, read_at_once
 from mirage_async._clock import SystemClock
-from mirage_async._long_bodies import LEAST_ROOM, MOST_ROOM, LongBodies, _Passing
 from mirage_async._transport import Endpoint, LostError, Transport
-from mirage_async.wire import Call, Reply
+from mirage_async.downloads import Downloader
+from mirage_async.wire import Call, Piece, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +42,8 @@ def answer(picture: bytes, *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+LIMIT = 1 << 24
+WHOLE_PICTURE = b"\xff\xd8\xff\xda\x00\x02" + bytes(1_000_000) + b"\xff\xd9"  # a JPEG, as far as its ends tell
 PICTURES = [b"\x89PNG\r\n\x1a\n" + random.Random(size).randbytes(size) for size in (100_000, 3_000_000, 1_000_000)]
 
 
@@ -88,25 +94,31 @@ async def in_turn(transport: Transport, server: RawServer) -> None:
 
 
 @pytest.fixture
-def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Return what `LongBodies.read` says, time after time: whether a body was read past aiohttp."""
-    said: list[bool] = []
-    read = LongBodies.read
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many bytes of each body passed by aiohttp; nothing stands there for those that did not."""
+    lengths: list[int] = []
+    begin = _Passing.__init__
 
-    async def told(self: LongBodies, response: aiohttp.ClientResponse, take: Callable[..., object]) -> bool:
-        said.append(await read(self, response, take))
-        return said[-1]
+    def noted(self: _Passing, *args: Any) -> None:
+        begin(self, *args)
+        lengths.append(self._left)
 
-    monkeypatch.setattr(LongBodies, "read", told)
-    return said
+    monkeypatch.setattr(_Passing, "__init__", noted)
+    return lengths
 
 
-async def test_a_connection_is_used_again_and_so_is_the_room(transport: Transport, handed_over: list[bool]) -> None:
+async def whole(body: Body) -> None:
+    """Read a body to its end, every piece of which is taken."""
+    with anyio.fail_after(20), body:
+        assert await body.refused() == b""
+
+
+async def test_a_connection_is_used_again_and_so_is_the_room(transport: Transport, passed: list[int]) -> None:
     """Pictures of all sizes come home over one connection, and through one room that is made larger where it must."""
     async with serving(pictures) as server:
         await in_turn(transport, server)
-    assert handed_over == [True] * 3
-    (room,) = transport._long_bodies._rooms
+    assert len(passed) == 3
+    (room,) = transport._bodies._rooms
     assert len(room) == MOST_ROOM
 
 
@@ -114,10 +126,10 @@ async def test_a_body_gets_as_much_room_as_it_is_worth(transport: Transport) -> 
     """An eighth of a short one; never less than what makes for few turns."""
     async with serving(pictures) as server:
         await exchanged(transport, server.url, "/0")
-        assert [len(room) for room in transport._long_bodies._rooms] == [LEAST_ROOM]
+        assert [len(room) for room in transport._bodies._rooms] == [LEAST_ROOM]
         await exchanged(transport, server.url, "/2")
         body = answer(PICTURES[2]).partition(b"\r\n\r\n")[2]
-        assert [len(room) for room in transport._long_bodies._rooms] == [len(body) // 8]
+        assert [len(room) for room in transport._bodies._rooms] == [len(body) // 8]
 
 
 async def test_many_at_once_do_not_share_their_room(transport: Transport) -> None:
@@ -142,22 +154,22 @@ async def test_many_at_once_do_not_share_their_room(transport: Transport) -> Non
     async with serving(together) as server:
         replies = await asyncio.gather(*(exchanged(transport, server.url, f"/{number}") for number in numbers))
     assert [brought(reply) for reply in replies] == [PICTURES[number] for number in numbers]
-    assert len(transport._long_bodies._rooms) == 4
+    assert len(transport._bodies._rooms) == 4
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])
 async def test_it_is_the_same_on_uvloop(
-    anyio_backend: tuple[str, dict[str, bool]], transport: Transport, handed_over: list[bool]
+    anyio_backend: tuple[str, dict[str, bool]], transport: Transport, passed: list[int]
 ) -> None:
     """Whose transports know both kinds of protocol, too."""
     assert "uvloop" in type(asyncio.get_running_loop()).__module__, anyio_backend
     async with serving(pictures) as server:
         await in_turn(transport, server)
-    assert handed_over == [True] * 3
+    assert len(passed) == 3
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"])
-async def test_it_is_the_same_over_tls(anyio_backend: object, handed_over: list[bool]) -> None:
+async def test_it_is_the_same_over_tls(anyio_backend: object, passed: list[int]) -> None:
     """Where asyncio decrypts into the room."""
     assert anyio_backend
     authority = trustme.CA()
@@ -169,16 +181,16 @@ async def test_it_is_the_same_over_tls(anyio_backend: object, handed_over: list[
         serving(pictures, theirs) as server,
     ):
         await in_turn(Transport(SystemClock(), session=session), server)
-    assert handed_over == [True] * 3
+    assert len(passed) == 3
 
 
 async def test_a_callers_session_that_reads_in_large_pieces_may_be_paused_in_the_middle(
-    handed_over: list[bool],
+    passed: list[int],
 ) -> None:
     """What aiohttp holds back since its queue is full comes first."""
     async with aiohttp.ClientSession(read_bufsize=1 << 12) as session, serving(pictures) as server:
         await in_turn(Transport(SystemClock(), session=session), server)
-    assert handed_over == [True] * 3
+    assert len(passed) == 3
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
@@ -199,7 +211,7 @@ async def test_a_body_that_breaks_off_is_lost(transport: Transport, how: str) ->
     async with serving(breaking) as server:
         with pytest.raises(LostError):
             await exchanged(transport, server.url)
-        assert transport._long_bodies._rooms == []  # an event loop may still hold it
+        assert transport._bodies._rooms == []  # an event loop may still hold it
         assert brought(await exchanged(transport, server.url)) == PICTURES[2]
         assert server.connections == 2
 
@@ -225,10 +237,11 @@ async def test_each_piece_begins_the_silence_anew() -> None:
     loop = asyncio.get_running_loop()
     handler = ResponseHandler(loop)
     handler.set_response_params(read_timeout=60)
-    stream, transport = aiohttp.StreamReader(handler, 1 << 16, loop=loop), asyncio.Transport()
     pieces: list[bytes] = []
     room = memoryview(bytearray(b"abcdef"))
-    passing = _Passing(handler, transport, stream, take=lambda piece: pieces.append(bytes(piece)), left=9, room=room)
+    response = SimpleNamespace(content=aiohttp.StreamReader(handler, 1 << 16, loop=loop))
+    body = Body(Bodies(), cast("Any", response), lambda piece: pieces.append(bytes(piece)), limit=LIMIT)
+    passing = _Passing(body, handler, asyncio.Transport(), 9, room)
     for size in (6, 2):
         before = handler._read_timeout_handle
         passing.get_buffer(-1)
@@ -240,9 +253,23 @@ async def test_each_piece_begins_the_silence_anew() -> None:
     assert handler._read_timeout_handle is None
 
 
+async def test_after_the_block_a_closing_connection_brings_nothing_any_more() -> None:
+    """TLS may still have something decrypted; another attempt has begun by then, and writes to the same file."""
+    loop = asyncio.get_running_loop()
+    handler = ResponseHandler(loop)
+    response = SimpleNamespace(content=aiohttp.StreamReader(handler, 1 << 16, loop=loop))
+    pieces: list[bytes] = []
+    bodies = Bodies()
+    with Body(bodies, cast("Any", response), lambda piece: pieces.append(bytes(piece)), limit=LIMIT) as body:
+        body.comes(memoryview(b"before"))
+    body.comes(memoryview(b"after"))
+    assert pieces == [b"before"]
+    assert bodies._rooms == []
+
+
 async def test_cancelling_in_the_middle_drops_the_connection() -> None:
     """Nobody will read the rest."""
-    bodies, seen = LongBodies(), 0
+    bodies, seen = Bodies(), 0
 
     def take(piece: bytes | memoryview) -> None:
         nonlocal seen
@@ -253,7 +280,7 @@ async def test_cancelling_in_the_middle_drops_the_connection() -> None:
     async with aiohttp.ClientSession() as session, serving(stopping) as server:
         with anyio.CancelScope() as scope:
             async with session.get(server.url) as response:
-                await bodies.read(response, take)
+                await whole(bodies.of(response, take, limit=LIMIT))
         assert scope.cancelled_caught
         await settled(server)
         assert bodies._rooms == []  # an event loop may still hold it
@@ -290,7 +317,7 @@ async def test_what_comes_after_a_body_unasked_ends_the_connection(transport: Tr
 async def test_an_answer_may_begin_before_the_request_has_ended() -> None:
     """What is still to be sent stops and goes on as it would without a picture coming the other way."""
     picture_comes = asyncio.Event()
-    body, whole = bytes(12 << 20), answer(PICTURES[2])
+    body, reply = bytes(12 << 20), answer(PICTURES[2])
 
     async def hasty(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
@@ -298,11 +325,11 @@ async def test_an_answer_may_begin_before_the_request_has_ended() -> None:
         connection = writer.transport
         assert isinstance(connection, asyncio.ReadTransport)
         connection.pause_reading()  # the client cannot send everything
-        writer.write(whole[:500_000])
+        writer.write(reply[:500_000])
         await picture_comes.wait()
         connection.resume_reading()
         server.requests.append(await reader.readexactly(len(body)))
-        writer.write(whole[500_000:])
+        writer.write(reply[500_000:])
         await reader.read()
 
     def take(piece: bytes | memoryview) -> None:
@@ -315,14 +342,13 @@ async def test_an_answer_may_begin_before_the_request_has_ended() -> None:
         serving(hasty) as server,
         session.post(server.url, data=io.BytesIO(body)) as response,
     ):
-        with anyio.fail_after(20):
-            assert await LongBodies().read(response, take)
+        await whole(Bodies().of(response, take, limit=LIMIT))
     assert server.requests == [body]
-    assert whole.endswith(b"".join(pieces))
+    assert reply.endswith(b"".join(pieces))
 
 
 @pytest.mark.parametrize("header", ["Content-Encoding: identity", "Transfer-Encoding: chunked"])
-async def test_what_is_not_plain_is_left_to_aiohttp(transport: Transport, handed_over: list[bool], header: str) -> None:
+async def test_what_is_not_plain_is_left_to_aiohttp(transport: Transport, passed: list[int], header: str) -> None:
     """Bodies in chunks or encodings say in their own way where they end."""
 
     async def unplain(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -337,10 +363,10 @@ async def test_what_is_not_plain_is_left_to_aiohttp(transport: Transport, handed
     async with serving(unplain) as server:
         assert brought(await exchanged(transport, server.url)) == PICTURES[0]
         await transport.aclose()
-    assert handed_over == [False]
+    assert passed == []
 
 
-async def test_an_answer_that_came_whole_with_its_head_is_left_to_aiohttp(handed_over: list[bool]) -> None:
+async def test_an_answer_that_came_whole_with_its_head_is_left_to_aiohttp(passed: list[int]) -> None:
     """There is nothing to wait for."""
     async with (
         aiohttp.ClientSession(read_bufsize=1 << 22) as session,
@@ -349,22 +375,106 @@ async def test_an_answer_that_came_whole_with_its_head_is_left_to_aiohttp(handed
     ):
         await response.content.wait_eof()
         pieces: list[bytes] = []
-        assert not await LongBodies().read(response, lambda piece: pieces.append(bytes(piece)))
-        assert pieces == []
-        assert len(await response.read()) == response.content_length
-    assert handed_over == [False]
+        await whole(Bodies().of(response, lambda piece: pieces.append(bytes(piece)), limit=LIMIT))
+        assert len(b"".join(pieces)) == response.content_length
+    assert passed == []
 
 
 async def test_every_piece_is_seen_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the room is tiny and most pieces fill it."""
-    monkeypatch.setattr(_long_bodies, "MOST_ROOM", 1 << 10)
-    monkeypatch.setattr(_long_bodies, "LEAST_ROOM", 1 << 10)
+    monkeypatch.setattr(_bodies, "MOST_ROOM", 1 << 10)
+    monkeypatch.setattr(_bodies, "LEAST_ROOM", 1 << 10)
     pieces: list[bytes] = []
     async with (
         aiohttp.ClientSession() as session,
         serving(pictures) as server,
         session.get(f"{server.url}/0") as response,
     ):
-        assert await LongBodies().read(response, lambda piece: pieces.append(bytes(piece)))
+        body = Bodies().of(response, lambda piece: pieces.append(bytes(piece)), limit=LIMIT)
+        await whole(body)
+        assert body.received == response.content_length
         assert response.content.total_bytes == response.content_length
     assert b"".join(pieces) == answer(PICTURES[0]).partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("refused", [range(1, 10_000), range(1, 10_000, 3), range(5, 10_000)], ids=str)
+async def test_what_is_refused_waits_and_keeps_its_place(refused: range, passed: list[int]) -> None:
+    """Whatever is refused, the first piece or the last one, and however slowly it is taken then."""
+    offered = 0
+    pieces: list[bytes] = []
+
+    def take(piece: bytes | memoryview) -> bool:
+        nonlocal offered
+        offered += 1
+        if offered in refused:
+            return True
+        pieces.append(bytes(piece))
+        return False
+
+    async with (
+        aiohttp.ClientSession(read_bufsize=1 << 14) as session,
+        serving(pictures) as server,
+        session.get(f"{server.url}/1") as response,
+    ):
+        body = Bodies().of(response, take, limit=LIMIT)
+        with anyio.fail_after(20), body:
+            while piece := await body.refused():
+                pieces.append(piece)
+                for _ in range(20):  # meanwhile more comes, and then aiohttp has the server wait
+                    await asyncio.sleep(0)
+        assert body.received == response.content.total_bytes == response.content_length
+        async with session.get(f"{server.url}/0") as after:
+            assert await after.read() == answer(PICTURES[0]).partition(b"\r\n\r\n")[2]
+        assert server.connections == 1
+    assert b"".join(pieces) == answer(PICTURES[1]).partition(b"\r\n\r\n")[2]
+    assert len(passed) == (refused != range(1, 10_000))  # where nothing is taken at once, the queue is never empty
+
+
+async def test_a_body_that_is_announced_too_long_is_not_read(passed: list[int]) -> None:
+    """Its connection is closed: the rest is still on its way."""
+    length = len(answer(PICTURES[1]).partition(b"\r\n\r\n")[2])
+    async with aiohttp.ClientSession() as session, serving(pictures) as server:
+        async with session.get(f"{server.url}/1") as response:
+            with pytest.raises(TooLongError, match=f"larger than {length - 1} bytes"):
+                await Bodies().of(response, lambda _: pytest.fail("a piece"), limit=length - 1).refused()
+        async with session.get(f"{server.url}/1") as response:
+            await whole(Bodies().of(response, lambda _: None, limit=length))
+        assert server.connections == 2
+    assert len(passed) == 1
+
+
+async def test_room_for_reading_is_set_where_it_is_made() -> None:
+    """Over TLS that is not in the transport; and where nobody knows the number, nothing happens."""
+    context, loop = ssl.create_default_context(), asyncio.get_running_loop()
+    encrypted = sslproto.SSLProtocol(loop, asyncio.Protocol(), context, loop.create_future(), server_hostname="a.test")
+    over_tls = encrypted._app_transport
+    over_tls._closed = True  # it was never open
+    read_at_once(over_tls, 4711)
+    assert (encrypted.max_size, sslproto.SSLProtocol.max_size) == (4711, 1 << 18)
+    nothing = object()
+    read_at_once(nothing, 4711)
+    assert not hasattr(nothing, "max_size")
+
+
+@pytest.mark.parametrize("how", ["read", "save"])
+async def test_no_cycle_holds_a_picture_that_was_read(how: str, tmp_path: Path) -> None:
+    """Megabytes would wait for the garbage collector, and memory be asked of the system again for each picture."""
+
+    async def linked(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while b"/picture" in (await server.read(reader)).partition(b"\r\n")[0]:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(WHOLE_PICTURE) + WHOLE_PICTURE)
+
+    async with serving(linked) as server:
+        downloader = Downloader(clock=SystemClock())
+        image = downloader.image(Piece(url=f"{server.url}/picture"), name="x", provider="mira", allow_private=True)
+        gc.collect()
+        gc.disable()
+        try:
+            if how == "read":
+                assert await downloader.read(image) == WHOLE_PICTURE
+            else:
+                assert (await downloader.save(image, tmp_path / "x", overwrite=False)).read_bytes() == WHOLE_PICTURE
+            assert [each for each in gc.get_objects() if isinstance(each, Body | _Passing)] == []
+        finally:
+            gc.enable()
+        await downloader.aclose()
