@@ -268,17 +268,18 @@ def test_a_write_the_system_takes_in_parts_is_whole(tmp_path: Path, monkeypatch:
     assert draft.publish(".png", overwrite=False).read_bytes() == PNG + LARGE[:4500]
 
 
-async def test_a_full_disk_is_not_taken_for_a_bad_connection(
-    downloader: Downloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: QuickClock
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.ETIMEDOUT], ids=["full", "far away"])
+async def test_a_disk_in_trouble_is_not_taken_for_a_bad_connection(
+    downloader: Downloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: QuickClock, code: int
 ) -> None:
-    """An error of the file system reaches the caller unchanged, after one attempt."""
+    """An error of the file system reaches the caller unchanged, after one attempt; a `TimeoutError`, too."""
 
-    def full(*_arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fails(*_arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(Draft, "write", full)
+    monkeypatch.setattr(Draft, "write", fails)
     async with serving((200, LARGE)) as server:
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=os.strerror(code)):
             await linked(downloader, server.url).save(tmp_path)
         assert len(server.requests) == 1
     assert clock.slept == []

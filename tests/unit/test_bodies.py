@@ -31,6 +31,7 @@ from mirage_async.wire import Call, Piece, Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -304,7 +305,7 @@ async def test_what_comes_after_a_body_unasked_ends_the_connection(transport: Tr
 
     async def chatty(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.read(reader)
-        writer.write(answer(PICTURES[0]) + b"by the way")
+        writer.write(answer(PICTURES[0]) + b"by the way\r\n\r\n")
         await reader.read()
 
     async with serving(chatty) as server:
