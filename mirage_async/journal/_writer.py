@@ -263,6 +263,7 @@ class Writer:
             while more:
                 items = self._taken()
                 more = self._deal_with(items)
+                items = []  # whose jobs nobody needs to keep until there is more to do
         except BaseException:  # a log handler that raises, for one; whoever waits must not wait for ever
             _logger.critical("the journal's thread has ended; nothing more is written", exc_info=True)
             self._turn_away(items)
