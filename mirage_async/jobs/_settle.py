@@ -134,7 +134,7 @@ async def begin_to_conclude(
     if recorded.done() and not recorded.cancelled():  # as where the journal is closed
         end.hand_over(recorded)
         return None
-    recorded.add_done_callback(end, context=Context())
+    recorded.add_done_callback(end, context=Context())  # a copy of ours would keep the last request's as long
     return recorded
 
 
