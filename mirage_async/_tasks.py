@@ -24,10 +24,11 @@ _logger = logging.getLogger("mirage_async")
 class TaskSet:
     """The background tasks of one owner."""
 
-    __slots__ = ("_tasks",)
+    __slots__ = ("_on_end", "_tasks")
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()  # tasks, and what is held like one
+        self._on_end = self._finished  # one for all, since there may be thousands of tasks
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -36,7 +37,7 @@ class TaskSet:
         """Run `work` in the background and return its task; what it raises is logged, since nobody waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._on_end)
         return task
 
     def hold(self, future: asyncio.Future[Any]) -> None:
@@ -54,7 +55,7 @@ class TaskSet:
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - whoever runs this is a task; says so to the type checker
-        task.remove_done_callback(self._finished)
+        task.remove_done_callback(self._on_end)
         self._tasks.discard(task)
 
     def _finished(self, task: asyncio.Task[Any]) -> None:

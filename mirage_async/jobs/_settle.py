@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -133,7 +134,7 @@ async def begin_to_conclude(
     if recorded.done() and not recorded.cancelled():  # as where the journal is closed
         end.hand_over(recorded)
         return None
-    recorded.add_done_callback(end)
+    recorded.add_done_callback(end, context=Context())  # a copy of ours would keep the last request's as long
     return recorded
 
 

@@ -215,7 +215,8 @@ class Journal:
         if self._writer.closed:
             _logger.info("that the outcome of %r was handed over is not recorded: the journal is closed", job)
             return
-        self._writer.put(Write(HANDED_OVER, (job.key, time.time()), is_fact=True, about="handed over"))
+        write = Write(HANDED_OVER, (job.key, time.time()), is_fact=True, about="handed over")
+        self._writer.put(write, asyncio.get_running_loop())
         if self._writer.rows - self._pruned_at >= _PRUNE_EVERY:
             self._pruned_at = self._writer.rows
             self._writer.soon(self._prune)
@@ -231,9 +232,10 @@ class Journal:
 
     def _fact(self, write: Write) -> asyncio.Future[None]:
         """Write something about a paid job; the future ends when it is durable, and also where it is not written."""
-        write.waiter = waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        write.waiter = waiter = loop.create_future()
         try:
-            self._writer.put(write)
+            self._writer.put(write, loop)
         except JournalError as error:
             self._losses.tell(write, error)
             waiter.set_result(None)
@@ -241,9 +243,10 @@ class Journal:
 
     def _written(self, write: Write) -> asyncio.Future[None]:
         """Write a row; the future ends when it is durable."""
-        write.waiter = asyncio.get_running_loop().create_future()
-        self._writer.put(write)
-        return write.waiter
+        loop = asyncio.get_running_loop()
+        write.waiter = waiter = loop.create_future()
+        self._writer.put(write, loop)
+        return waiter
 
     # --- what the hub and the command line ask for ---
 

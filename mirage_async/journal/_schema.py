@@ -144,6 +144,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability)
     # FULL flushes the log at each commit. NORMAL keeps what was committed over the death of the process, and may lose
     # it with the machine's power.
     connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
+    # What SQLite keeps to undo one statement of several would go through a file in the system's temporary folder.
+    connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA fullfsync = 1")  # only macOS knows a flush that does not reach the disk
     if version < VERSION:
         steps = _TABLES if version == 0 else "".join(_MIGRATIONS[version - 1 :])

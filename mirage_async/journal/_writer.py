@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter, methodcaller
 from pathlib import Path  # noqa: TC003 - msgspec reads the annotations
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -108,6 +108,8 @@ class Writer:
         closed: nothing more can be written.
     """
 
+    here: ClassVar[int] = os.getpid()  # kept, since asking the system for each row costs as much as all else about it
+
     def __init__(
         self,
         connection: sqlite3.Connection,
@@ -133,7 +135,7 @@ class Writer:
         self._due = 0.0  # monotonic seconds; when the backlog is tried again, whatever else there is to do
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # so that nothing is queued behind the end
-        self._process = os.getpid()
+        self._process = self.here
         self.closed = False
         self.commits = self.rows = self.failures = 0
 
@@ -142,16 +144,15 @@ class Writer:
         """Facts that could not be written so far."""
         return len(self._backlog)
 
-    def put(self, write: Write) -> None:
+    def put(self, write: Write, loop: asyncio.AbstractEventLoop) -> None:
         """Queue a row, from the event loop that everybody who writes is in.
 
         Raises:
             JournalError: the writer is closed, or belongs to another process.
         """
-        if self.closed or self._process != os.getpid():
+        if self.closed or self._process != self.here:
             self._check()
         self._gathered.append(write)
-        loop = asyncio.get_running_loop()
         if self._gathered_in is not loop:  # the first of these turns, or a loop has ended in the middle of them
             self._gathered_in = loop
             loop.call_soon(self._gather_on, loop, loop.time() + _GATHERING, _TURNS, _QUIET_TURNS, 1)
@@ -177,7 +178,7 @@ class Writer:
 
     def close(self) -> None:
         """Have the thread end once everything queued so far is written; `join` waits for that."""
-        if self._process == os.getpid() and not self.closed:
+        if self._process == self.here and not self.closed:
             self.closed = True
             self._hand_over()
             with self._lock:
@@ -188,7 +189,7 @@ class Writer:
 
     def abandon(self) -> None:
         """End at once where the thread was never needed; nothing else for a journal that nobody has any more."""
-        if self._process != os.getpid() or not self._lock.acquire(blocking=False):  # this may be in the middle of it
+        if self._process != self.here or not self._lock.acquire(blocking=False):  # this may be in the middle of it
             return
         try:
             idle = self._thread is None and not self._ended and not self._gathered
@@ -201,12 +202,12 @@ class Writer:
 
     def join(self) -> None:
         """Wait for the end of the thread, up to ten seconds."""
-        if self._process == os.getpid() and self._thread is not None:
+        if self._process == self.here and self._thread is not None:
             self._thread.join(CLOSE_GRACE)
 
     def _check(self) -> None:
-        if self._process != os.getpid():
-            msg = f"the journal belongs to process {self._process}, not to its child {os.getpid()}: open another one"
+        if self._process != self.here:
+            msg = f"the journal belongs to process {self._process}, not to its child {self.here}: open another one"
             raise JournalError(msg)
         if self.closed:
             raise JournalError(_CLOSED)
@@ -262,6 +263,7 @@ class Writer:
             while more:
                 items = self._taken()
                 more = self._deal_with(items)
+                items = []  # whose jobs nobody needs to keep until there is more to do
         except BaseException:  # a log handler that raises, for one; whoever waits must not wait for ever
             _logger.critical("the journal's thread has ended; nothing more is written", exc_info=True)
             self._turn_away(items)
@@ -414,6 +416,14 @@ class Writer:
                 self._fail(item, JournalError(_CLOSED))
             elif item is not None and item.waiter is not None:
                 _tell([item.waiter], _end_with_error, JournalError(_CLOSED))
+
+
+def _note_child() -> None:
+    Writer.here = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_child)
 
 
 def _in_order(writes: Sequence[Write]) -> list[_Batch]:

@@ -33,6 +33,7 @@ class Endings:
         self._tasks = tasks
         self._forget = forget
         self.closed = False
+        self._on_record = self._recorded  # one for all, since there may be thousands of outcomes on their way
 
     def spawn(self, job: Job[Any], report: Report) -> None:
         """Conclude a job in the background."""
@@ -43,7 +44,7 @@ class Endings:
         """Bring the outcome home and have it recorded; nobody waits here for that."""
         recorded: asyncio.Future[None] | None = None
         try:
-            recorded = await begin_to_conclude(job, report, self._recorded)
+            recorded = await begin_to_conclude(job, report, self._on_record)
         finally:
             if recorded is None:
                 self._part(job)

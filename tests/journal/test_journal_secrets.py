@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
+from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
@@ -11,7 +13,8 @@ import pytest
 from journal_bench import KEY, PROMPT, crashed, files, hub, picture, soon, until
 
 from mirage_async.exceptions import AuthenticationError, JobFailedError, MirageError
-from mirage_async.journal import EntryState, journal_entries
+from mirage_async.journal import EntryState, _schema, journal_entries
+from mirage_async.journal._statements import ACCEPTED, INTENDED, SETTLED, write_rows
 from mirage_async.sandbox import Fault, Sandbox
 from mirage_async.webhooks import WebhookReceiver
 
@@ -154,3 +157,24 @@ async def test_the_reason_of_a_recovered_job_is_kept_only_with_prompts(
     assert f"{provider} job {job.id} failed" in str(error)
     leaks = [path for path in files(tmp_path) if PROMPT.encode() in path.read_bytes()]
     assert bool(leaks) is store_prompts
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system has no limit on open files")
+def test_rows_go_through_no_other_file(tmp_path: Path) -> None:
+    """What SQLite keeps to undo one statement of many rows stays in memory, not in the system's temporary folder."""
+    import resource  # noqa: PLC0415 - of this system alone
+
+    keys = [f"{number:032x}" for number in range(4096)]
+    intents = [(key, "mirako", "", "image", 0, 0, None, 1, "", None, 0.0, 0.0, "", 0) for key in keys]
+    some = keys[::16]  # on many pages
+    ids, outcomes = [(key, key, 0.0) for key in some], [(key, "succeeded", PROMPT * 20, 0.0) for key in some]
+    with closing(_schema.connect(tmp_path / "jobs.sqlite", "process")) as connection:
+        write_rows(connection, [(INTENDED, intents)])  # its own files are open from now on
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            write_rows(connection, [(ACCEPTED, ids), (SETTLED, outcomes)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        written = connection.execute("SELECT count(*) FROM jobs WHERE outcome = ?", (PROMPT * 20,)).fetchone()
+    assert written == (256,)

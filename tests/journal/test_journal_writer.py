@@ -101,6 +101,16 @@ async def test_many_moves_of_each_kind_fit_into_a_group(tmp_path: Path) -> None:
         assert (entry.id, entry.state, entry.handed_over) == (each.id, EntryState.SUCCEEDED, True)
 
 
+async def test_what_is_written_is_held_no_longer(tmp_path: Path) -> None:
+    """A thread that has nothing to do keeps no job until there is more, nor the pictures of one."""
+    async with journaling(tmp_path) as journal:
+        owner = job(journal)
+        await soon(journal.intended(owner, intent()))
+        gone = weakref.ref(owner)
+        del owner
+        await until(lambda: gone() is None)
+
+
 async def test_an_intent_goes_before_what_withdraws_it(tmp_path: Path) -> None:
     """Whatever else the group begins with."""
     async with journaling(tmp_path) as journal:
