@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ class TaskSet:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` in the background and return its task; what it raises is logged, since nobody waits for it."""
-        task = asyncio.get_running_loop().create_task(work)
+        context = copy_context()  # one for both, where each would make its own
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
-        task.add_done_callback(self._on_end)
+        task.add_done_callback(self._on_end, context=context)
         return task
 
     def hold(self, future: asyncio.Future[Any]) -> None:
