@@ -24,10 +24,11 @@ Take: TypeAlias = Callable[[bytes | memoryview], object]
 """Gets a piece of a body, in the event loop. It never raises, and says something true to refuse the piece, which then
 waits for its turn. What is no `bytes` is written over once it returns."""
 
-# Bytes received at a time: an eighth of a body adds little to what its picture takes; less than the smaller number
-# takes many turns of the event loop, more than the larger one fits no cache.
-LEAST_ROOM, MOST_ROOM, SHARE = 1 << 16, 3 << 17, 8
-READ_BUFFER = MOST_ROOM // 2  # aiohttp stops reading above twice this, and would stop and start again for every piece
+# Bytes received at a time: a turn of the event loop costs as much as some 100 KiB, and a small share of a body adds
+# little to what its picture takes.
+LEAST_ROOM, MOST_ROOM, SHARE = 1 << 16, 1 << 19, 6
+LONG_READ = 3 << 17  # the same where aiohttp receives, and has as much again in its queue
+READ_BUFFER = LONG_READ // 2  # aiohttp stops reading above twice this, and would stop and start again for every piece
 _SPARE_ROOMS: Final = 4  # kept for the next bodies; where more come at once, the others are made anew
 
 
@@ -161,7 +162,7 @@ class Body:
         if connection is not None:  # not all of it has come with the head
             plain = "Transfer-Encoding" not in headers and "Content-Encoding" not in headers
             self._may_pass = plain and length is not None
-            read_at_once(connection.transport, MOST_ROOM)
+            read_at_once(connection.transport, LONG_READ)
 
     def _pass_by(self) -> None:
         self._may_pass = False

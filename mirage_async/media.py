@@ -32,14 +32,11 @@ def _convert(text: bytes | memoryview) -> bytes:
     raise ValueError
 
 
-# Characters decoded at a time: what a piece takes beside the result is soon free again.
-_piece = 1 << 16
 _encode: Callable[[bytes], bytes] = partial(binascii.b2a_base64, newline=False)
 _decode_strictly: Callable[[bytes | memoryview], bytes] = _convert
 with contextlib.suppress(ImportError):  # the `speed` extra: the same, an order of magnitude faster
     import pybase64
 
-    _piece = 1 << 18  # without a copy of the text
     _encode = pybase64.b64encode
     _decode_strictly = partial(pybase64.b64decode, validate=True)
 
@@ -268,8 +265,8 @@ class Base64Decoder:
         taken = 0
         with contextlib.suppress(ValueError):
             taken = self._data.append(_decode_strictly(self._rest + bytes(text[:missing])))
-            for start in range(missing, end, _piece):
-                taken += self._data.append(_decode_strictly(memoryview(text)[start : min(start + _piece, end)]))
+            for start in range(missing, end, _PIECE):
+                taken += self._data.append(_decode_strictly(memoryview(text)[start : min(start + _PIECE, end)]))
         if taken != (len(self._rest) + end) // 4 * 3:  # not base64, or padding and more after it
             self._data.cut(len(self._data) - taken)
             return False
@@ -325,6 +322,7 @@ _DATA_URL = re.compile(r"data:([a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64});base64,", re
 _SPACE = b" \t\r\n\v\f"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _PREFIX_LIMIT = 256  # no honest prefix is longer, and no search runs over megabytes
+_PIECE = 1 << 16  # characters decoded at a time: what a piece takes beside the result is soon free again
 
 
 def _after_prefix(raw: bytes) -> bytes:

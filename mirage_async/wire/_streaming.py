@@ -32,6 +32,7 @@ LONGEST_MARK = 32  # characters, quotes included
 MOST_STRINGS = 1000  # names included
 MOST_PICTURES = 64
 
+_PART = 1 << 16  # bytes of a chunk that are looked through at a time, and copied for that
 _SPACE = b" \t\r\n"
 _BACKSLASH = ord("\\")
 _LONGEST_NAME = 128  # characters as they stand in the JSON, escapes included
@@ -81,12 +82,14 @@ class PictureReader:
 
     def feed(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes of the answer, which may be written over afterwards; whatever they are, never raise."""
-        self._coming -= len(chunk)
-        if self._step is PictureReader._picture and self._takes_all(chunk):
+        if self._step is PictureReader._picture and self._takes_all(chunk, self._coming - len(chunk)):
+            self._coming -= len(chunk)
             return
-        chunk, position = bytes(chunk), 0
-        while position < len(chunk):
-            position = self._step(self, chunk, position)
+        for start in range(0, len(chunk), _PART):
+            part, position = bytes(chunk[start : start + _PART]), 0
+            self._coming -= len(part)
+            while position < len(part):
+                position = self._step(self, part, position)
 
     def finish(self) -> tuple[bytes, dict[bytes, bytes | None]]:
         """Return the JSON with marks, and by mark what `picture_bytes` says of it: the picture, or None for no picture.
@@ -157,7 +160,7 @@ class PictureReader:
 
     def _picture(self, chunk: bytes, start: int) -> int:
         """In the text of a picture."""
-        if self._takes_all(memoryview(chunk)[start:]):
+        if self._takes_all(memoryview(chunk)[start:], self._coming):
             return len(chunk)
         end, ended = self._inside(chunk, start)
         self._decode(chunk[start:end], ended=ended)
@@ -170,11 +173,11 @@ class PictureReader:
 
     # -- parts of steps ------------------------------------------------------------------------------------------------
 
-    def _takes_all(self, chunk: bytes | memoryview) -> bool:
-        """Take what is left of a chunk, in the text of a picture, if that is nothing but base64, and say whether."""
+    def _takes_all(self, rest: bytes | memoryview, coming: int) -> bool:
+        """Take the rest of a chunk, in the text of a picture, if that is nothing but base64, and say whether."""
         # Nearly every chunk is. That it is shows when it is decoded: no look for its end before, but in the last one,
         # where there is an end.
-        return bool(self._coming) and not self._escape and self._decoder.takes(chunk)
+        return coming != 0 and not self._escape and self._decoder.takes(rest)
 
     def _inside(self, chunk: bytes, start: int) -> tuple[int, bool]:
         """Return how far the chunk, from `start` on, is inside the string, and whether a closing quote comes then."""

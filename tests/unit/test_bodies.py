@@ -23,7 +23,7 @@ from aiohttp.client_proto import ResponseHandler
 from raw_server import RawServer, serving
 
 from mirage_async import _bodies
-from mirage_async._bodies import LEAST_ROOM, MOST_ROOM, Bodies, Body, TooLongError, _Passing, read_at_once
+from mirage_async._bodies import LEAST_ROOM, MOST_ROOM, SHARE, Bodies, Body, TooLongError, _Passing, read_at_once
 from mirage_async._clock import SystemClock
 from mirage_async._transport import Endpoint, LostError, Transport
 from mirage_async.downloads import Downloader
@@ -124,13 +124,13 @@ async def test_a_connection_is_used_again_and_so_is_the_room(transport: Transpor
 
 
 async def test_a_body_gets_as_much_room_as_it_is_worth(transport: Transport) -> None:
-    """An eighth of a short one; never less than what makes for few turns."""
+    """A share of a short one; never less than what makes for few turns."""
     async with serving(pictures) as server:
         await exchanged(transport, server.url, "/0")
         assert [len(room) for room in transport._bodies._rooms] == [LEAST_ROOM]
         await exchanged(transport, server.url, "/2")
         body = answer(PICTURES[2]).partition(b"\r\n\r\n")[2]
-        assert [len(room) for room in transport._bodies._rooms] == [len(body) // 8]
+        assert [len(room) for room in transport._bodies._rooms] == [len(body) // SHARE]
 
 
 async def test_many_at_once_do_not_share_their_room(transport: Transport) -> None:

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from raw_server import RawServer, serving
 
-from mirage_async import _transport
+from mirage_async import _bodies, _transport
 from mirage_async._clock import SystemClock
 from mirage_async._transport import (
     Endpoint,
@@ -408,7 +408,7 @@ async def test_a_short_answer_is_read_in_little_room_and_a_long_one_in_large_pie
         for size in (2, 1_000_000, 2):
             reply = await soon(exchanged(transport, server.url, GET))
             assert len(reply.body) == size
-            sizes = {_transport.SHORT_READ, *([1_000_000 // 8] if size > 2 else [])}
+            sizes = {_transport.SHORT_READ, *([1_000_000 // _bodies.SHARE] if size > 2 else [])}
             assert {each for each in asked if each >= _transport.SHORT_READ} >= sizes  # less is the end of the long one
             assert max(asked) == max(sizes)
             server.turn.set()
