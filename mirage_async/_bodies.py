@@ -14,9 +14,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
+from aiohttp.client_proto import ResponseHandler
+
 if TYPE_CHECKING:
     import aiohttp
-    from aiohttp.client_proto import ResponseHandler
 
 __all__ = ["READ_BUFFER", "Bodies", "Body", "Take", "TooLongError", "read_at_once"]
 
@@ -27,7 +28,8 @@ waits for its turn. What is no `bytes` is written over once it returns."""
 # Bytes received at a time: a turn of the event loop costs as much as some 100 KiB, and a small share of a body adds
 # little to what its picture takes.
 LEAST_ROOM, MOST_ROOM, SHARE = 1 << 16, 1 << 19, 6
-LONG_READ = 3 << 17  # the same where aiohttp receives, and has as much again in its queue
+WORTH_PASSING: Final = 1 << 14  # bytes; for fewer, changing over and back takes more than it saves
+LONG_READ = 3 << 17  # at most at a time where aiohttp receives, and has as much again in its queue
 READ_BUFFER = LONG_READ // 2  # aiohttp stops reading above twice this, and would stop and start again for every piece
 _SPARE_ROOMS: Final = 4  # kept for the next bodies; where more come at once, the others are made anew
 
@@ -67,7 +69,7 @@ class Bodies:
 
     def room(self, length: int) -> memoryview:
         """Return room for the pieces of a body of this length."""
-        size = max(LEAST_ROOM, min(MOST_ROOM, length // SHARE))
+        size = _piece_of(length)
         spare = self._rooms.pop() if self._rooms else memoryview(b"")
         return spare if len(spare) >= size else memoryview(bytearray(size))
 
@@ -75,6 +77,10 @@ class Bodies:
         """Keep room that nobody writes to any more."""
         if len(self._rooms) < _SPARE_ROOMS:
             self._rooms.append(room)
+
+
+def _piece_of(length: int) -> int:
+    return max(LEAST_ROOM, min(MOST_ROOM, length // SHARE))
 
 
 class Body:
@@ -105,9 +111,10 @@ class Body:
 
     def __exit__(self, *_: object) -> None:
         self._take = _drop  # a connection that is being closed may still bring something
+        room, self._room = self._room, None
         # Where the body has not ended, the room is left to the garbage collector: it may still be written to.
-        if self._room is not None and self._response.content.at_eof():
-            self._bodies.give_back(self._room)
+        if room is not None and self._response.content.at_eof():
+            self._bodies.give_back(room)
 
     async def refused(self) -> bytes:
         """Hand over piece after piece until one is refused, and return that one; nothing once the body has ended.
@@ -162,17 +169,17 @@ class Body:
         if connection is not None:  # not all of it has come with the head
             plain = "Transfer-Encoding" not in headers and "Content-Encoding" not in headers
             self._may_pass = plain and length is not None
-            read_at_once(connection.transport, LONG_READ)
+            read_at_once(connection.transport, LONG_READ if length is None else min(LONG_READ, _piece_of(length)))
 
     def _pass_by(self) -> None:
         self._may_pass = False
-        response, connection = self._response, self._response.connection
-        length = response.content_length or 0
-        left = length - response.content.total_bytes
-        if left > 0 and connection is not None and connection.protocol is not None and connection.transport is not None:
-            self._room = self._bodies.room(length)
-            passing = _Passing(self, connection.protocol, connection.transport, left, self._room)
-            connection.transport.set_protocol(passing)
+        connection, length = self._response.connection, self._response.content_length or 0
+        handler = None if connection is None else connection.protocol
+        left = length - self._response.content.total_bytes
+        if left < WORTH_PASSING or not isinstance(handler, ResponseHandler) or handler.transport is None:
+            return
+        self._room = self._bodies.room(length)
+        handler.transport.set_protocol(_Passing(self, handler, handler.transport, left, self._room))
 
     def _too_long(self) -> TooLongError:
         self._response.close()  # not given back to the pool: the rest is still on its way
@@ -195,20 +202,30 @@ class _Passing(asyncio.BufferedProtocol):
         self._left, self._room = left, room
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the room is what it is
-        """Offer no more room than the body needs: what comes after it is not part of it."""
-        return self._room[: self._left]
+        """Offer more room than the body needs: what a server sends beyond it must not wait for the next answer."""
+        room = self._room
+        return room[:-1] if len(room) == self._left else room
 
     def buffer_updated(self, nbytes: int) -> None:
         """Pass on what has come."""
-        self._handler.start_timeout()  # anew, as for every piece it receives itself
-        self._left -= nbytes
-        self._body.comes(self._room[:nbytes])
+        handler = self._handler
+        handler.start_timeout()  # anew, as for every piece it receives itself
+        mine = min(nbytes, self._left)
+        self._left -= mine
+        self._body.comes(self._room[:mine])
         if not self._left:
-            self._transport.set_protocol(self._handler)
+            if bytes(self._room[mine:nbytes]).strip(b"\r\n"):  # line ends are what HTTP forgives
+                handler.force_close()
+            self._transport.set_protocol(handler)
             # Its parser still waits for the body that has passed it by. The next request would give it a new one in
             # any case; until then that one takes for a broken answer, and hangs up on, what a server sends unasked.
-            self._handler.set_response_params()
+            handler.set_response_params()
             self._body.ends()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nothing: asyncio's TLS and uvloop keep the methods of a protocol whose place another one has taken."""
+        del self._body, self._handler, self._room, self._transport
 
     def eof_received(self) -> None:
         """Leave it to aiohttp's protocol, as everything that is no body."""
@@ -217,6 +234,7 @@ class _Passing(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave it to aiohttp's protocol, which tells whoever waits that the body is not whole."""
         self._handler.connection_lost(exc)
+        self._let_go()
 
     def pause_writing(self) -> None:
         """Leave it to aiohttp's protocol: an answer may come before all of the request is sent."""

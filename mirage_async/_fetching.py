@@ -194,14 +194,10 @@ class Fetcher:
             GoneError: the link is no longer honoured.
             DownloadError: this link will never lead to a picture.
         """
-        bound = self._deadlines.movable(ATTEMPT_BOUND)
-        try:
-            with bound:
-                return await self._fetch(url, sink, allow_private=allow_private)
-        except TimeoutError:
-            if not bound.passed:  # it is the disk that timed out
-                raise
-            raise AgainError(f"not finished within {ATTEMPT_BOUND:g} s") from None
+        # A scope of anyio's, unlike our deadlines, waits for a thread that writes: the next attempt has the same file.
+        with anyio.move_on_after(ATTEMPT_BOUND):
+            return await self._fetch(url, sink, allow_private=allow_private)
+        raise AgainError(f"not finished within {ATTEMPT_BOUND:g} s")
 
     async def _fetch(self, url: str, sink: Sink, *, allow_private: bool) -> tuple[media.Facts, int]:
         await sink.restart()
@@ -252,7 +248,7 @@ class Fetcher:
             except TooLongError as error:
                 shown = without_query(str(link))
                 failure: Exception = DownloadError(f"{error}: {shown}", url=shown)
-            except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
+            except (aiohttp.ClientError, OSError, ValueError, AssertionError, RuntimeError) as error:
                 failure = _failure(error, url)
             else:
                 continue

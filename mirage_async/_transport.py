@@ -300,7 +300,7 @@ class Transport:
                 reason = f"no answer within {waited:g} s"
             else:
                 reason = f"no connection within {min(CONNECT_TIMEOUT, waited):g} s"
-        except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, AssertionError, RuntimeError) as error:
             # Names only: texts and attributes of these may repeat the request, key and all.
             reason = _reason(error)
         except TooLongError as error:

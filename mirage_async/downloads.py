@@ -329,6 +329,7 @@ class _FileSink:
         self._failed: OSError | None = None  # what kept a piece from being written, or written whole
 
     async def restart(self) -> None:
+        self._failed = None
         if self._begun:
             await to_thread.run_sync(self._draft.rewind)
 

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from picture_servers import JPEG, LARGE, PNG, Gate, QuickClock, linked, serving
 
-from mirage_async import _saving
+from mirage_async import _fetching, _saving, downloads
 from mirage_async._saving import Draft
 from mirage_async.downloads import Downloader
 from mirage_async.exceptions import DownloadError
@@ -386,3 +386,45 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     assert draft.publish(".png", overwrite=True).read_bytes() == PNG
     assert victim.read_bytes() == b"mine"
     assert _saving._FLAGS & os.O_NOFOLLOW
+
+
+async def test_an_attempt_that_is_given_up_waits_for_its_thread(
+    downloader: Downloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one writes to the same file, which must not get a piece of the last one late."""
+    monkeypatch.setattr(_fetching, "ATTEMPT_BOUND", 0.05)
+    monkeypatch.setattr(downloads._Disk, "waits", True)
+    write, held_up, late = downloads._Disk.write, threading.Event(), threading.Event()
+    pieces = 0
+
+    def slowly(disk: downloads._Disk, draft: Draft, piece: bytes | memoryview) -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 1:  # another program has the processor, before the file is locked
+            held_up.wait(5)
+            monkeypatch.setattr(_fetching, "ATTEMPT_BOUND", 60.0)
+            write(disk, draft, piece)
+            late.set()
+            return
+        held_up.set()  # the next attempt is under way
+        late.wait(5)
+        write(disk, draft, piece)
+
+    monkeypatch.setattr(downloads._Disk, "write", slowly)
+    asyncio.get_running_loop().call_later(0.2, held_up.set)
+    async with serving((200, LARGE)) as server:
+        path = await linked(downloader, server.url).save(tmp_path / "x.png")
+        assert len(server.requests) == 2
+    assert path.read_bytes() == LARGE
+
+
+async def test_what_kept_one_attempt_from_writing_is_forgotten_by_the_next(tmp_path: Path, clock: QuickClock) -> None:
+    """The connection broke before anybody was told; now the disk is well again."""
+    draft = drafted(tmp_path / "x.png")
+    sink = downloads._FileSink(draft, downloads._Disk(clock))
+    descriptor, draft._fd = draft._fd, -1
+    assert not sink.take(PNG, 0)
+    draft._fd = descriptor
+    await sink.restart()
+    assert sink.take(PNG, 0)
+    assert draft.publish(".png", overwrite=False).read_bytes() == PNG

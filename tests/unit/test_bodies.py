@@ -94,6 +94,15 @@ async def in_turn(transport: Transport, server: RawServer) -> None:
     assert server.connections == 1
 
 
+def certified() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return what a server on `localhost` and its client need for TLS."""
+    authority = trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(theirs)
+    authority.configure_trust(ours)
+    return theirs, ours
+
+
 @pytest.fixture
 def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return how many bytes of each body passed by aiohttp; nothing stands there for those that did not."""
@@ -173,10 +182,7 @@ async def test_it_is_the_same_on_uvloop(
 async def test_it_is_the_same_over_tls(anyio_backend: object, passed: list[int]) -> None:
     """Where asyncio decrypts into the room."""
     assert anyio_backend
-    authority = trustme.CA()
-    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(theirs)
-    authority.configure_trust(ours)
+    theirs, ours = certified()
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=ours)) as session,
         serving(pictures, theirs) as server,
@@ -249,7 +255,7 @@ async def test_each_piece_begins_the_silence_anew() -> None:
         passing.buffer_updated(size)
         assert handler._read_timeout_handle not in {None, before}
     assert pieces == [b"abcdef", b"ab"]
-    assert len(passing.get_buffer(-1)) == 1
+    assert len(passing.get_buffer(-1)) == len(room)  # for what must not wait for the next answer
     passing.eof_received()
     assert handler._read_timeout_handle is None
 
@@ -287,6 +293,22 @@ async def test_cancelling_in_the_middle_drops_the_connection() -> None:
         assert bodies._rooms == []  # an event loop may still hold it
 
 
+async def test_a_session_that_its_owner_closes_in_the_middle_loses_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was paid for all the same; nobody is told of an error of the program."""
+    session = aiohttp.ClientSession()
+    transport = Transport(SystemClock(), session=session)
+    refused = Body.refused
+
+    async def closed_before(body: Body) -> bytes:
+        await session.close()
+        return await refused(body)
+
+    monkeypatch.setattr(Body, "refused", closed_before)
+    async with serving(stopping) as server:
+        with pytest.raises(LostError, match="RuntimeError"):
+            await exchanged(transport, server.url)
+
+
 async def test_a_connection_that_is_to_be_closed_is_closed(transport: Transport) -> None:
     """The server said so in the head."""
 
@@ -300,19 +322,58 @@ async def test_a_connection_that_is_to_be_closed_is_closed(transport: Transport)
         await settled(server)
 
 
-async def test_what_comes_after_a_body_unasked_ends_the_connection(transport: Transport) -> None:
-    """It is neither a part of that picture nor of the next answer."""
+@pytest.mark.parametrize("surplus", [b"by the way\r\n\r\n", answer(PICTURES[1])], ids=["garbage", "an answer"])
+@pytest.mark.parametrize("number", [0, 2])
+async def test_what_comes_with_the_end_of_a_body_unasked_is_nobodys_answer(
+    transport: Transport, surplus: bytes, number: int
+) -> None:
+    """It ends the connection, and the next request, in the same turn of the event loop, has another one."""
 
     async def chatty(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.read(reader)
-        writer.write(answer(PICTURES[0]) + b"by the way\r\n\r\n")
+        writer.write(answer(PICTURES[number]) + surplus)
         await reader.read()
 
     async with serving(chatty) as server:
-        assert brought(await exchanged(transport, server.url)) == PICTURES[0]
+        for _ in range(8):
+            assert brought(await exchanged(transport, server.url)) == PICTURES[number]
+        assert server.connections == 8
+        await transport.aclose()
+
+
+async def test_what_comes_later_unasked_ends_the_connection(transport: Transport) -> None:
+    """It is neither a part of that picture nor of the next answer."""
+    home = asyncio.Event()
+
+    async def chatty(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(answer(PICTURES[2]))
+        await home.wait()
+        writer.write(b"by the way\r\n\r\n")
+        await reader.read()
+
+    async with serving(chatty) as server:
+        assert brought(await exchanged(transport, server.url)) == PICTURES[2]
+        home.set()
         await settled(server)
-        assert brought(await exchanged(transport, server.url)) == PICTURES[0]
+        assert brought(await exchanged(transport, server.url)) == PICTURES[2]
         assert server.connections == 2
+
+
+async def test_a_line_end_after_a_body_is_forgiven(transport: Transport, passed: list[int]) -> None:
+    """As between any two answers."""
+
+    async def tidy(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await server.read(reader)
+            writer.write(answer(PICTURES[2]) + b"\r\n")
+
+    async with serving(tidy) as server:
+        for _ in range(4):
+            assert brought(await exchanged(transport, server.url)) == PICTURES[2]
+        assert server.connections == 1
+        await transport.aclose()
+    assert len(passed) == 4
 
 
 async def test_an_answer_may_begin_before_the_request_has_ended() -> None:
@@ -399,8 +460,12 @@ async def test_every_piece_is_seen_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("refused", [range(1, 10_000), range(1, 10_000, 3), range(5, 10_000)], ids=str)
-async def test_what_is_refused_waits_and_keeps_its_place(refused: range, passed: list[int]) -> None:
+async def test_what_is_refused_waits_and_keeps_its_place(
+    refused: range, passed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is refused, the first piece or the last one, and however slowly it is taken then."""
+    monkeypatch.setattr(_bodies, "MOST_ROOM", 1 << 14)  # for many pieces
+    monkeypatch.setattr(_bodies, "LEAST_ROOM", 1 << 14)
     offered = 0
     pieces: list[bytes] = []
 
@@ -455,6 +520,28 @@ async def test_room_for_reading_is_set_where_it_is_made() -> None:
     nothing = object()
     read_at_once(nothing, 4711)
     assert not hasattr(nothing, "max_size")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+async def test_nothing_holds_a_body_that_was_read(anyio_backend: object, encrypted: bool) -> None:
+    """Neither a cycle, nor asyncio's TLS and uvloop, which keep the methods of a protocol they do not use any more."""
+    assert anyio_backend
+    theirs, ours = certified()
+    connector = aiohttp.TCPConnector(ssl=ours)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        serving(pictures, theirs if encrypted else None) as server,
+    ):
+        transport = Transport(SystemClock(), session=session)
+        gc.collect()
+        gc.disable()
+        try:
+            await in_turn(transport, server)
+            left = [each for each in gc.get_objects() if isinstance(each, Body | aiohttp.ClientResponse)]
+            assert left == []
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("how", ["read", "save"])
