@@ -27,7 +27,7 @@ waits for its turn. What is no `bytes` is written over once it returns."""
 
 # Bytes received at a time: a turn of the event loop costs as much as some 100 KiB, and a small share of a body adds
 # little to what its picture takes.
-LEAST_ROOM, MOST_ROOM, SHARE = 1 << 16, 1 << 19, 6
+LEAST_ROOM, MOST_ROOM, SHARE = 1 << 16, 1 << 19, 8
 WORTH_PASSING: Final = 1 << 14  # bytes; for fewer, changing over and back takes more than it saves
 LONG_READ = 3 << 17  # at most at a time where aiohttp receives, and has as much again in its queue
 READ_BUFFER = LONG_READ // 2  # aiohttp stops reading above twice this, and would stop and start again for every piece

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["GrowingBytes"]
 
@@ -17,17 +21,17 @@ class GrowingBytes:
 
     Args:
         expected: bytes that will probably come. What is too much is given back, what is too little is made up for.
+
+    Attributes:
+        append: adds a part, which is copied, and returns its length.
     """
 
-    __slots__ = ("_file",)
+    __slots__ = ("_file", "append")
 
     def __init__(self, expected: int = 0) -> None:
         # The only reference to these zeros is the buffer's own, so they are written over in place.
         self._file = io.BytesIO(bytes(max(expected, 0)))
-
-    def append(self, part: bytes | memoryview) -> int:
-        """Add a part, which is copied, and return its length."""
-        return self._file.write(part)
+        self.append: Callable[[bytes | memoryview], int] = self._file.write
 
     def cut(self, length: int) -> None:
         """Forget what comes after the first `length` bytes, but not the room that was made."""
@@ -36,6 +40,7 @@ class GrowingBytes:
     def take(self) -> bytes:
         """Return everything, and begin again with nothing."""
         file, self._file = self._file, io.BytesIO()
+        self.append = self._file.write
         file.truncate()  # at the position: what was expected and did not come
         return file.getvalue()
 

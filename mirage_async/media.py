@@ -252,21 +252,21 @@ class Base64Decoder:
         """
         if self._start is not None:
             return False
-        missing = -len(self._rest) % 4
-        if len(text) <= missing:
+        length, missing = len(text), -len(self._rest) % 4
+        if length <= missing:
             few = bytes(text)
             fits = not few.translate(None, _ALPHABET)
             self._rest += few if fits else b""
             return fits
-        end = missing + (len(text) - missing - 1) // 4 * 4
+        end = missing + (length - missing - 1) // 4 * 4
         rest = bytes(text[end:])
         if rest.translate(None, _ALPHABET):  # all that is not decoded now
             return False
-        taken = 0
+        append, groups, taken = self._data.append, memoryview(text)[missing:end], 0
         with contextlib.suppress(ValueError):
-            taken = self._data.append(_decode_strictly(self._rest + bytes(text[:missing])))
-            for start in range(missing, end, _PIECE):
-                taken += self._data.append(_decode_strictly(memoryview(text)[start : min(start + _PIECE, end)]))
+            taken = append(_decode_strictly(self._rest + bytes(text[:missing])))
+            for start in range(0, end - missing, _PIECE):
+                taken += append(_decode_strictly(groups[start : start + _PIECE]))
         if taken != (len(self._rest) + end) // 4 * 3:  # not base64, or padding and more after it
             self._data.cut(len(self._data) - taken)
             return False
@@ -322,7 +322,7 @@ _DATA_URL = re.compile(r"data:([a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64});base64,", re
 _SPACE = b" \t\r\n\v\f"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _PREFIX_LIMIT = 256  # no honest prefix is longer, and no search runs over megabytes
-_PIECE = 1 << 16  # characters decoded at a time: what a piece takes beside the result is soon free again
+_PIECE = 3 << 15  # characters decoded at a time: what a piece takes beside the result is soon free again
 
 
 def _after_prefix(raw: bytes) -> bytes:

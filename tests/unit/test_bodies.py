@@ -45,7 +45,7 @@ def answer(picture: bytes, *headers: str) -> bytes:
 
 LIMIT = 1 << 24
 WHOLE_PICTURE = b"\xff\xd8\xff\xda\x00\x02" + bytes(1_000_000) + b"\xff\xd9"  # a JPEG, as far as its ends tell
-PICTURES = [b"\x89PNG\r\n\x1a\n" + random.Random(size).randbytes(size) for size in (100_000, 3_000_000, 1_000_000)]
+PICTURES = [b"\x89PNG\r\n\x1a\n" + random.Random(size).randbytes(size) for size in (100_000, 4_000_000, 1_000_000)]
 
 
 async def asked_for(server: RawServer, reader: asyncio.StreamReader) -> int:
