@@ -322,7 +322,7 @@ _DATA_URL = re.compile(r"data:([a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64});base64,", re
 _SPACE = b" \t\r\n\v\f"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _PREFIX_LIMIT = 256  # no honest prefix is longer, and no search runs over megabytes
-_PIECE = 3 << 15  # characters decoded at a time: what a piece takes beside the result is soon free again
+_PIECE = 1 << 17  # characters decoded at a time: what a piece takes beside the result is soon free again
 
 
 def _after_prefix(raw: bytes) -> bytes:

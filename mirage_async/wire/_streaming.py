@@ -32,6 +32,7 @@ LONGEST_MARK = 32  # characters, quotes included
 MOST_STRINGS = 1000  # names included
 MOST_PICTURES = 64
 
+_AFTER = 1 << 10  # bytes at the end of an answer in which most pictures end
 _PART = 1 << 16  # bytes of a chunk that are looked through at a time, and copied for that
 _SPACE = b" \t\r\n"
 _BACKSLASH = ord("\\")
@@ -82,10 +83,13 @@ class PictureReader:
 
     def feed(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes of the answer, which may be written over afterwards; whatever they are, never raise."""
-        if self._step is PictureReader._picture and self._takes_all(chunk, self._coming - len(chunk)):
-            self._coming -= len(chunk)
-            return
-        for start in range(0, len(chunk), _PART):
+        taken = 0
+        if self._step is PictureReader._picture:
+            most = len(chunk) - (_AFTER if self._coming == len(chunk) else 0)
+            if most > 0 and self._takes_all(memoryview(chunk)[:most]):
+                self._coming -= most
+                taken = most
+        for start in range(taken, len(chunk), _PART):
             part, position = bytes(chunk[start : start + _PART]), 0
             self._coming -= len(part)
             while position < len(part):
@@ -160,7 +164,7 @@ class PictureReader:
 
     def _picture(self, chunk: bytes, start: int) -> int:
         """In the text of a picture."""
-        if self._takes_all(memoryview(chunk)[start:], self._coming):
+        if self._coming and self._takes_all(memoryview(chunk)[start:]):
             return len(chunk)
         end, ended = self._inside(chunk, start)
         self._decode(chunk[start:end], ended=ended)
@@ -173,11 +177,11 @@ class PictureReader:
 
     # -- parts of steps ------------------------------------------------------------------------------------------------
 
-    def _takes_all(self, rest: bytes | memoryview, coming: int) -> bool:
-        """Take the rest of a chunk, in the text of a picture, if that is nothing but base64, and say whether."""
-        # Nearly every chunk is. That it is shows when it is decoded: no look for its end before, but in the last one,
+    def _takes_all(self, text: memoryview) -> bool:
+        """Take a part of a chunk, in the text of a picture, if that is nothing but base64, and say whether."""
+        # Nearly every part is. That it is shows when it is decoded: no look for its end before, but in the last one,
         # where there is an end.
-        return coming != 0 and not self._escape and self._decoder.takes(rest)
+        return not self._escape and self._decoder.takes(text)
 
     def _inside(self, chunk: bytes, start: int) -> tuple[int, bool]:
         """Return how far the chunk, from `start` on, is inside the string, and whether a closing quote comes then."""
