@@ -1,6 +1,6 @@
 """From the socket to the bytes of a picture: what base64 in an answer and a download to disk cost.
 
-    python benchmarks/decode.py              all of it, some minutes
+    python benchmarks/decode.py              all of it, some six minutes
     python benchmarks/decode.py --quick      one repeat of each, about a minute
     python benchmarks/decode.py --json
 
@@ -39,8 +39,8 @@ ANSWERS = tuple(way for way in WAYS if way not in DOWNLOADS)
 ANSWER_SIZES = (1, 5, 20)  # MB
 DOWNLOAD_SIZES = (5, 30)
 SIZES = sorted({*ANSWER_SIZES, *DOWNLOAD_SIZES})
-WORK = 60  # MB that each measurement of CPU time fetches
-REPEATS = 5
+WORK = 120  # MB that each measurement of CPU time fetches
+REPEATS = 9
 BOUND = 300.0  # seconds one measurement may take
 TITLES = {
     "mira": "MiraClient.generate",
