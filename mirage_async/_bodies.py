@@ -35,11 +35,10 @@ _SPARE_ROOMS: Final = 4  # kept for the next bodies; where more come at once, th
 
 
 class TooLongError(Exception):
-    """The body is, or will be, longer than it may be; `limit` is how many bytes it may have."""
+    """The body is, or will be, longer than it may be; its text says how many bytes it may have."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"larger than {limit} bytes")
-        self.limit = limit
 
 
 def read_at_once(transport: Any, size: int) -> None:
