@@ -247,10 +247,10 @@ class Base64Decoder:
     def takes(self, text: bytes | memoryview) -> bool:
         """Take the next part if it is nothing but base64, and say whether; it is neither copied nor looked at twice.
 
-        All groups of four characters but the last are decoded. A part that is refused changes nothing; the first
-        ones, which may hold a prefix, are.
+        All groups of four characters but the last are decoded. A part that is refused changes nothing. So are the
+        first ones where they may hold a prefix or the beginning of one.
         """
-        if self._start is not None:
+        if self._start is not None and (self._start or len(text) < _PREFIX_LIMIT):
             return False
         length, missing = len(text), -len(self._rest) % 4
         if length <= missing:
@@ -262,16 +262,19 @@ class Base64Decoder:
         rest = bytes(text[end:])
         if rest.translate(None, _ALPHABET):  # all that is not decoded now
             return False
-        append, groups, taken = self._data.append, memoryview(text)[missing:end], 0
-        with contextlib.suppress(ValueError):
-            taken = append(_decode_strictly(self._rest + bytes(text[:missing])))
-            for start in range(0, end - missing, _PIECE):
-                taken += append(_decode_strictly(groups[start : start + _PIECE]))
-        if taken != (len(self._rest) + end) // 4 * 3:  # not base64, or padding and more after it
-            self._data.cut(len(self._data) - taken)
-            return False
-        self._rest = rest
-        return True
+        append, groups, before = self._data.append, memoryview(text), len(self._data)
+        try:
+            taken = append(_decode_strictly(self._rest + bytes(text[:missing]))) if self._rest else 0
+            for start in range(missing, end, _PIECE):
+                taken += append(_decode_strictly(groups[start : min(start + _PIECE, end)]))
+            taken_all = taken == (len(self._rest) + end) // 4 * 3  # else padding and more after it
+        except ValueError:
+            taken_all = False
+        if taken_all:
+            self._start, self._rest = None, rest  # what has a prefix is refused
+        else:
+            self._data.cut(before)
+        return taken_all
 
     def finish(self) -> bytes:
         """Return the bytes.

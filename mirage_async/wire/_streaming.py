@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from mirage_async import media
 from mirage_async._growing import GrowingBytes
@@ -39,6 +40,19 @@ _BACKSLASH = ord("\\")
 _LONGEST_NAME = 128  # characters as they stand in the JSON, escapes included
 _LONGEST_ESCAPE = len("\\u0000")
 _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_NO_PICTURE: Final = media.Base64Decoder()  # while there is none
+
+
+@lru_cache(maxsize=64)
+def _fields(names: tuple[str, ...]) -> tuple[frozenset[bytes], Callable[[bytes], re.Match[bytes] | None]]:
+    """Return the names as they stand in an answer, and what finds the first such field as far as its opening quote.
+
+    Looked for outside of strings, nothing else is found: a quote with a name right behind it opens a string, or has a
+    backslash before it, or it closes one, and then there is no JSON from there on, whatever takes the place of a text.
+    """
+    encoded = frozenset(name.encode() for name in names)
+    name, space = b"|".join(map(re.escape, sorted(encoded))), rb"[ \t\r\n]*+"
+    return encoded, re.compile(rb'(?<!\\)"(?:%b)"%b:%b"' % (name, space, space)).search
 
 
 class PictureReader:
@@ -54,6 +68,7 @@ class PictureReader:
         "_decoder",
         "_escape",
         "_escaped",
+        "_field",
         "_gap",
         "_json",
         "_name",
@@ -66,7 +81,7 @@ class PictureReader:
     )
 
     def __init__(self, names: Collection[str], *, length: int = 0) -> None:
-        self._names = frozenset(name.encode() for name in names)
+        self._names, self._field = _fields(tuple(names))
         self._coming = length  # bytes of the answer that have not been fed yet
         self._json = GrowingBytes()
         self._pictures: dict[bytes, bytes | None] = {}
@@ -78,7 +93,7 @@ class PictureReader:
         self._name: bytes | None = None  # the string so far, while it may be the name of a field
         self._gap: bytes | None = None  # what came since the name of a picture field, white space aside
         self._value = b""  # the text of a picture field, while it may be a short one
-        self._decoder = media.Base64Decoder()
+        self._decoder = _NO_PICTURE
         self._escape = b""  # an escape sequence in that text, as far as it has come
 
     def feed(self, chunk: bytes | memoryview) -> None:
@@ -90,8 +105,9 @@ class PictureReader:
                 self._coming -= most
                 taken = most
         for start in range(taken, len(chunk), _PART):
-            part, position = bytes(chunk[start : start + _PART]), 0
+            part = bytes(chunk[start : start + _PART])
             self._coming -= len(part)
+            position = self._before(part) if self._step is PictureReader._between and self._gap is None else 0
             while position < len(part):
                 position = self._step(self, part, position)
 
@@ -106,6 +122,18 @@ class PictureReader:
 
     # -- steps: each takes a part of a chunk, from `start` on, and returns where the next one begins -------------------
     # No step cuts off what is left of the chunk: the copies would cost more than the decoding.
+
+    def _before(self, chunk: bytes) -> int:
+        """Outside of strings, with a whole chunk to come: go to its first picture at once, if there is one."""
+        found = self._field(chunk)
+        if found is None:
+            return 0
+        end = found.end()
+        self._json.append(chunk[: end - 1])
+        self._strings += (chunk.count(b'"', 0, end) + 1) // 2
+        self._value = b""
+        self._step = PictureReader._opening if self._strings <= MOST_STRINGS else PictureReader._beyond
+        return end - (self._step is PictureReader._beyond)
 
     def _between(self, chunk: bytes, start: int) -> int:
         """Outside of strings."""
@@ -231,6 +259,7 @@ class PictureReader:
             data = self._decoder.finish()
         except ValueError:
             data = b""
+        self._decoder = _NO_PICTURE
         self._pictures[mark] = data if media.is_known(data) else None
         self._json.append(mark)
         self._step = PictureReader._between
@@ -238,7 +267,7 @@ class PictureReader:
     def _leave(self, text: bytes, *, ended: bool) -> None:
         """Put a text into the JSON after all."""
         self._json.append(text + b'"' if ended else text)
-        self._decoder = media.Base64Decoder()
+        self._decoder = _NO_PICTURE
         self._name = None
         self._step = PictureReader._between if ended else PictureReader._string
 

@@ -263,6 +263,24 @@ def test_a_name_that_is_spelled_otherwise_is_the_same_name() -> None:
         assert (left == body) == (not count)
 
 
+def test_a_name_ends_where_its_string_begins() -> None:
+    """A name with a quote in it, or a text that looks like a field, is not the field that it ends like."""
+    for body in (
+        f'{{"x\\"image": "{TEXT}"}}',
+        f'["\\"image\\": ", "image", "{TEXT}"]',
+        f'{{"x": "\\"image", "y": "{TEXT}"}}',
+    ):
+        assert streamed([body.encode()]) == (body.encode(), {})
+
+
+def test_a_picture_whose_name_came_with_the_chunk_before_is_one() -> None:
+    """And the next picture in the same chunk is another."""
+    for beginning in ('{"image"', '{"image": ', '{"ima', '{"image": "' + TEXT[:9]):
+        whole = f'{{"image": "{TEXT}", "b64_json": "{TEXT}"}}'
+        body = [beginning.encode(), whole.removeprefix(beginning).encode()]
+        assert list(streamed(body)[1].values()) == [LARGE, LARGE]
+
+
 def test_a_mark_cannot_be_sent_by_a_server() -> None:
     """Marks differ from reader to reader, so a text that was one a moment ago is a text."""
     left, pictures = streamed([f'{{"image": "{TEXT}"}}'.encode()])
