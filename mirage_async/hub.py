@@ -169,7 +169,8 @@ class Mirage(Providers):
         self._check_open()
         if self._recovery is not None:
             self._recovery.listen()
-            await self._runtime.take_over_learned()
+        if self._runtime.memory is not None:
+            await self._runtime.memory.begin()
         return self
 
     async def __aexit__(

@@ -128,6 +128,8 @@ class Desk:
         self.account.give_place_back(job)
         self.runtime.hints.ended(job)
         self.ledger.ended(job)
+        if self.runtime.memory is not None:
+            self.runtime.memory.grows()
 
     def check_open(self) -> None:
         """Raise `ClosedError` after everything was closed."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
-import msgspec
 
 from mirage_async._deadlines import Deadline, Deadlines
 from mirage_async._tasks import TaskSet
 from mirage_async._transport import Transport
 from mirage_async.clients._ledger import Ledger
+from mirage_async.clients._memory import Memory
 from mirage_async.downloads import Downloader
-from mirage_async.exceptions import ClosedError, ConfigurationError, JournalError
+from mirage_async.exceptions import ClosedError, ConfigurationError
 from mirage_async.jobs import Hints, NullHints, NullRecorder, Recorder
 from mirage_async.scheduler import AdaptiveInterval, Scheduler
 
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Runtime"]
 
-_logger = logging.getLogger("mirage_async.clients")
-
-_LEARNED = "durations"  # the journal's name for what the policy has learned
 POST_GRACE = 2.0  # seconds that requests which may cost money get to bring home their id when everything closes
 
 
@@ -81,7 +77,7 @@ class Runtime:
         self.waiting = Deadlines(self.clock)
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._learned_before = False
+        self.memory = self._memory()
         self.known: weakref.WeakValueDictionary[str, Job[Any]] = weakref.WeakValueDictionary()  # by caller's own key
         self._turns: weakref.WeakValueDictionary[str, anyio.Lock] = weakref.WeakValueDictionary()
 
@@ -139,26 +135,11 @@ class Runtime:
         """
         return WaitUntil(self, deadline)
 
-    async def take_over_learned(self) -> None:
-        """Begin with what was learned about durations by the processes before; once, and only where it is kept."""
+    def _memory(self) -> Memory | None:
         policy = self.scheduler.policy
-        if self.journal is None or self._learned_before or not isinstance(policy, AdaptiveInterval):
-            return
-        self._learned_before = True
-        kept = await self.journal.noted(_LEARNED)
-        try:
-            if kept is not None:
-                policy.load(kept)
-        except ConfigurationError as error:  # it saves some status calls, no more
-            _logger.warning("what was learned about durations before cannot be read: %s", error)
-
-    async def _keep_learned(self, journal: Journal) -> None:
-        policy = self.scheduler.policy
-        if isinstance(policy, AdaptiveInterval):
-            try:
-                await journal.note(_LEARNED, msgspec.json.encode(policy.export()).decode())
-            except JournalError as error:
-                _logger.warning("what was learned about durations is not kept: %s", error)
+        if self.journal is None or not isinstance(policy, AdaptiveInterval):
+            return None
+        return Memory(self.journal, policy, self.clock)
 
     async def aclose(self) -> None:
         """Close everything. Every call returns once all is closed; cancelling one does not stop the closing."""
@@ -176,8 +157,9 @@ class Runtime:
                 buyer.let_go()
             await self.downloader.aclose()
             await self.transport.aclose()
+            if self.memory is not None:
+                await self.memory.aclose()
             if self.journal is not None:
-                await self._keep_learned(self.journal)
                 await self.journal.aclose()
 
     async def _close_posts(self) -> None:

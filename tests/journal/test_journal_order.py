@@ -294,42 +294,6 @@ async def test_an_outcome_is_handed_over_once_however_many_wait(tmp_path: Path) 
         assert mirage._runtime.journal.statistics().rows == 4
 
 
-async def test_what_was_learned_about_durations_outlives_the_process(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The next hub begins with it; where it cannot be read that is a warning and no more."""
-    async with Sandbox(durations=0.05) as sandbox:
-        async with hub(sandbox, tmp_path, scheduler=Scheduler()) as mirage:
-            await soon(mirage.miragic.generate(PROMPT))
-            learned: Any = mirage._runtime.scheduler.policy
-            exported = learned.export()
-        async with hub(sandbox, tmp_path, scheduler=Scheduler()) as mirage:
-            policy: Any = mirage._runtime.scheduler.policy
-            assert policy.export() == exported
-            assert exported != type(policy)().export()
-            assert mirage._runtime.journal is not None
-        journal = Journal(tmp_path)
-        await journal.note("durations", "nonsense")
-        await journal.aclose()
-        async with hub(sandbox, tmp_path, scheduler=Scheduler()) as mirage:
-            assert "what was learned about durations before cannot be read" in caplog.text
-            await soon(mirage.miragic.generate(PROMPT))
-
-
-async def test_what_was_learned_is_not_kept_where_the_disk_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Closing goes on."""
-
-    async def refuse(self: Journal, name: str, value: str) -> None:
-        raise JournalError(f"{name} {len(value)}")
-
-    monkeypatch.setattr(Journal, "note", refuse)
-    async with Sandbox() as sandbox, hub(sandbox, tmp_path, scheduler=Scheduler()):
-        pass
-    assert "what was learned about durations is not kept" in caplog.text
-
-
 async def test_a_result_that_is_awaited_after_the_end_is_told_quietly(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
