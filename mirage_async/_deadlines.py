@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,22 +19,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Deadline", "Deadlines", "Timeout"]
 
+_LATE: Final = 0.25  # seconds after its moment; a look that comes later finds an event loop that stood still
+_RESPITE: Final = 1.0  # seconds that those who are over by then get to take what has come meanwhile
 _NONE = nullcontext()
 
 
 class Deadlines:
     """Ends what takes too long, in the one event loop it is used in.
 
+    An answer that is there is not thrown away. Who got it in the very turn in which the deadline passes still takes
+    it; and after an event loop has stood still, as while a process is stopped, what lies in the sockets is read first.
+
     Args:
         clock: whose time counts.
     """
 
-    __slots__ = ("_looks_at", "_running", "_timer", "clock")
+    __slots__ = ("_looks_at", "_respite_until", "_running", "_timer", "clock")
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._running: set[Deadline] = set()
         self._looks_at = math.inf
+        self._respite_until: float | None = None  # while there is one
         self._timer: Timer | None = None
 
     def __len__(self) -> int:
@@ -81,13 +87,25 @@ class Deadlines:
     def _look(self) -> None:
         # By now others may be over as well: many that end at nearly the same time must not take a look each.
         now = max(self._looks_at, self.clock.monotonic())
+        late = now - self._looks_at > _LATE
         self._looks_at, self._timer = math.inf, None
-        for deadline in tuple(self._running):
-            if deadline.at <= now:
-                deadline.passes()
-        earliest = min((deadline.at for deadline in self._running if not deadline.passed), default=math.inf)
+        if late and self._respite_until is None:
+            self._respite_until = now + _RESPITE  # one, even if the next look is late again
+        if self._respite_until is not None and now < self._respite_until:
+            self._look_at(self._respite_until)
+            return
+        self._respite_until = None
+        over = [deadline for deadline in self._running if deadline.at <= now]
+        if over:  # in the next turn, after those whose wait has ended in this one
+            asyncio.get_running_loop().call_soon(self._cut, over, now)
+        earliest = min((deadline.at for deadline in self._running if deadline.at > now), default=math.inf)
         if earliest < math.inf:
             self._look_at(earliest)
+
+    def _cut(self, over: list[Deadline], now: float) -> None:
+        for deadline in over:
+            if deadline.at <= now and deadline in self._running:
+                deadline.passes()
 
 
 class Deadline:

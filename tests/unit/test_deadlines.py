@@ -74,10 +74,76 @@ async def test_a_late_look_ends_all_that_are_over_by_then() -> None:
     tasks = [asyncio.create_task(wait_within(deadlines, 5.0 + number / 100)) for number in range(100)]
     await settled()
     clock._now += 7.0
-    await clock.advance(0.0)
+    await clock.advance(1.0)
     assert [task.done() for task in tasks] == [True] * 100
     assert "0 timers" in repr(clock)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_came_while_the_loop_stood_still_is_taken() -> None:
+    """Those that are over by then get a moment for it, and nobody else cuts it short; then they end."""
+    clock = FakeClock()
+    deadlines = Deadlines(clock)
+    tasks = [asyncio.create_task(wait_within(deadlines, seconds)) for seconds in (5.0, 6.0)]
+    await settled()
+    clock._now += 100.0
+    await clock.advance(0.5)
+    tasks.append(asyncio.create_task(wait_within(deadlines, 0.2)))
+    await clock.advance(0.4)
+    assert not any(task.done() for task in tasks)
+    await clock.advance(0.1)
+    assert all(task.done() for task in tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_loop_that_is_late_every_time_ends_what_is_over_all_the_same() -> None:
+    """It gets one respite, and another one only after a look that was in time or has ended something."""
+    clock = FakeClock()
+    deadlines = Deadlines(clock)
+    for _ in range(2):
+        task = asyncio.create_task(wait_within(deadlines, 5.0))
+        await settled()
+        clock._now += 6.0
+        await clock.advance(0.0)
+        assert not task.done()
+        clock._now += 2.0
+        await clock.advance(0.0)
+        assert task.done()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_comes_in_the_very_turn_of_the_deadline_is_taken() -> None:
+    """It is there, and whoever waits for it has only not had the time to take it."""
+    clock = FakeClock()
+    deadlines = Deadlines(clock)
+    coming: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def taking() -> str:
+        with deadlines.within(5.0):
+            result = await coming
+        await settled()  # the deadline has no say any more
+        return result
+
+    task = asyncio.create_task(taking())
+    await settled()
+    clock._now += 5.0
+    coming.set_result("it")
+    deadlines._look()  # as an event loop does it: what sockets bring comes before what timers do
+    assert await task == "it"
+    assert task.cancelling() == 0
+
+
+async def test_a_block_that_is_renewed_in_the_turn_of_the_deadline_goes_on() -> None:
+    """Its new end holds."""
+    clock = FakeClock()
+    deadlines = Deadlines(clock)
+    with deadlines.movable(5.0) as end:
+        clock._now += 5.0
+        deadlines._look()
+        end.renew(3.0)
+        await settled()
+        assert not end.passed
+        assert deadlines._looks_at == 8.0
 
 
 async def test_short_blocks_beside_a_long_one_leave_no_timers_behind() -> None:

@@ -18,6 +18,7 @@ from raw_server import RawServer, serving
 
 from mirage_async import _bodies, _transport
 from mirage_async._clock import SystemClock
+from mirage_async._deadlines import Deadlines
 from mirage_async._transport import (
     Endpoint,
     LostError,
@@ -29,6 +30,7 @@ from mirage_async._transport import (
     is_loopback,
 )
 from mirage_async.exceptions import ConfigurationError
+from mirage_async.testing import FakeClock
 from mirage_async.wire import Call, Form, Reply
 
 if TYPE_CHECKING:
@@ -215,6 +217,21 @@ async def test_a_deadline_bounds_an_answer_that_trickles(transport: Transport) -
         with pytest.raises(LostError, match=r"no answer within 0\.1 s"):
             await exchanged(transport, server.url, deadline=0.1)
         await soon(server.gone.wait())
+
+
+async def test_an_answer_that_came_while_the_loop_stood_still_is_read(transport: Transport) -> None:
+    """A process that was stopped, or blocked by its own work, finds it in the socket: that is no lost answer."""
+    clock = FakeClock()
+    transport._deadlines = Deadlines(clock)
+
+    async def answering_late(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(OK)
+        clock._now += 100.0
+        transport._deadlines._look()  # what the event loop comes to first when it goes on
+
+    async with serving(answering_late) as server:
+        assert (await exchanged(transport, server.url, silence=None, deadline=3.0)).body == b"ok"
 
 
 async def test_a_cancelled_exchange_raises_through(transport: Transport) -> None:
