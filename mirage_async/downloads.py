@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -42,9 +43,8 @@ MAX_BYTES = 32 << 20  # well above the largest picture any of the providers make
 TRIES = 8  # the delays below add up to 36 s, 44 s at most with their random share
 BUDGET = 60.0  # seconds in which attempts may begin
 _BATCH = 1 << 20  # bytes of a picture in memory that a thread writes before a cancellation is looked at
-SLOW_WRITE = 0.002  # seconds; a disk that needs longer for one network chunk is left to threads
-SHORT_MEMORY = 32  # quick writes in a row, after which a slow one is the first again
-WARIEST = 16  # quick writes in a row that a disk must show at most, until it is trusted again
+SLOW_WRITE = 0.002  # seconds; a disk that needs longer for one network chunk is left to threads for a while
+WARY, WARIEST = 0.005, 60.0  # seconds: that while after a write just as slow, and at most
 _logger = logging.getLogger("mirage_async")
 
 
@@ -289,32 +289,31 @@ class _Disk:
 
     On the event loop, against the custom: what a network chunk has is a copy of some 100 KiB into the page cache, a
     tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does make us
-    wait (a network share, a disk that cannot keep up) shows it by a slow write, and then threads write, until they have
-    seen a quick one. On a busy machine most slow writes are no disk's fault, another program got the processor: so it
-    takes several of them soon after one another for threads to be in charge for longer.
+    wait (a network share, a disk that cannot keep up) shows it by a slow write, and then threads write for a while.
+    That grows with the square of the wait. On a busy machine most slow writes take some milliseconds and are no disk's
+    fault, another program got the processor: no reason to be wary for more than a few chunks. A share that flushes for
+    a fifth of a second does so again, and must not hold the event loop up more than once a minute.
     """
 
-    __slots__ = ("_clock", "_quick", "_wary")
+    __slots__ = ("_clock", "_wary_until")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._quick = SHORT_MEMORY  # quick writes in a row
-        self._wary = 0  # how many of them it takes for the event loop to write
+        self._wary_until = -math.inf  # monotonic seconds
 
     @property
     def waits(self) -> bool:
         """Whether a write may well make us wait, and is better done in a thread."""
-        return self._quick < self._wary
+        return self._clock.monotonic() < self._wary_until
 
     def write(self, draft: Draft, chunk: bytes | memoryview) -> None:
         """Append a chunk, and learn from how long it took."""
         began = self._clock.monotonic()
         draft.write(chunk)
-        if self._clock.monotonic() - began <= SLOW_WRITE:
-            self._quick += 1
-        else:
-            self._wary = 1 if self._quick >= SHORT_MEMORY else min(2 * self._wary, WARIEST)
-            self._quick = 0
+        ended = self._clock.monotonic()
+        if ended - began > SLOW_WRITE:
+            wary = min(WARY * ((ended - began) / SLOW_WRITE) ** 2, WARIEST)
+            self._wary_until = max(self._wary_until, ended + wary)
 
 
 class _FileSink:
