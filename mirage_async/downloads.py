@@ -44,7 +44,7 @@ TRIES = 8  # the delays below add up to 36 s, 44 s at most with their random sha
 BUDGET = 60.0  # seconds in which attempts may begin
 _BATCH = 1 << 20  # bytes of a picture in memory that a thread writes before a cancellation is looked at
 SLOW_WRITE = 0.002  # seconds; a disk that needs longer for one network chunk is left to threads for a while
-WARY, WARIEST = 0.005, 60.0  # seconds: that while after a write just as slow, and at most
+WARY, WARIEST = 0.002, 60.0  # seconds: that while after a write just as slow, and at most
 _logger = logging.getLogger("mirage_async")
 
 
