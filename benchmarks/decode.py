@@ -200,7 +200,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="what base64 in an answer and a download to disk cost")
-    parser.add_argument("--quick", action="store_true", help="one repeat of each instead of five")
+    parser.add_argument("--quick", action="store_true", help="one repeat of each instead of nine")
     parser.add_argument("--only", choices=WAYS, nargs="+", default=list(WAYS), help="these ways alone")
     parser.add_argument("--sizes", type=int, choices=SIZES, nargs="+", default=SIZES, help="these sizes alone, in MB")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same pictures")
