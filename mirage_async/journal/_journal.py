@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import msgspec
 from anyio import to_thread
 
-from mirage_async._disk import only_one
 from mirage_async.exceptions import ConfigurationError, InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
@@ -24,6 +23,7 @@ from mirage_async.journal._folder import Folder
 from mirage_async.journal._moves import Fact, IntentRow, Losses, OutcomeRow, not_intended
 from mirage_async.journal._network import MOUNTS, network_file_system
 from mirage_async.journal._outcomes import StoredOutcome, stored_images
+from mirage_async.journal._own_keys import OwnKeys
 from mirage_async.journal._requests import read_packed
 from mirage_async.journal._seats import make_folder
 from mirage_async.journal._statements import ACCEPTED, HANDED_OVER, INTENDED, SETTLED, WITHDRAWN, write_rows
@@ -46,7 +46,6 @@ _logger = logging.getLogger("mirage_async.journal")
 
 WEEK = 7 * 24 * 3600.0  # seconds
 _PRUNE_EVERY = 10_000  # rows
-_DOUBTFUL = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
 
 
 class JournalStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +126,7 @@ class Journal:
             on_end=self._seat.release,
             on_recovery=self._losses.forget,
         )
+        self._own_keys = OwnKeys(self._writer, self._folder, self._sending)
         self._used = False
         # One that nobody has any more, as where the hub it was made for was refused, must not keep its file.
         weakref.finalize(self, self._writer.abandon).atexit = False
@@ -166,16 +166,16 @@ class Journal:
 
     async def _intended_under_own_key(self, job: Job[Any], write: Write) -> None:
         try:
-            await self._writer.do(lambda connection: self._claim(connection, job.key, write))
-        except _TakenError:
+            free = await self._own_keys.take(job.key, write)
+        except (sqlite3.Error, OSError) as error:
+            raise not_intended(self.directory, job, error)  # noqa: B904 - with its cause
+        if not free:
             self._refused.add(job.key)
             msg = (
                 f"another process has bought, or is buying, under the key {job.key}; nothing was sent. "
                 "Asking again with it returns what was bought"
             )
-            raise InputError(msg, provider=job.provider, billed="no") from None
-        except (sqlite3.Error, OSError) as error:
-            raise not_intended(self.directory, job, error)  # noqa: B904 - with its cause
+            raise InputError(msg, provider=job.provider, billed="no")
         self._refused.discard(job.key)
         self._sending.add(job.key)
 
@@ -423,20 +423,6 @@ class Journal:
             return ours[0], True
         return (others[0] if others else None), False
 
-    def _claim(self, connection: sqlite3.Connection, key: str, write: Write) -> None:
-        """Write that a request with a caller's own key is about to leave, if nobody else has bought under it.
-
-        All processes of the folder do that one after the other.
-        """
-        with only_one(self.directory / "keys.lock"):
-            ours = _schema.select(connection, _schema.BY_KEY, (key,))
-            free = {EntryState.UNPAID, *(_DOUBTFUL if key in self._sending else ())}  # it is sent again
-            if any(entry.state not in free for entry in ours) or any(
-                entry.state is not EntryState.UNPAID for entry in self._folder.of_others(key)
-            ):
-                raise _TakenError
-            self._writer.commit_alone(write)
-
     def _with_pictures(self, connection: sqlite3.Connection, entry: Entry) -> Entry:
         """Complete, also on record, an entry whose pictures were written just before its process ended.
 
@@ -471,10 +457,6 @@ class Journal:
 
     def _request_path(self, key: str) -> Path:
         return self.directory / "requests" / f"{key}.msgpack"
-
-
-class _TakenError(Exception):
-    """Another process has bought, or is buying, under a key."""
 
 
 def _check_file_system(folder: Path) -> None:

@@ -164,11 +164,15 @@ class Writer:
             JournalError: as `put`.
             Exception: what `work` raises.
         """
+        return await self.ask(work)
+
+    def ask(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Do the same, and return the future to wait for; raises what `do` does of itself."""
         self._check()
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._hand_over()
         self._add(_Work(work, waiter))
-        return await waiter
+        return waiter
 
     def soon(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Have the thread do something with the connection, with nobody waiting; raises as `put` does."""
@@ -237,19 +241,19 @@ class Writer:
 
     # --- what follows runs in the thread ---
 
-    def commit_alone(self, write: Write) -> None:
-        """Write a row at once, in a transaction of its own; for what `do` was given.
+    def commit_now(self, writes: Sequence[Write]) -> None:
+        """Write rows at once, in a transaction of their own; for what `do` was given.
 
         Raises:
-            sqlite3.Error, OSError: it is not written.
+            sqlite3.Error, OSError: none of them is written.
         """
         if self._backlog:
             msg = "facts about earlier purchases have to be written first"
             raise OSError(msg)
         self._check_file()
-        self._write(_in_order(self._ready([write])))
+        self._write(_in_order(self._ready(writes)))
         self.commits += 1
-        self.rows += 1
+        self.rows += len(writes)
 
     def catch_up(self) -> None:
         """Try at once to write what could not be written so far; for what `do` was given."""

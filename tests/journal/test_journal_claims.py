@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given, settings
@@ -18,10 +20,11 @@ from mirage_async import ImageRequest, Limits, _disk
 from mirage_async._disk import only_one
 from mirage_async.exceptions import InputError, JournalError, MirageError, SubmissionUncertainError
 from mirage_async.journal import EntryState, Journal, journal_entries
+from mirage_async.journal._writer import Write, Writer
 from mirage_async.sandbox import Fault, Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from mirage_async.jobs import Job
 
@@ -125,6 +128,67 @@ async def test_of_many_processes_at_the_same_moment_one_buys(tmp_path: Path) -> 
     assert [entry.state for entry in journal_entries(tmp_path)] == [EntryState.INTENDED]
     for each in journals:
         await each.aclose()
+
+
+async def asked_together(journal: Journal, keys: Sequence[str]) -> list[BaseException | None]:
+    """Ask for keys while another process holds the folder, and return how each ended."""
+    with only_one(journal.directory / "keys.lock"):
+        asking: list[asyncio.Future[None]] = [
+            asyncio.ensure_future(journal.intended(job(journal, key=key), intent(own_key=True))) for key in keys
+        ]
+        await asyncio.sleep(0)
+    return await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_those_who_ask_together_share_a_flush(tmp_path: Path) -> None:
+    """Not each of them waits for a disk and a lock of its own."""
+    async with journaling(tmp_path) as journal:
+        assert await asked_together(journal, [f"{number:032x}" for number in range(50)]) == [None] * 50
+        counts = journal.statistics()
+        assert counts.rows == 50
+        assert counts.commits <= 2
+    assert len(journal_entries(tmp_path)) == 50
+
+
+async def test_of_those_who_ask_together_none_spoils_it_for_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One key is asked for twice, one has an entry that cannot be read, one cannot be written."""
+    commit, full, broken = Writer.commit_now, "f" * 32, "b" * 32
+
+    def refusing(writer: Writer, writes: Sequence[Write]) -> None:
+        if any(write.about.key == full for write in writes):  # type: ignore[attr-defined]
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(writer, writes)
+
+    async with journaling(tmp_path) as journal:
+        await journal.intended(job(journal, key=broken), intent(own_key=True))
+        await journal._writer.do(lambda connection: connection.execute("UPDATE jobs SET state = 'nonsense'") and None)
+        monkeypatch.setattr(Writer, "commit_now", refusing)
+        ends = await asked_together(journal, [OWN, full, OWN, broken, "a" * 32])
+        assert [type(end) for end in ends] == [type(None), JournalError, InputError, JournalError, type(None)]
+        assert "disk is full" in str(ends[1])
+        assert "is damaged" in str(ends[3])
+        await journal._writer.do(
+            lambda connection: connection.execute("DELETE FROM jobs WHERE key = ?", (broken,)) and None
+        )
+    assert {entry.key for entry in journal_entries(tmp_path)} == {OWN, "a" * 32}
+
+
+async def test_who_leaves_while_several_ask_takes_nobody_along(tmp_path: Path) -> None:
+    """The others get their keys; what was written for the one who left is withdrawn by whoever cancelled it."""
+    async with journaling(tmp_path) as journal:
+        with only_one(tmp_path / "keys.lock"):
+            asking = [
+                asyncio.ensure_future(journal.intended(job(journal, key=key), intent(own_key=True)))
+                for key in (OWN, "a" * 32)
+            ]
+            await asyncio.sleep(0)
+            asking[0].cancel()
+            await asyncio.sleep(0)
+        assert await asyncio.gather(*asking, return_exceptions=True) == [ANY, None]
+        assert asking[0].cancelled()
+    assert len(journal_entries(tmp_path)) == 2
 
 
 async def test_a_key_that_nobody_can_claim_in_time_buys_nothing(
