@@ -62,7 +62,7 @@ class OwnKeys:
         asked = _Asked(key, write)
         with self._lock:
             if self._served is None:
-                self._served = self._writer.ask(self._serve)
+                self._served = self._writer.do(self._serve)
             self._asked.append(asked)
             served = self._served
         await asyncio.shield(served)

@@ -157,17 +157,12 @@ class Writer:
             self._gathered_in = loop
             loop.call_soon(self._gather_on, loop, loop.time() + _GATHERING, _TURNS, _QUIET_TURNS, 1)
 
-    async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Have the thread do something with the connection, after everything queued so far.
+    def do(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Have the thread do something with the connection, after everything queued so far; return where its result is.
 
         Raises:
-            JournalError: as `put`.
-            Exception: what `work` raises.
+            JournalError: as `put`. The future raises it as well, and what `work` raises.
         """
-        return await self.ask(work)
-
-    def ask(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Do the same, and return the future to wait for; raises what `do` does of itself."""
         self._check()
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._hand_over()
