@@ -471,11 +471,12 @@ async def test_a_cancelled_waiter_leaves_its_row_in_place(tmp_path: Path) -> Non
         gate = Gate(journal)
         waiting = asyncio.ensure_future(journal.intended(owner := job(journal), intent()))
         asked = asyncio.ensure_future(journal.entry(owner.key))
-        failing = asyncio.ensure_future(journal._writer.do(lambda connection: connection.execute("nonsense")))
+        failing = journal._writer.do(lambda connection: connection.execute("nonsense"))
+        everybody: list[asyncio.Future[Any]] = [waiting, asked, failing]
         await asyncio.sleep(0)
-        for each in (waiting, asked, failing):
+        for each in everybody:
             each.cancel()
-        await asyncio.wait([waiting, asked, failing])
+        await asyncio.wait(everybody)
         gate.open()
         assert (await soon(journal.entry(owner.key))).state is EntryState.INTENDED
 
