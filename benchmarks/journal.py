@@ -5,7 +5,8 @@
 
 Rows: as many purchases at a time as there are waiters, each of which waits for its intent, its id and its outcome to be
 durable, one after the other; the other side writes the same rows through `aiosqlite` and commits each, as one does.
-Generations: the same hub, once with a journal and once without, in turns, against a server in a process of its own.
+Generations: the same hub without a journal, with one, and with one under keys of the caller's own, in turns, against a
+server in a process of its own.
 Both sides flush to the disk the folder given by --directory is on. The exit code is 1 if a figure misses its mark.
 """
 
@@ -22,9 +23,10 @@ import argparse
 import asyncio
 import gc
 import json
+import secrets
 import tempfile
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -32,9 +34,9 @@ from benchmarks._bare.dialects import Plan
 from benchmarks._bare.figures import Mark, Spread, spread, table
 from benchmarks._bare.process import raise_file_limit
 from benchmarks._bare.server import bare_server, new_fast_loop
-from benchmarks._bare.sides import KEY, AtOnce, buying
+from benchmarks._bare.sides import KEY, PROMPT, AtOnce, buying, check
 from benchmarks._journal.rows import OTHER, OURS
-from mirage_async import Limits, Mirage
+from mirage_async import ImageRequest, Limits, Mirage
 from mirage_async.journal import Journal
 from mirage_async.scheduler import Scheduler
 
@@ -68,7 +70,9 @@ class Generations:
 
     plain: Spread
     journalled: Spread
+    own_keys: Spread
     ratio: Spread
+    own_keys_ratio: Spread
 
 
 async def rows(folder: Path, options: argparse.Namespace) -> list[Rows]:
@@ -109,26 +113,42 @@ async def _written(purchase: Callable[[], Awaitable[int]], count: int, waiters: 
 
 
 async def generations(base_url: str, folder: Path, options: argparse.Namespace) -> Generations:
-    """Make generations with and without a journal, in turns."""
+    """Make generations without a journal, with one, and with one under the caller's own keys, in turns."""
     count = GENERATIONS // (4 if options.quick else 1)
-    plain, journalled = [], []
+    costs: tuple[list[float], list[float], list[float]] = ([], [], [])
     with tempfile.TemporaryDirectory(dir=folder) as directory:
-        journal = Journal(directory)
-        async with _hub(base_url, None) as without, _hub(base_url, journal) as with_one:
+        journals = (None, Journal(Path(directory) / "keys of its own"), Journal(Path(directory) / "callers' keys"))
+        async with AsyncExitStack() as stack:
+            hubs = [await stack.enter_async_context(_hub(base_url, journal)) for journal in journals]
+            sides = (buying(hubs[0].mirako), buying(hubs[1].mirako), _buying_under_own_keys(hubs[2]))
             for _ in range(options.rounds + 1):  # the first is for warming up
-                plain.append(await _generated(without, count))
-                journalled.append(await _generated(with_one, count, journal))
-    ratio = [ours / bare for bare, ours in zip(plain[1:], journalled[1:], strict=True)]
-    return Generations(plain=spread(plain[1:]), journalled=spread(journalled[1:]), ratio=spread(ratio))
+                for cost, generate, journal in zip(costs, sides, journals, strict=True):
+                    cost.append(await _generated(generate, count, journal))
+    plain, journalled, own_keys = (cost[1:] for cost in costs)
+    return Generations(
+        plain=spread(plain),
+        journalled=spread(journalled),
+        own_keys=spread(own_keys),
+        ratio=spread([ours / bare for bare, ours in zip(plain, journalled, strict=True)]),
+        own_keys_ratio=spread([ours / bare for bare, ours in zip(plain, own_keys, strict=True)]),
+    )
 
 
 @asynccontextmanager
-async def _hub(base_url: str, journal: Journal | None) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
+async def _hub(base_url: str, journal: Journal | None) -> AsyncGenerator[Mirage]:
     scheduler = Scheduler(policy=AtOnce())
     async with Mirage(
         {"mirako": KEY}, base_urls={"mirako": base_url}, limits=Limits(), scheduler=scheduler, journal=journal
     ) as hub:
-        yield buying(hub.mirako)
+        yield hub
+
+
+def _buying_under_own_keys(hub: Mirage) -> Callable[[], Awaitable[None]]:
+    async def generate() -> None:
+        job = await hub.submit(ImageRequest(prompt=PROMPT, provider="mirako", key=secrets.token_hex(16)))
+        check(await (await job).image.read())
+
+    return generate
 
 
 async def _generated(generate: Callable[[], Awaitable[None]], count: int, journal: Journal | None = None) -> float:
@@ -162,8 +182,14 @@ def text(written: Sequence[Rows], generated: Generations) -> str:
         [(row.name, str(row.waiters), f"{row.rate:.0f}", f"{row.cpu:.0f}") for row in written],
     )
     ours, other = (row.rate.median for row in written if row.waiters == WAITERS[-1])
-    cells = (f"{generated.plain:.0f}", f"{generated.journalled:.0f}", f"{generated.ratio:.2f}")
-    second = table(("at once", "CPU without, us", "with a journal", "ratio"), [(str(AT_ONCE), *cells)])
+    second = table(
+        (f"{AT_ONCE} at once", "CPU, us a generation", "times that without"),
+        [
+            ("without a journal", f"{generated.plain:.0f}", ""),
+            ("with a journal", f"{generated.journalled:.0f}", f"{generated.ratio:.2f}"),
+            ("under callers' own keys", f"{generated.own_keys:.0f}", f"{generated.own_keys_ratio:.2f}"),
+        ],
+    )
     verdicts = [
         f"{ours / other:.1f} times the rows a second at {WAITERS[-1]} (mark: at least {FASTER:g}): {{}}",
         f"{generated.ratio.median:.2f} times the CPU of a generation (mark: at most {DEARER:g}): {{}}",
