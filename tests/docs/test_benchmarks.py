@@ -84,6 +84,16 @@ def test_a_purchase_whose_answer_goes_wrong_arrives_once_and_is_reported_as_unce
     }
 
 
+def test_those_who_wait_for_the_disk_together_share_its_flushes() -> None:
+    """A commit for each of 500 takes longer, on whatever disk; and all the generations come home."""
+    ended = run("journal.py", "--repeats", "1", "--rounds", "1")
+    report = json.loads(ended.stdout)
+    rates = {(row["name"], row["waiters"]): row["rate"]["median"] for row in report["rows"]}
+    assert len(rates) == 6
+    assert rates["journal", 500] > rates["aiosqlite, a commit a row", 500]
+    assert set(report["generations"]) == {"plain", "journalled", "own_keys", "ratio", "own_keys_ratio"}
+
+
 def test_a_picture_is_held_once_on_its_way_and_a_download_hardly_at_all() -> None:
     """Decoded from the answer, with pybase64 and without, or streamed to disk: by Python's own count of its objects."""
     ways = ("mira", "mira plain", "save")
