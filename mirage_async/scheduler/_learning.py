@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from mirage_async.jobs import NullHints
 from mirage_async.models import JobStatus
-from mirage_async.scheduler._adaptive import Sighting
+from mirage_async.scheduler._adaptive import AdaptiveInterval, Sighting
 from mirage_async.scheduler._intervals import JobView
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _logger = logging.getLogger("mirage_async.scheduler")
 
 LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's way to say "never"
 _SOON, _SOON_SHARE = 0.25, 0.05  # seconds, and share of the age of a job, that news of its end may have taken
+_STRETCH = 0.2  # of the time a hint is given, by which it varies upwards: a kind of job has one number for all of them
 MARKS = 16  # of progress that a note keeps, thinned evenly beyond
 
 _Outcome: TypeAlias = Literal["pending", "done", "lost"]
@@ -76,7 +78,7 @@ class Learning:
         ranks: whether the policy tells how urgent a status call is.
     """
 
-    __slots__ = ("_failed", "_learns", "_observe", "_policy", "_urgency", "ranks")
+    __slots__ = ("_failed", "_learns", "_observe", "_policy", "_random", "_urgency", "ranks")
 
     def __init__(self, policy: IntervalPolicy) -> None:
         self._policy = policy
@@ -85,6 +87,7 @@ class Learning:
         self._learns = self._observe is not _ignore
         self.ranks = self._urgency is not _ignore
         self._failed: set[str] = set()
+        self._random = random.Random(policy.seed if isinstance(policy, AdaptiveInterval) else None)
 
     def interval(self, entry: Entry, job: Job[Any], now: float) -> float:
         """Return seconds until the next status call for a job."""
@@ -99,7 +102,9 @@ class Learning:
             interval = kind.pace.interval
             _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
         if type(kind.hints) is not NullHints:  # which expect nothing
-            interval = max(interval, kind.hints.patience(job))
+            patience = kind.hints.patience(job)
+            if patience > interval:
+                interval = patience * self._random.uniform(1.0, 1.0 + _STRETCH)
         return LONGEST_INTERVAL if interval > LONGEST_INTERVAL else interval  # noqa: FURB136 - is dearer by far
 
     def unfinished(self, entry: Entry, job: Job[Any], report: Report, *, asked: float, now: float) -> None:
