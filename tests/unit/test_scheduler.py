@@ -47,6 +47,7 @@ from mirage_async.scheduler import (
     _scheduler,
 )
 from mirage_async.scheduler._scheduler import MANY
+from mirage_async.scheduler._waits import SLICE
 from mirage_async.scheduler._wheel import TICK
 from mirage_async.testing import FakeClock
 from mirage_async.wire import Piece, Report
@@ -1541,6 +1542,124 @@ async def test_a_failing_callback_keeps_no_other_job_waiting(bench: Bench, caplo
     assert caplog.text.count("was not told to everybody") == 3
     assert [asked for _, asked in provider.asked] == ["kept"] * 3
     bench.scheduler.forget(kept)
+
+
+# --- many waits that end together ---
+
+
+async def largest_step(counted: list[Any], work: Awaitable[object]) -> int:
+    """Return the most by which a list has grown in one turn of the event loop until some work was done."""
+    task, largest = asyncio.ensure_future(work), 0
+    while not task.done():
+        before = len(counted)
+        await asyncio.sleep(0)
+        largest = max(largest, len(counted) - before)
+    await task
+    return largest
+
+
+async def test_many_waits_that_end_together_end_in_slices_and_nobody_is_asked_about_meanwhile(bench: Bench) -> None:
+    """The others get their turn in between, and whoever waits is told in the order of beginning, at the same moment."""
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.gate = asyncio.Event()
+    provider.watch("asking", at_once=True)
+    ready = [provider.watch(f"ready {number}", wait=5, at_once=True) for number in range(2 * SLICE)]
+    waiting = [provider.watch(f"waiting {number}", wait=5) for number in range(2 * SLICE)]
+    await bench.clock.advance(4)
+    provider.gate.set()
+    provider.gate = asyncio.Event()
+    await bench.clock.advance(0)  # one of those in line has got the turn
+    assert SLICE / 2 < await largest_step(bench.ended, bench.clock.advance(1)) <= SLICE
+    assert bench.ended == [*ready, *waiting]
+    assert {type(job.stopped) for job in bench.ended} == {WaitTimeoutError}
+    assert len(provider.asked) == 2
+    provider.gate.set()
+    await bench.clock.advance(10)
+    assert [asked for _, asked in provider.asked] == ["asking", "ready 0", "asking"]
+
+
+async def test_turns_for_other_reasons_end_no_more_waits_at_one_go(bench: Bench) -> None:
+    """A thousand jobs that are begun meanwhile have a turn taken each."""
+    provider = bench.provider()
+    for number in range(3 * SLICE):
+        provider.watch(str(number), wait=5)
+    began: list[int] = []
+
+    def begin() -> None:
+        for number in range(3):
+            provider.watch(f"late {number}", at_once=True)
+        began.append(len(bench.ended))
+
+    bench.clock.call_at(5, begin)
+    await bench.clock.advance(5)
+    assert began == [SLICE]
+    assert len(bench.ended) == 3 * SLICE
+    assert provider.times == [5] * 3
+
+
+def closing_bench(jobs: int) -> tuple[Bench, Provider, list[Job[str]]]:
+    """Return jobs to be closed, one of which is being asked about, and another whose wait is over then."""
+    bench = Bench()
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.gate = asyncio.Event()
+    watched = [provider.watch("asking", at_once=True), provider.watch("ending", wait=1)]
+    watched += [provider.watch(str(number), at_once=number % 2 == 0) for number in range(jobs)]
+    return bench, provider, watched
+
+
+async def test_closing_tells_many_in_slices_and_asks_nobody_meanwhile() -> None:
+    """Jobs that end, are watched, hinted at or forgotten meanwhile are told once or not at all, as ever."""
+    bench, provider, jobs = closing_bench(4 * SLICE)
+    await bench.clock.advance(0)
+    closing = asyncio.ensure_future(largest_step(bench.ended, bench.scheduler.aclose()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert SLICE <= len(bench.ended) < 2 * SLICE
+    bench.scheduler.forget(jobs[-1])
+    bench.scheduler.watch(jobs[-2], 1000)
+    assert jobs[-2].claim()
+    bench.scheduler.wake(jobs[-3])
+    bench.scheduler.set_limits(provider.account, Limits(polls=None))
+    await bench.clock.advance(1)  # the wait for one of them would be over
+    assert SLICE / 2 < await soon(closing) <= SLICE + 1
+    assert len(bench.ended) == len(set(map(id, bench.ended))) == len(jobs) - 1
+    assert {type(job.stopped) for job in jobs[:-1]} == {ClosedError}
+    assert jobs[-1].stopped is None
+    assert provider.asked == [(0, "asking")]
+    assert repr(bench.clock).endswith("0 timers>")
+
+
+async def test_a_closing_that_is_cancelled_has_told_everybody_and_can_be_asked_for_again() -> None:
+    """Nobody waits for ever because whoever closed was in a hurry."""
+    bench, provider, jobs = closing_bench(4 * SLICE)
+    await bench.clock.advance(0)
+    first, second = (asyncio.ensure_future(bench.scheduler.aclose()) for _ in range(2))
+    await asyncio.sleep(0)
+    assert len(bench.ended) < len(jobs)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(first)
+    assert bench.ended[-1] is jobs[-1]
+    await soon(second)
+    await soon(bench.scheduler.aclose())
+    assert len(bench.ended) == len(set(map(id, bench.ended))) == len(jobs)
+    assert {type(job.stopped) for job in jobs} == {ClosedError}
+    assert provider.asked == [(0, "asking")]
+    assert repr(bench.clock).endswith("0 timers>")
+
+
+async def test_closing_goes_on_where_the_end_of_one_job_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """As the ends of waits do."""
+    bench, provider, jobs = closing_bench(2)
+
+    def ended(job: Job[Any]) -> None:
+        raise RuntimeError(job.id)
+
+    provider.kind.ended = ended
+    await bench.clock.advance(0)
+    await soon(bench.scheduler.aclose())
+    assert {type(job.stopped) for job in jobs} == {ClosedError}
+    assert caplog.text.count("was not told to everybody") == len(jobs)
 
 
 async def test_a_result_whose_handing_over_is_cut_short_can_be_had_anew(bench: Bench) -> None:
