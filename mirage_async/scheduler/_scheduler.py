@@ -32,7 +32,7 @@ from mirage_async.scheduler._account import Account
 from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._endings import Endings
 from mirage_async.scheduler._entry import Entry
-from mirage_async.scheduler._learning import Learning, begin
+from mirage_async.scheduler._learning import LAST_LOOK, LONGEST_INTERVAL, Learning, begin
 from mirage_async.scheduler._poller import Poller, Rest
 from mirage_async.scheduler._statistics import SchedulerStatistics
 from mirage_async.scheduler._verdicts import Verdict, foreseen, judge
@@ -59,6 +59,7 @@ SLACK = 1e-3  # of an interval, by which a status call may be later: jitter vari
 # To wake up costs as much as dozens of status calls' turns. Where so many fall due at once, which is a matter of some
 # four hundred a second, the next ones may come a tick later, so that two ticks share a wake-up.
 MANY = 8
+MOST_DUE = 1024  # status calls that are made ready in one turn; more fall due at once only after a stop or a flood
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
 
 
@@ -232,11 +233,11 @@ class Scheduler:
             return
         now = self.clock.monotonic()
         try:
-            if not self._waits.ending:
+            due, are_over = list(self._due.pop_due(now, most=MOST_DUE)), self._waits.next_at() <= now
+            self._make_ready(self._waits.still_due(due, now) if are_over else due)
+            if are_over and len(due) < MOST_DUE and not self._waits.ending:
                 self._waits.end(now)
-            due = list(self._due.pop_due(now))
-            self._make_ready(due)
-            if len(due) >= MANY:
+            if MANY <= len(due) < MOST_DUE:
                 self._quiet_until = (int(now / TICK + 0.001) + 2) * TICK  # whatever the rounding, from this tick on
             for account in tuple(self._ready):
                 most = account.most_polls
@@ -288,13 +289,21 @@ class Scheduler:
     def _ask_in(self, wait: float, entry: Entry, now: float) -> None:
         """Let the next status call be due in `wait` seconds.
 
-        One that is due at once begins with the next turn or goes to the poller that asks for this.
+        One that is due at once begins with the next turn or goes to the poller that asks for this. One that would come
+        after the end of the wait, or too shortly before, comes a little before it instead: as the last look.
         """
+        if entry in self._waits.owed:  # the look that was owed has been made
+            self._waits.expire(entry)
+            return
         if wait <= 0:
             self._make_ready((entry,))  # not in a tick's time: somebody knows that it has something to say
             return
-        at = now + wait
-        entry.due = self._due.add(at, entry, slack=SLACK * wait)
+        at, slack, over = now + wait, SLACK * wait, entry.over
+        if over is not None and at + slack > over * TICK - LAST_LOOK and wait < LONGEST_INTERVAL:  # which means "never"
+            last = self._learning.last_look(entry, over * TICK, now, at + slack)
+            if last < math.inf:
+                at, slack = min(at, last), 0.0
+        entry.due = self._due.add(at, entry, slack=slack)
         if at < self._timer_at:
             self._arm()
 

@@ -24,6 +24,8 @@ __all__ = ["SLICE", "Waits"]
 
 _logger = logging.getLogger("mirage_async.scheduler")
 
+LATE_LOOK = 10.0  # seconds that a status call may take to begin and end which was to come before the end of the wait
+_STOPPED = 1.0  # seconds too late: then the process has been stopped, or answers could not be read for other reasons
 SLICE = 256  # waits that are ended at one go, which takes a few milliseconds; then whoever else there is has a turn
 
 
@@ -36,16 +38,18 @@ class Waits:
 
     Attributes:
         expired: waits that ran out so far.
+        owed: those whose wait is over but for one status call, which came too late.
         ending: more waits are over than could be ended at one go, or everything closes: nobody is asked about now.
     """
 
-    __slots__ = ("_deadlines", "_forget", "_waits_for", "ending", "expired", "next_at")
+    __slots__ = ("_deadlines", "_forget", "_waits_for", "ending", "expired", "next_at", "owed")
 
     def __init__(self, forget: Callable[[Job[Any]], object], waits_for: Callable[[Job[Any]], WaitedFor]) -> None:
         self._forget = forget
         self._waits_for = waits_for
         self._deadlines: TimerWheel[Entry] = TimerWheel(attrgetter("over"))
         self.next_at = self._deadlines.next_at  # when the next wait is over
+        self.owed: set[Entry] = set()
         self.expired = 0
         self.ending = False
 
@@ -55,7 +59,7 @@ class Waits:
 
     def extend(self, entry: Entry, deadline: float) -> bool:
         """Let the wait for a job be over at `deadline`, and return whether that is later than it was to be."""
-        if entry.over is not None and deadline <= entry.over * TICK:
+        if entry.over is not None and deadline <= entry.over * TICK and entry not in self.owed:
             return False
         self.drop(entry)
         self.begin(entry, deadline)
@@ -66,12 +70,39 @@ class Waits:
         if entry.over is not None:
             entry.over = None
             self._deadlines.withdrawn()
+        self.owed.discard(entry)
+
+    def still_due(self, due: list[Entry], now: float) -> list[Entry]:
+        """Return those who are to be asked about: nobody whose wait is over, but for those who are owed a look.
+
+        These are the ones whose look was due while the wait lasted. Nobody came to make it, because the process was
+        stopped or very busy; what the provider says now is still worth more than the end of the wait.
+        """
+        asked: list[Entry] = []
+        for entry in due:
+            over = entry.over
+            if over is not None and over * TICK <= now:
+                if entry.due is None or entry.due >= over:
+                    entry.due = None
+                    continue
+                self._put_off(entry, now)
+            asked.append(entry)
+        return asked
+
+    def _put_off(self, entry: Entry, now: float) -> None:
+        self.drop(entry)
+        self.begin(entry, now + LATE_LOOK)
+        self.owed.add(entry)
 
     def end(self, now: float) -> None:
         """End the waits that are over, a slice of them; for the rest, which `ending` tells of, come back soon."""
         for entry in self._deadlines.pop_due(now, most=SLICE):
-            entry.over = None
-            self.expire(entry)
+            over, entry.over = entry.over, None
+            # A call that was under way when the process was stopped has its answer read first.
+            if entry.flying and over is not None and now - over * TICK > _STOPPED and entry not in self.owed:
+                self._put_off(entry, now)
+            else:
+                self.expire(entry)
         self.ending = self.next_at() <= now
 
     def expire(self, entry: Entry) -> None:

@@ -46,7 +46,7 @@ from mirage_async.scheduler import (
     Scheduler,
     _scheduler,
 )
-from mirage_async.scheduler._scheduler import MANY
+from mirage_async.scheduler._scheduler import MANY, MOST_DUE
 from mirage_async.scheduler._waits import SLICE
 from mirage_async.scheduler._wheel import TICK
 from mirage_async.testing import FakeClock
@@ -272,7 +272,7 @@ async def test_a_deadline_does_not_wait_for_calls_that_share_a_wake_up() -> None
     await bench.clock.advance(TICK)
     with pytest.raises(WaitTimeoutError):
         await soon(job)
-    assert len(provider.times) == 2 * MANY
+    assert len(provider.times) == 2 * MANY + 1  # and the last look at the short one
     await bench.scheduler.aclose()
 
 
@@ -360,7 +360,8 @@ async def test_a_policy_may_say_never(caplog: pytest.LogCaptureFixture) -> None:
     job = provider.watch(wait=1000)
     await bench.clock.advance(500)
     bench.scheduler.wake(job)
-    await bench.clock.advance(400)
+    await bench.clock.advance(500)
+    assert isinstance(job.stopped, WaitTimeoutError)
     assert provider.times == [500]
     assert not caplog.records
     await bench.scheduler.aclose()
@@ -512,7 +513,8 @@ async def test_a_deadline_ends_the_wait_in_the_turn_it_is_due(bench: Bench) -> N
     assert (caught.value.token, caught.value.billed) == (job.token(), "yes")
     assert job.status is JobStatus.RUNNING
     await bench.clock.advance(100)
-    assert provider.times == [10, 20]
+    assert provider.times[:2] == [10, 20]
+    assert len(provider.times) == 3  # with the last look
     statistics = bench.scheduler.statistics()
     assert (statistics.jobs_watched, statistics.waits_expired) == (0, 1)
 
@@ -745,7 +747,8 @@ async def test_a_longer_wait_moves_the_deadline_and_a_shorter_one_does_not(bench
     bench.scheduler.watch(job, 5)
     await bench.clock.advance(39)
     assert job.stopped is None
-    assert provider.times == [10, 20, 30]
+    assert provider.times[:3] == [10, 20, 30]
+    assert 38 <= provider.times[3] <= 39 + TICK  # the last look
     await bench.clock.advance(1)
     assert isinstance(job.stopped, WaitTimeoutError)
 
@@ -775,7 +778,8 @@ async def test_a_stopped_job_can_be_watched_again(bench: Bench) -> None:
     waiter = asyncio.ensure_future(job.result(max_wait=5))
     await bench.clock.advance(0)
     assert await soon(waiter) == "picture of j1"
-    assert provider.times == [10, 30]
+    assert [provider.times[0], *provider.times[2:]] == [10, 30]  # and the last look of the first wait
+    assert 13 <= provider.times[1] <= 14 + TICK
 
 
 async def test_a_wait_that_is_over_before_it_began_ends_at_once(bench: Bench) -> None:
@@ -783,6 +787,141 @@ async def test_a_wait_that_is_over_before_it_began_ends_at_once(bench: Bench) ->
     job = bench.provider().watch(wait=-5)
     await bench.clock.advance(0)
     assert isinstance(job.stopped, WaitTimeoutError)
+
+
+# --- the last look ---
+
+
+@pytest.mark.parametrize(("wait", "earliest", "latest"), [(180, 178, 179), (4, 3, 3.5), (1, 0.75, 0.875)])
+async def test_before_a_wait_ends_there_is_a_last_look(wait: float, earliest: float, latest: float) -> None:
+    """One or two seconds before the end, or a quarter to an eighth of a short wait, and not all in one moment."""
+    bench = Bench(FixedInterval(100))
+    provider = bench.provider(limits=Limits(polls=None))
+    provider.answers = [RUNNING] * (50 if wait > 100 else 0) + [DONE]
+    jobs = [provider.watch(str(number), wait=wait) for number in range(50)]
+    await bench.clock.advance(wait)
+    assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
+    looks = provider.times[-50:]
+    assert earliest <= min(looks) <= max(looks) <= latest + 2 * TICK + 1e-6
+    assert len(set(looks)) >= 5
+    await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize(
+    ("interval", "wait", "times"),
+    [
+        (10, 20.6, [10, 20]),  # late enough by itself
+        (10, 11.5, [10]),  # the look just made was the last one
+        (10, 12.2, [10]),  # less than the least interval before the time for it
+        (0.5, 2.9, [0.5, 1, 1.5, 2, 2.5]),
+        (100_000, 40, [39]),
+    ],
+)
+async def test_a_last_look_is_made_only_where_the_next_would_be_too_late(
+    interval: float, wait: float, times: list[float]
+) -> None:
+    """And not sooner after the look before than any policy would ask; slack does not make it late."""
+    bench = Bench(FixedInterval(interval, jitter=0))
+    provider = bench.provider()
+    provider.watch(wait=wait)
+    await bench.clock.advance(wait + 5)
+    assert provider.times == pytest.approx(times, abs=1.0 if times == [39] else TICK)
+    await bench.scheduler.aclose()
+
+
+async def test_the_minimum_of_the_policy_holds_for_the_last_look() -> None:
+    """Where the next look comes too late and the last one would come too soon, there is none."""
+    bench = Bench(AdaptiveInterval(minimum=30, maximum=600, seed=1))
+    provider = bench.provider()
+    job = provider.watch(wait=50)
+    await bench.clock.advance(50)
+    assert provider.times == [30]
+    assert isinstance(job.stopped, WaitTimeoutError)
+    await bench.scheduler.aclose()
+
+
+def stop(bench: Bench, seconds: float) -> None:
+    """Let time go by as for a process that is stopped: nothing happens meanwhile, and all of it afterwards."""
+    bench.clock._now += seconds
+
+
+async def test_a_process_that_was_stopped_beyond_the_deadline_makes_one_call_first(bench: Bench) -> None:
+    """What ended meanwhile is delivered; for the rest the wait is over as soon as the answer says that it goes on."""
+    provider = bench.provider()
+    done = provider.watch("done", wait=4)
+    provider.answers = [DONE, RUNNING, ServerError("500", status=500), RUNNING]
+    others = [provider.watch(name, wait=4) for name in ("running", "failing")]
+    extended = provider.watch("extended", wait=4)
+    stop(bench, 5)
+    waiter = asyncio.ensure_future(done.result())
+    await bench.clock.advance(0)
+    assert await soon(waiter) == "picture of done"
+    for job in others:
+        with pytest.raises(WaitTimeoutError, match=r"the wait is over after 5\.0 s"):
+            await soon(job)
+    assert len(provider.asked) == 4
+    await soon(asyncio.ensure_future(bench.clock.advance(100)))
+    assert len(provider.asked) == 4
+    assert isinstance(extended.stopped, WaitTimeoutError)
+    statistics = bench.scheduler.statistics()
+    assert (statistics.jobs_watched, statistics.waits_expired) == (0, 3)
+
+
+async def test_the_call_after_a_stop_is_waited_for_ten_seconds_and_under_all_limits(bench: Bench) -> None:
+    """One that gets no turn until then is told so; another that was extended meanwhile waits as long as that says."""
+    provider = bench.provider(limits=Limits(polls=2))
+    provider.gate = asyncio.Event()
+    jobs = [provider.watch(name, wait=4) for name in ("asked", "extended", "hungry")]
+    stop(bench, 5)
+    await bench.clock.advance(1)
+    assert len(provider.asked) == 2
+    bench.scheduler.watch(jobs[1], 12)
+    await bench.clock.advance(5.9)
+    assert [job.stopped for job in jobs] == [None] * 3
+    await bench.clock.advance(0.1)
+    assert isinstance(jobs[1].stopped, WaitTimeoutError)
+    await bench.clock.advance(2.9)
+    assert jobs[0].stopped is jobs[2].stopped is None
+    await bench.clock.advance(0.1)
+    waited_for = [job.stopped.waited_for for job in jobs if isinstance(job.stopped, WaitTimeoutError)]
+    assert waited_for == ["job", "job", "polls"]
+
+
+async def test_an_answer_that_came_while_the_process_was_stopped_is_read_first(bench: Bench) -> None:
+    """A call that began before the stop is not made again; if it brings nothing, the wait ends."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    job = provider.watch(wait=15)
+    await bench.clock.advance(12)
+    stop(bench, 20)
+    provider.answers = [DONE]
+    await bench.clock.advance(0)
+    assert job.stopped is None
+    provider.gate.set()
+    await bench.clock.advance(0)
+    assert await soon(job) == "picture of j1"
+    assert provider.times == [10]
+
+
+async def test_a_wait_without_a_look_to_come_ends_after_a_stop_as_well(bench: Bench) -> None:
+    """Where the last look had been made, the next one was to come after the end."""
+    provider = bench.provider()
+    provider.watch(wait=11.5)
+    await bench.clock.advance(11)
+    stop(bench, 50)
+    await bench.clock.advance(0)
+    assert provider.times == [10]
+    assert bench.scheduler.statistics().waits_expired == 1
+
+
+async def test_a_flood_of_calls_after_a_stop_is_made_ready_in_parts(bench: Bench) -> None:
+    """No wait ends before it is known whom a look is owed."""
+    provider = bench.provider(limits=Limits(polls=None))
+    provider.answers = [DONE]
+    jobs = [provider.watch(str(number), wait=4) for number in range(2 * MOST_DUE + 1)]
+    stop(bench, 5)
+    assert MOST_DUE / 2 < await largest_step(provider.asked, bench.clock.advance(0)) <= MOST_DUE
+    assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
 
 
 # --- trouble ---
@@ -1540,7 +1679,7 @@ async def test_a_failing_callback_keeps_no_other_job_waiting(bench: Bench, caplo
     await bench.clock.advance(30)
     assert [type(job.stopped) for job in jobs] == [WaitTimeoutError] * 3
     assert caplog.text.count("was not told to everybody") == 3
-    assert [asked for _, asked in provider.asked] == ["kept"] * 3
+    assert [asked for _, asked in provider.asked if asked == "kept"] == ["kept"] * 3
     bench.scheduler.forget(kept)
 
 
@@ -1594,7 +1733,7 @@ async def test_turns_for_other_reasons_end_no_more_waits_at_one_go(bench: Bench)
     await bench.clock.advance(5)
     assert began == [SLICE]
     assert len(bench.ended) == 3 * SLICE
-    assert provider.times == [5] * 3
+    assert provider.times[-3:] == [5] * 3
 
 
 def closing_bench(jobs: int) -> tuple[Bench, Provider, list[Job[str]]]:
