@@ -186,6 +186,7 @@ class AdaptiveInterval:
         self._maximum = _number("maximum", maximum, least=self._minimum)
         self._jitter = _number("jitter", jitter, least=0.0, below=1.0)
         self._jitter_when_new = max(self._jitter, min(_MOST_JITTER, _NEW_JITTER * self._jitter))
+        self.seed, self.minimum = seed, self._minimum
         self._random = random.Random(seed)
         self._allowed = _looks.windows(EDGES, minimum=self._minimum, maximum=self._maximum)
         self._models: OrderedDict[_Key, _Model] = OrderedDict()

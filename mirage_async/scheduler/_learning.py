@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from mirage_async.jobs import NullHints
 from mirage_async.models import JobStatus
-from mirage_async.scheduler._adaptive import Sighting
+from mirage_async.scheduler._adaptive import AdaptiveInterval, Sighting
 from mirage_async.scheduler._intervals import JobView
 
 if TYPE_CHECKING:
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
     from mirage_async.scheduler._intervals import IntervalPolicy
     from mirage_async.wire import Report
 
-__all__ = ["MARKS", "Learning", "begin", "view_of"]
+__all__ = ["LAST_LOOK", "LONGEST_INTERVAL", "MARKS", "Learning", "begin", "view_of"]
 
 _logger = logging.getLogger("mirage_async.scheduler")
 
 LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's way to say "never"
 _SOON, _SOON_SHARE = 0.25, 0.05  # seconds, and share of the age of a job, that news of its end may have taken
+# When the last look before the end of a wait is made, in seconds before that and as a share of the wait: at random in
+# the first half of this time, so that waits that end together have none in one moment, and half is left for the answer,
+# of which a look that comes by itself needs half: a status call takes less than half a second as a rule.
+LAST_LOOK, _LAST_LOOK_SHARE = 2.0, 0.25
+_LEAST_INTERVAL = 0.25  # seconds between the last look and the one before, where the policy has no minimum
+_STRETCH = 0.2  # of the time a hint is given, by which it varies upwards: a kind of job has one number for all of them
 MARKS = 16  # of progress that a note keeps, thinned evenly beyond
 
 _Outcome: TypeAlias = Literal["pending", "done", "lost"]
@@ -76,7 +83,7 @@ class Learning:
         ranks: whether the policy tells how urgent a status call is.
     """
 
-    __slots__ = ("_failed", "_learns", "_observe", "_policy", "_urgency", "ranks")
+    __slots__ = ("_failed", "_learns", "_least", "_observe", "_policy", "_random", "_urgency", "ranks")
 
     def __init__(self, policy: IntervalPolicy) -> None:
         self._policy = policy
@@ -85,6 +92,9 @@ class Learning:
         self._learns = self._observe is not _ignore
         self.ranks = self._urgency is not _ignore
         self._failed: set[str] = set()
+        adaptive = policy if isinstance(policy, AdaptiveInterval) else None
+        self._random = random.Random(None if adaptive is None else adaptive.seed)
+        self._least = _LEAST_INTERVAL if adaptive is None else adaptive.minimum
 
     def interval(self, entry: Entry, job: Job[Any], now: float) -> float:
         """Return seconds until the next status call for a job."""
@@ -99,8 +109,27 @@ class Learning:
             interval = kind.pace.interval
             _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
         if type(kind.hints) is not NullHints:  # which expect nothing
-            interval = max(interval, kind.hints.patience(job))
+            patience = kind.hints.patience(job)
+            if patience > interval:
+                interval = patience * self._random.uniform(1.0, 1.0 + _STRETCH)
         return LONGEST_INTERVAL if interval > LONGEST_INTERVAL else interval  # noqa: FURB136 - is dearer by far
+
+    def last_look(self, entry: Entry, end: float, now: float, latest: float) -> float:
+        """Return when to make the last look before the end of a wait, infinity where it needs no moment of its own.
+
+        That is where the next look comes early enough anyway, or the one just made was as late, or would be followed
+        too soon.
+
+        Args:
+            entry: the scheduler's note.
+            end: of the wait, in monotonic seconds.
+            now: the moment of the look before, or when the job was accepted.
+            latest: when the next look is made at the latest.
+        """
+        span = min(LAST_LOOK, _LAST_LOOK_SHARE * (end - entry.started))
+        if latest <= end - span / 4 or now + self._least > end - span:
+            return math.inf
+        return end - span * self._random.uniform(0.5, 1.0)
 
     def unfinished(self, entry: Entry, job: Job[Any], report: Report, *, asked: float, now: float) -> None:
         """Take note of a job that was seen unfinished, and tell the policy.

@@ -32,10 +32,11 @@ from mirage_async.scheduler._account import Account
 from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._endings import Endings
 from mirage_async.scheduler._entry import Entry
-from mirage_async.scheduler._learning import Learning, begin
+from mirage_async.scheduler._learning import LAST_LOOK, LONGEST_INTERVAL, Learning, begin
 from mirage_async.scheduler._poller import Poller, Rest
 from mirage_async.scheduler._statistics import SchedulerStatistics
 from mirage_async.scheduler._verdicts import Verdict, foreseen, judge
+from mirage_async.scheduler._waits import Waits
 from mirage_async.scheduler._wheel import TICK, TimerWheel
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ SLACK = 1e-3  # of an interval, by which a status call may be later: jitter vari
 # To wake up costs as much as dozens of status calls' turns. Where so many fall due at once, which is a matter of some
 # four hundred a second, the next ones may come a tick later, so that two ticks share a wake-up.
 MANY = 8
+MOST_DUE = 1024  # status calls that are made ready in one turn; more fall due at once only after a stop or a flood
 CLOSING_GRACE = 2.0  # seconds for results that are being handed over when everything closes
 
 
@@ -80,7 +82,7 @@ class Scheduler:
         self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()  # kept alive by their clients and jobs
         self._ready: dict[Account, None] = {}  # accounts with status calls to make, in the order they got any
         self._due: TimerWheel[Entry] = TimerWheel(attrgetter("due"))
-        self._deadlines: TimerWheel[Entry] = TimerWheel(attrgetter("over"))
+        self._waits = Waits(self.forget, self.waits_for)
         self._pollers: set[Poller] = set()
         self._parked: list[Poller] = []  # a task that is kept costs less than a new one; the sweep sends them home
         self._given: deque[Rest] = deque()  # of parked pollers that have got something to do
@@ -91,7 +93,6 @@ class Scheduler:
         self._quiet_until = -math.inf  # nothing that falls due wakes the scheduler before
         self._next_sweep = math.inf
         self._concluded = 0
-        self._expired = 0
         self._closed = False
         self._claimed = False
 
@@ -122,7 +123,7 @@ class Scheduler:
     def watch(self, job: Job[Any], deadline: float, *, at_once: bool = False) -> None:
         """Begin asking about `job`, or extend the wait for it; see `mirage_async.jobs.Waker`."""
         if self._closed:
-            job.stop(job.closed_error())
+            self._waits.stop(job, job.closed_error())
             return
         entry: Entry | None = job.ticket
         if entry is None:
@@ -132,13 +133,14 @@ class Scheduler:
             entry.account.entries[entry] = None
             if entry.account.limits.ask_early:
                 self._ready[entry.account] = None
-            self._set_deadline(entry, deadline)
+            self._waits.begin(entry, deadline)
+            if deadline < self._timer_at:
+                self._arm()
             self._ask_in(0.0 if at_once else self._learning.interval(entry, job, now), entry, now)
             self._go_on(entry.account)
         else:
-            if entry.over is None or deadline > entry.over * TICK:
-                self._drop_deadline(entry)
-                self._set_deadline(entry, deadline)
+            if self._waits.extend(entry, deadline) and deadline < self._timer_at:
+                self._arm()
             if at_once:
                 self._hurry(entry, -math.inf)  # somebody wants to know, which says nothing about the job
 
@@ -198,25 +200,26 @@ class Scheduler:
             polls_in_flight=sum(account.polls_in_flight for account in accounts),
             polls_sent=sum(account.polls_sent for account in accounts),
             jobs_concluded=self._concluded,
-            waits_expired=self._expired,
+            waits_expired=self._waits.expired,
             accounts=accounts,
             models=self._learning.statistics(),
         )
 
     async def aclose(self) -> None:
-        """Stop asking. Waiters of unfinished jobs get `ClosedError` with the token; nothing ends at the provider."""
-        self._closed = self._endings.closed = True
-        for account in tuple(self._accounts):
-            for job in self.watched(account):
-                if not job.claimed:
-                    self.forget(job)
-                    job.stop(job.closed_error())
-        for poller in tuple(self._pollers):
-            poller.end()
-        await self._tasks.aclose(grace=CLOSING_GRACE)  # results that are on the way to their waiters still arrive
+        """Stop asking. Waiters of unfinished jobs get `ClosedError` with the token; nothing ends at the provider.
+
+        They are told some hundreds at a time, with turns of the event loop in between; one who is cancelled meanwhile
+        tells the rest at once.
+        """
+        self._closed = self._endings.closed = self._waits.ending = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._timer_at = None, math.inf
+        self._waits.close([entry for poller in self._pollers if (entry := poller.entry) is not None])
+        for poller in tuple(self._pollers):
+            poller.end()
+        await self._waits.close_all([entry for account in tuple(self._accounts) for entry in account.entries])
+        await self._tasks.aclose(grace=CLOSING_GRACE)  # results that are on the way to their waiters still arrive
 
     # --- deciding: synchronous, plain state ---
 
@@ -226,13 +229,15 @@ class Scheduler:
         Args:
             at_once: also run the pollers that get something to do; for callbacks of the event loop alone.
         """
+        if self._closed:
+            return
         now = self.clock.monotonic()
         try:
-            for entry in self._deadlines.pop_due(now):
-                self._expire(entry)
-            due = list(self._due.pop_due(now))
-            self._make_ready(due)
-            if len(due) >= MANY:
+            due, are_over = list(self._due.pop_due(now, most=MOST_DUE)), self._waits.next_at() <= now
+            self._make_ready(self._waits.still_due(due, now) if are_over else due)
+            if are_over and len(due) < MOST_DUE and not self._waits.ending:
+                self._waits.end(now)
+            if MANY <= len(due) < MOST_DUE:
                 self._quiet_until = (int(now / TICK + 0.001) + 2) * TICK  # whatever the rounding, from this tick on
             for account in tuple(self._ready):
                 most = account.most_polls
@@ -249,6 +254,8 @@ class Scheduler:
                 self._given.popleft().end(at_once=at_once)
 
     def _take(self, account: Account, now: float) -> Entry | None:
+        if self._waits.ending:
+            return None
         learning = self._learning
         entry = account.take(now, partial(learning.urgency, now) if learning.ranks else None)
         if entry is not None and entry.due is not None:  # asked about early
@@ -257,7 +264,9 @@ class Scheduler:
         return entry
 
     def _arm(self) -> None:
-        at = min(max(self._due.next_at(), self._quiet_until), self._deadlines.next_at())
+        if self._closed:
+            return
+        at = min(max(self._due.next_at(), self._quiet_until), self._waits.next_at())
         if self._ready:
             now = self.clock.monotonic()
             at = min(at, *(account.opens_at(now) for account in self._ready))
@@ -274,18 +283,27 @@ class Scheduler:
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, math.inf
+        self._waits.ending = False  # only here: one slice in each round of the event loop, whoever has turns taken
         self._turn(at_once=asyncio.current_task() is None)  # a clock that is not the system's may be moved by a task
 
     def _ask_in(self, wait: float, entry: Entry, now: float) -> None:
         """Let the next status call be due in `wait` seconds.
 
-        One that is due at once begins with the next turn or goes to the poller that asks for this.
+        One that is due at once begins with the next turn or goes to the poller that asks for this. One that would come
+        after the end of the wait, or too shortly before, comes a little before it instead: as the last look.
         """
+        if entry in self._waits.owed:  # the look that was owed has been made
+            self._waits.expire(entry)
+            return
         if wait <= 0:
             self._make_ready((entry,))  # not in a tick's time: somebody knows that it has something to say
             return
-        at = now + wait
-        entry.due = self._due.add(at, entry, slack=SLACK * wait)
+        at, slack, over = now + wait, SLACK * wait, entry.over
+        if over is not None and at + slack > over * TICK - LAST_LOOK and wait < LONGEST_INTERVAL:  # which means "never"
+            last = self._learning.last_look(entry, over * TICK, now, at + slack)
+            if last < math.inf:
+                at, slack = min(at, last), 0.0
+        entry.due = self._due.add(at, entry, slack=slack)
         if at < self._timer_at:
             self._arm()
 
@@ -296,36 +314,14 @@ class Scheduler:
             account.ready.append(entry)
             self._ready[account] = None
 
-    def _set_deadline(self, entry: Entry, deadline: float) -> None:
-        entry.over = self._deadlines.add(deadline, entry)
-        if deadline < self._timer_at:
-            self._arm()
-
-    def _drop_deadline(self, entry: Entry) -> None:
-        if entry.over is not None:
-            entry.over = None
-            self._deadlines.withdrawn()
-
     def _let_rest(self, entry: Entry) -> None:
         """See to it that nothing falls due for a note any more."""
-        self._drop_deadline(entry)
+        self._waits.drop(entry)
         if entry.due is not None:
             entry.due = None
             self._due.withdrawn()
         elif not entry.flying:
             entry.account.ready.discard(entry)
-
-    def _expire(self, entry: Entry) -> None:
-        entry.over = None
-        job = entry.job
-        assert job is not None  # noqa: S101 - a forgotten job has no deadline; says so to the type checker
-        self._expired += 1
-        error = job.wait_timeout(self.waits_for(job))
-        self.forget(job)
-        try:
-            job.stop(error)
-        except Exception:  # the others whose wait ends in this turn are told all the same
-            _logger.exception("the end of the wait for %r was not told to everybody", job)
 
     def _sweep(self, now: float) -> None:
         self._next_sweep = now + SWEEP if self._pollers else math.inf

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 import math
+import sys
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["TICK", "TimerWheel"]
 
@@ -100,13 +102,27 @@ class TimerWheel(Generic[T]):
             del self._slots[heapq.heappop(self._ticks)]
         return math.inf
 
-    def pop_due(self, now: float) -> Iterator[T]:
-        """Take out every live item whose tick has ended by `now`: tick by tick, within one in the order of adding."""
-        while self.next_at() <= now:
-            tick = heapq.heappop(self._ticks)
-            for item in self._slots.pop(tick).items:
+    def pop_due(self, now: float, *, most: int = sys.maxsize) -> Iterator[T]:
+        """Take out every live item whose tick has ended by `now`: tick by tick, within one in the order of adding.
+
+        Args:
+            now: seconds.
+            most: items to take out, whereupon the rest stays; whoever gives it runs the iterator to its end.
+        """
+        while most > 0 and self.next_at() <= now:
+            tick = self._ticks[0]
+            items = self._slots[tick].items
+            taken: Iterable[T] = items
+            if len(items) <= most:
+                del self._slots[heapq.heappop(self._ticks)]
+            else:
+                taken = tuple(islice(items, most))
+                for item in taken:
+                    del items[item]
+            for item in taken:
                 if self._tick_of(item) == tick:
                     self._live -= 1
+                    most -= 1
                     yield item
                 else:
                     self._stale -= 1

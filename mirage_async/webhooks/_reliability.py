@@ -6,7 +6,8 @@ acknowledgement before asking again. So is the answer (Jacobson 1988, RFC 6298):
 far plus four times its smoothed deviation. Two things differ. It is never more than twice the mean, so that a job whose
 webhook is lost is asked about within one expected duration of its expected end. And a kind of job of which half of the
 latest webhooks did not come, those that are merely late not counted, is asked about as if none were expected, until
-they come again.
+they come again. The scheduler stretches each wait at random, by a fifth at most, so that jobs submitted together are
+not asked about together.
 """
 
 from __future__ import annotations

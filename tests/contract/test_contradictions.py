@@ -435,6 +435,7 @@ async def test_g12_polls_begin_at_once_and_grow_to_fifteen_seconds_within_five_m
             assert clock.monotonic() == pytest.approx(300, abs=1)
             with pytest.raises(WaitTimeoutError, match=r"after 300\.0 s"):
                 await job
+    assert 297 <= moments.pop() < 300  # the last look before the end
     gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
     assert moments[0] == 0
     assert gaps[:2] == pytest.approx([2, 3])

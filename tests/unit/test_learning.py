@@ -234,7 +234,7 @@ async def test_attached_jobs_teach_nothing() -> None:
     desk.job().attach(None)
     await desk.clock.advance(30)
     assert policy.told == []
-    again = desk.watch("again", wait=5)
+    again = desk.watch("again", wait=0.2)  # too short for a last look
     await desk.clock.advance(20)
     waiter = asyncio.ensure_future(again.result(max_wait=50))
     await desk.clock.advance(1)

@@ -46,7 +46,8 @@ from mirage_async.scheduler import (
     Scheduler,
     _scheduler,
 )
-from mirage_async.scheduler._scheduler import MANY
+from mirage_async.scheduler._scheduler import MANY, MOST_DUE
+from mirage_async.scheduler._waits import SLICE
 from mirage_async.scheduler._wheel import TICK
 from mirage_async.testing import FakeClock
 from mirage_async.wire import Piece, Report
@@ -271,7 +272,7 @@ async def test_a_deadline_does_not_wait_for_calls_that_share_a_wake_up() -> None
     await bench.clock.advance(TICK)
     with pytest.raises(WaitTimeoutError):
         await soon(job)
-    assert len(provider.times) == 2 * MANY
+    assert len(provider.times) == 2 * MANY + 1  # and the last look at the short one
     await bench.scheduler.aclose()
 
 
@@ -359,7 +360,8 @@ async def test_a_policy_may_say_never(caplog: pytest.LogCaptureFixture) -> None:
     job = provider.watch(wait=1000)
     await bench.clock.advance(500)
     bench.scheduler.wake(job)
-    await bench.clock.advance(400)
+    await bench.clock.advance(500)
+    assert isinstance(job.stopped, WaitTimeoutError)
     assert provider.times == [500]
     assert not caplog.records
     await bench.scheduler.aclose()
@@ -511,7 +513,8 @@ async def test_a_deadline_ends_the_wait_in_the_turn_it_is_due(bench: Bench) -> N
     assert (caught.value.token, caught.value.billed) == (job.token(), "yes")
     assert job.status is JobStatus.RUNNING
     await bench.clock.advance(100)
-    assert provider.times == [10, 20]
+    assert provider.times[:2] == [10, 20]
+    assert len(provider.times) == 3  # with the last look
     statistics = bench.scheduler.statistics()
     assert (statistics.jobs_watched, statistics.waits_expired) == (0, 1)
 
@@ -744,7 +747,8 @@ async def test_a_longer_wait_moves_the_deadline_and_a_shorter_one_does_not(bench
     bench.scheduler.watch(job, 5)
     await bench.clock.advance(39)
     assert job.stopped is None
-    assert provider.times == [10, 20, 30]
+    assert provider.times[:3] == [10, 20, 30]
+    assert 38 <= provider.times[3] <= 39 + TICK  # the last look
     await bench.clock.advance(1)
     assert isinstance(job.stopped, WaitTimeoutError)
 
@@ -774,7 +778,8 @@ async def test_a_stopped_job_can_be_watched_again(bench: Bench) -> None:
     waiter = asyncio.ensure_future(job.result(max_wait=5))
     await bench.clock.advance(0)
     assert await soon(waiter) == "picture of j1"
-    assert provider.times == [10, 30]
+    assert [provider.times[0], *provider.times[2:]] == [10, 30]  # and the last look of the first wait
+    assert 13 <= provider.times[1] <= 14 + TICK
 
 
 async def test_a_wait_that_is_over_before_it_began_ends_at_once(bench: Bench) -> None:
@@ -782,6 +787,148 @@ async def test_a_wait_that_is_over_before_it_began_ends_at_once(bench: Bench) ->
     job = bench.provider().watch(wait=-5)
     await bench.clock.advance(0)
     assert isinstance(job.stopped, WaitTimeoutError)
+
+
+# --- the last look ---
+
+
+@pytest.mark.parametrize(("wait", "earliest", "latest"), [(180, 178, 179), (4, 3, 3.5), (1, 0.75, 0.875)])
+async def test_before_a_wait_ends_there_is_a_last_look(wait: float, earliest: float, latest: float) -> None:
+    """One or two seconds before the end, or a quarter to an eighth of a short wait, and not all in one moment."""
+    bench = Bench(FixedInterval(100))
+    provider = bench.provider(limits=Limits(polls=None))
+    provider.answers = [*[RUNNING] * (50 if wait > 100 else 0), DONE]
+    jobs = [provider.watch(str(number), wait=wait) for number in range(50)]
+    await bench.clock.advance(wait)
+    assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
+    looks = provider.times[-50:]
+    assert earliest <= min(looks) <= max(looks) <= latest + 2 * TICK + 1e-6
+    assert len(set(looks)) >= 5
+    await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize(
+    ("interval", "wait", "times"),
+    [
+        (10, 20.6, [10, 20]),  # late enough by itself
+        (10, 11.5, [10]),  # the look just made was the last one
+        (10, 12.2, [10]),  # less than the least interval before the time for it
+        (0.5, 2.9, [0.5, 1, 1.5, 2, 2.5]),
+        (100_000, 40, [39]),
+    ],
+)
+async def test_a_last_look_is_made_only_where_the_next_would_be_too_late(
+    interval: float, wait: float, times: list[float]
+) -> None:
+    """And not sooner after the look before than any policy would ask; slack does not make it late."""
+    bench = Bench(FixedInterval(interval, jitter=0))
+    provider = bench.provider()
+    provider.watch(wait=wait)
+    await bench.clock.advance(wait + 5)
+    assert provider.times == pytest.approx(times, abs=1.0 if times == [39] else TICK)
+    await bench.scheduler.aclose()
+
+
+async def test_the_minimum_of_the_policy_holds_for_the_last_look() -> None:
+    """Where the next look comes too late and the last one would come too soon, there is none."""
+    bench = Bench(AdaptiveInterval(minimum=30, maximum=600, seed=1))
+    provider = bench.provider()
+    job = provider.watch(wait=50)
+    await bench.clock.advance(50)
+    assert provider.times == [30]
+    assert isinstance(job.stopped, WaitTimeoutError)
+    await bench.scheduler.aclose()
+
+
+def stop(bench: Bench, seconds: float) -> None:
+    """Let time go by as for a process that is stopped: nothing happens meanwhile, and all of it afterwards."""
+    bench.clock._now += seconds
+
+
+async def test_a_process_that_was_stopped_beyond_the_deadline_makes_one_call_first(bench: Bench) -> None:
+    """What ended meanwhile is delivered; for the rest the wait is over as soon as the answer says that it goes on."""
+    provider = bench.provider()
+    asked: list[str | None] = []
+
+    async def look(job: Job[str]) -> Report:
+        asked.append(job.id)
+        if job.id == "failing":
+            message = "500"
+            raise ServerError(message, status=500)
+        return DONE if job.id == "done" else RUNNING
+
+    provider.kind.look = look
+    done, *others = [provider.watch(name, wait=4) for name in ("done", "running", "failing")]
+    stop(bench, 5)
+    waiter = asyncio.ensure_future(done.result())
+    await bench.clock.advance(0)
+    assert await soon(waiter) == "picture of done"
+    for job in others:
+        with pytest.raises(WaitTimeoutError, match=r"the wait is over after 5\.0 s"):
+            await soon(job)
+    await bench.clock.advance(100)
+    assert sorted(map(str, asked)) == ["done", "failing", "running"]
+    statistics = bench.scheduler.statistics()
+    assert (statistics.jobs_watched, statistics.waits_expired) == (0, 2)
+
+
+async def test_the_call_after_a_stop_is_waited_for_ten_seconds_and_under_all_limits(bench: Bench) -> None:
+    """One that gets no turn until then is told so; another that was extended meanwhile waits as long as that says."""
+    provider = bench.provider(limits=Limits(polls=2))
+    provider.gate = asyncio.Event()
+    jobs = [provider.watch(str(number), wait=4) for number in range(3)]
+    stop(bench, 5)
+    await bench.clock.advance(1)
+    asked = [job_id for _, job_id in provider.asked]
+    assert len(asked) == 2
+    jobs.sort(key=lambda job: asked.index(job.id) if job.id in asked else 2)
+    bench.scheduler.watch(jobs[1], 12)
+    await bench.clock.advance(5.9)
+    assert [job.stopped for job in jobs] == [None] * 3
+    await bench.clock.advance(0.1)
+    assert isinstance(jobs[1].stopped, WaitTimeoutError)
+    await bench.clock.advance(2.9)
+    assert jobs[0].stopped is jobs[2].stopped is None
+    await bench.clock.advance(0.1)
+    waited_for = [job.stopped.waited_for for job in jobs if isinstance(job.stopped, WaitTimeoutError)]
+    assert waited_for == ["job", "job", "polls"]
+
+
+async def test_an_answer_that_came_while_the_process_was_stopped_is_read_first(bench: Bench) -> None:
+    """A call that began before the stop is not made again; if it brings nothing, the wait ends."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    job = provider.watch(wait=15)
+    await bench.clock.advance(12)
+    stop(bench, 20)
+    provider.answers = [DONE]
+    await bench.clock.advance(0)
+    assert job.stopped is None
+    provider.gate.set()
+    await bench.clock.advance(0)
+    assert await soon(job) == "picture of j1"
+    assert provider.times == [10]
+
+
+async def test_a_wait_without_a_look_to_come_ends_after_a_stop_as_well(bench: Bench) -> None:
+    """Where the last look had been made, the next one was to come after the end."""
+    provider = bench.provider()
+    provider.watch(wait=11.5)
+    await bench.clock.advance(11)
+    stop(bench, 50)
+    await bench.clock.advance(0)
+    assert provider.times == [10]
+    assert bench.scheduler.statistics().waits_expired == 1
+
+
+async def test_a_flood_of_calls_after_a_stop_is_made_ready_in_parts(bench: Bench) -> None:
+    """No wait ends before it is known whom a look is owed."""
+    provider = bench.provider(limits=Limits(polls=None))
+    provider.answers = [DONE]
+    jobs = [provider.watch(str(number), wait=4) for number in range(2 * MOST_DUE + 1)]
+    stop(bench, 5)
+    assert MOST_DUE / 2 < await largest_step(provider.asked, bench.clock.advance(0)) <= MOST_DUE
+    assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
 
 
 # --- trouble ---
@@ -1539,8 +1686,126 @@ async def test_a_failing_callback_keeps_no_other_job_waiting(bench: Bench, caplo
     await bench.clock.advance(30)
     assert [type(job.stopped) for job in jobs] == [WaitTimeoutError] * 3
     assert caplog.text.count("was not told to everybody") == 3
-    assert [asked for _, asked in provider.asked] == ["kept"] * 3
+    assert [asked for _, asked in provider.asked if asked == "kept"] == ["kept"] * 3
     bench.scheduler.forget(kept)
+
+
+# --- many waits that end together ---
+
+
+async def largest_step(counted: list[Any], work: Awaitable[object]) -> int:
+    """Return the most by which a list has grown in one turn of the event loop until some work was done."""
+    task, largest = asyncio.ensure_future(work), 0
+    while not task.done():
+        before = len(counted)
+        await asyncio.sleep(0)
+        largest = max(largest, len(counted) - before)
+    await task
+    return largest
+
+
+async def test_many_waits_that_end_together_end_in_slices_and_nobody_is_asked_about_meanwhile(bench: Bench) -> None:
+    """The others get their turn in between, and whoever waits is told in the order of beginning, at the same moment."""
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.gate = asyncio.Event()
+    provider.watch("asking", at_once=True)
+    ready = [provider.watch(f"ready {number}", wait=5, at_once=True) for number in range(2 * SLICE)]
+    waiting = [provider.watch(f"waiting {number}", wait=5) for number in range(2 * SLICE)]
+    await bench.clock.advance(4)
+    provider.gate.set()
+    provider.gate = asyncio.Event()
+    await bench.clock.advance(0)  # one of those in line has got the turn
+    assert SLICE / 2 < await largest_step(bench.ended, bench.clock.advance(1)) <= SLICE
+    assert bench.ended == [*ready, *waiting]
+    assert {type(job.stopped) for job in bench.ended} == {WaitTimeoutError}
+    assert len(provider.asked) == 2
+    provider.gate.set()
+    await bench.clock.advance(10)
+    assert [asked for _, asked in provider.asked] == ["asking", "ready 0", "asking"]
+
+
+async def test_turns_for_other_reasons_end_no_more_waits_at_one_go(bench: Bench) -> None:
+    """A thousand jobs that are begun meanwhile have a turn taken each."""
+    provider = bench.provider()
+    for number in range(3 * SLICE):
+        provider.watch(str(number), wait=5)
+    began: list[int] = []
+
+    def begin() -> None:
+        for number in range(3):
+            provider.watch(f"late {number}", at_once=True)
+        began.append(len(bench.ended))
+
+    bench.clock.call_at(5, begin)
+    await bench.clock.advance(5)
+    assert began == [SLICE]
+    assert len(bench.ended) == 3 * SLICE
+    assert provider.times[-3:] == [5] * 3
+
+
+def closing_bench(jobs: int) -> tuple[Bench, Provider, list[Job[str]]]:
+    """Return jobs to be closed, one of which is being asked about, and another whose wait is over then."""
+    bench = Bench()
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.gate = asyncio.Event()
+    watched = [provider.watch("asking", at_once=True), provider.watch("ending", wait=1)]
+    watched += [provider.watch(str(number), at_once=number % 2 == 0) for number in range(jobs)]
+    return bench, provider, watched
+
+
+async def test_closing_tells_many_in_slices_and_asks_nobody_meanwhile() -> None:
+    """Jobs that end, are watched, hinted at or forgotten meanwhile are told once or not at all, as ever."""
+    bench, provider, jobs = closing_bench(4 * SLICE)
+    await bench.clock.advance(0)
+    closing = asyncio.ensure_future(largest_step(bench.ended, bench.scheduler.aclose()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert SLICE <= len(bench.ended) < 2 * SLICE
+    bench.scheduler.forget(jobs[-1])
+    bench.scheduler.watch(jobs[-2], 1000)
+    assert jobs[-2].claim()
+    bench.scheduler.wake(jobs[-3])
+    bench.scheduler.set_limits(provider.account, Limits(polls=None))
+    await bench.clock.advance(1)  # the wait for one of them would be over
+    assert SLICE / 2 < await soon(closing) <= SLICE + 1
+    assert len(bench.ended) == len(set(map(id, bench.ended))) == len(jobs) - 1
+    assert {type(job.stopped) for job in jobs[:-1]} == {ClosedError}
+    assert jobs[-1].stopped is None
+    assert provider.asked == [(0, "asking")]
+    assert repr(bench.clock).endswith("0 timers>")
+
+
+async def test_a_closing_that_is_cancelled_has_told_everybody_and_can_be_asked_for_again() -> None:
+    """Nobody waits for ever because whoever closed was in a hurry."""
+    bench, provider, jobs = closing_bench(4 * SLICE)
+    await bench.clock.advance(0)
+    first, second = (asyncio.ensure_future(bench.scheduler.aclose()) for _ in range(2))
+    await asyncio.sleep(0)
+    assert len(bench.ended) < len(jobs)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(first)
+    assert bench.ended[-1] is jobs[-1]
+    await soon(second)
+    await soon(bench.scheduler.aclose())
+    assert len(bench.ended) == len(set(map(id, bench.ended))) == len(jobs)
+    assert {type(job.stopped) for job in jobs} == {ClosedError}
+    assert provider.asked == [(0, "asking")]
+    assert repr(bench.clock).endswith("0 timers>")
+
+
+async def test_closing_goes_on_where_the_end_of_one_job_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """As the ends of waits do."""
+    bench, provider, jobs = closing_bench(2)
+
+    def ended(job: Job[Any]) -> None:
+        raise RuntimeError(job.id)
+
+    provider.kind.ended = ended
+    await bench.clock.advance(0)
+    await soon(bench.scheduler.aclose())
+    assert {type(job.stopped) for job in jobs} == {ClosedError}
+    assert caplog.text.count("was not told to everybody") == len(jobs)
 
 
 async def test_a_result_whose_handing_over_is_cut_short_can_be_had_anew(bench: Bench) -> None:

@@ -31,10 +31,10 @@ class Bench:
             del self.due[item]
             self.wheel.withdrawn()
 
-    def pop(self, now: float) -> list[str]:
+    def pop(self, now: float, *, most: int = 1000) -> list[str]:
         """Take out what is due."""
         popped = []
-        for item in self.wheel.pop_due(now):
+        for item in self.wheel.pop_due(now, most=most):
             del self.due[item]
             popped.append(item)
         return popped
@@ -93,6 +93,29 @@ def test_slack_lets_an_item_be_late_by_so_much_and_never_early(when: float, slac
     wheel = bench.wheel
     bench.due["a"] = wheel.add(when, "a", slack=slack)
     assert when - TICK * 1e-5 <= wheel.next_at() <= when + slack + TICK * 1.00001
+
+
+@given(STEPS, st.integers(1, 5))
+def test_in_slices_the_same_comes_out_in_the_same_order(steps: list[tuple[str, str, int]], most: int) -> None:
+    """What is left of a tick stays in it, can be withdrawn, and comes first the next time."""
+    whole, sliced = Bench(), Bench()
+    for action, item, number in steps:
+        when = number * TICK / 3
+        if action == "put":
+            whole.put(item, when)
+            sliced.put(item, when)
+        elif action == "withdraw":
+            whole.withdraw(item)
+            sliced.withdraw(item)
+        else:
+            expected = whole.pop(when)
+            popped: list[str] = []
+            while part := sliced.pop(when, most=most):
+                assert len(part) == min(most, len(expected) - len(popped))
+                popped += part
+                sliced.check()
+            assert popped == expected
+        sliced.check()
 
 
 def test_items_with_slack_share_ticks() -> None:
