@@ -52,7 +52,7 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
         throttles: times the provider asked to slow down.
         paused_for: seconds the current pause still lasts.
         spacing: seconds kept between two status calls, and two purchases, since the provider asked to slow down; it
-            shrinks with every good answer.
+            shrinks with every good answer to what was asked after the pause.
         jobs_finished: jobs whose end a status call told, well or badly.
         polls_per_job: status calls of these on average, failed ones included, or None before any.
         delay_bound_mean: mean of the bounds of the delay, in seconds, or None before any. The bound of a job is the
@@ -169,11 +169,17 @@ class Account:
         wait = own if seconds is None else min(seconds, LONGEST_PAUSE)
         self.paused_until = max(self.paused_until, now + wait)
 
-    def calm(self) -> None:
+    def calm(self, asked: float) -> None:
         """Note a good answer: the next pause starts small, and the spacing shrinks by a tenth (below 10 ms: to 0).
 
-        Only needed while `uneasy`.
+        Only needed while `uneasy`. What was asked before the end of the pause says nothing about how the provider fares
+        after it, so that answer changes nothing.
+
+        Args:
+            asked: when the question left, in monotonic seconds.
         """
+        if asked < self.paused_until:
+            return
         self._pauses = None
         self._spacing *= _RECOVERY
         if self._spacing < _NO_SPACING:

@@ -378,7 +378,7 @@ class Scheduler:
                 try:
                     report = await job.kind.look(job)
                     if account.uneasy:
-                        account.calm()
+                        account.calm(asked)
                     ended = self._answered(entry, job, report, asked, hinted)
                 except Exception as error:  # noqa: BLE001 - logged, if it is not one of ours
                     self._missed(entry, foreseen(error, job))

@@ -153,7 +153,7 @@ def test_pauses_without_a_wish_grow_and_start_small_again() -> None:
         pauses.append(account.paused_until - now)
         now = account.paused_until
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
-    account.calm()
+    account.calm(now)
     account.pause(now, None)
     assert account.paused_until - now == 1
     assert account.throttles == 9
@@ -201,7 +201,7 @@ def test_calls_are_spaced_after_a_throttle_ever_more_and_ever_less() -> None:
     assert spacings == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2])
     good = 0
     while account.opens_at(now) != now:
-        account.calm()
+        account.calm(now)
         good += 1
         opens = account.opens_at(now)
         assert opens == pytest.approx(now + 2 * 0.9**good) or (opens == now and 2 * 0.9**good < 0.01)
@@ -218,7 +218,7 @@ def test_spaced_calls_begin_no_sooner_than_they_may() -> None:
     assert account.take(1) is entries[0]
     assert account.take(1.049) is None
     assert account.take(1.05) is entries[1]
-    account.calm()
+    account.calm(1.0)
     assert account.opens_at(1.05) == pytest.approx(1.095)
 
 
@@ -254,8 +254,23 @@ def test_purchases_held_up_by_a_pause_are_sent_one_after_the_other() -> None:
     assert [account.purchase_at(1, 100), account.purchase_at(1, 10.05)] == pytest.approx([10, 10.05])
     assert [account.purchase_at(2, 100) for _ in range(2)] == pytest.approx([10.05, 10.1])
     for _ in range(30):
-        account.calm()
+        account.calm(10)
     assert account.purchase_at(10, 100) == 10
+
+
+def test_only_answers_to_what_was_asked_after_the_pause_take_anything_back() -> None:
+    """Whatever left before it, or during it, says nothing of how the provider fares afterwards."""
+    account = Account("mira", Limits())
+    account.pause(0, None)
+    for asked in (-3, 0, 0.999):
+        account.calm(asked)
+    assert account.statistics(1).spacing == 0.05
+    account.pause(1, None)
+    assert account.statistics(1).paused_for == 2
+    account.calm(3)
+    assert account.statistics(3).spacing == pytest.approx(0.09)
+    account.pause(3, None)
+    assert account.statistics(3).paused_for == 1
 
 
 def test_what_a_ready_call_waits_for_can_be_told() -> None:

@@ -166,7 +166,7 @@ def test_no_window_ever_holds_more_calls_than_the_rate_allows(events: list[tuple
             account.pause(now, value)
             paused = max(paused, now + (value or 0.0))
         elif event == "calm":
-            account.calm()
+            account.calm(now)
         elif event == "pass":
             now += value or 0.0
         else:

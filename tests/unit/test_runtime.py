@@ -15,7 +15,7 @@ from mirage_async.clients._ledger import MOST_ORPHANS
 from mirage_async.clients._runtime import Runtime
 from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError, WaitTimeoutError
 from mirage_async.jobs import new_job
-from mirage_async.sandbox import Sandbox
+from mirage_async.sandbox import Fault, Sandbox
 from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.testing import FakeClock, sandboxed
 
@@ -226,6 +226,26 @@ async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> N
         await clock.advance(5.2)
         await soon(asyncio.gather(*buying))
         assert sandbox.statistics().purchases == {"miragic": 3}
+
+
+async def test_purchases_sent_before_a_throttle_do_not_undo_it() -> None:
+    """One of 32 requests on the wire together is throttled, the others buy: the next ones still go out gently."""
+    clock = FakeClock()
+    async with (
+        Sandbox(durations=60.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
+    ):
+        account = client._desk.account
+        sandbox.fail("miragic.create", Fault(status=429, retry_after=5.0))
+        buying = [asyncio.ensure_future(client.submit("a cat", max_wait=60)) for _ in range(32)]
+        await until(lambda: sum(task.done() for task in buying) == 31)
+        assert (account.throttles, account.statistics(0).spacing) == (1, 0.05)
+        assert sandbox.statistics().purchases == {"miragic": 31}
+        # The one that is sent again after the pause counts.
+        await until(lambda: "2 timers" in repr(clock))
+        await clock.advance(8)
+        await soon(asyncio.gather(*buying))
+        assert account.statistics(clock.monotonic()).spacing == pytest.approx(0.045)
 
 
 async def test_a_caller_whose_scope_is_cancelled_already_buys_nothing() -> None:

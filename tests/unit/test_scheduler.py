@@ -965,6 +965,25 @@ async def test_one_burst_of_throttling_counts_as_one() -> None:
     await bench.scheduler.aclose()
 
 
+async def test_answers_to_questions_from_before_a_throttle_do_not_undo_it(bench: Bench) -> None:
+    """One of 32 calls in flight together is throttled, the others are answered: what waits comes back gently."""
+    provider = bench.provider()
+    provider.answers = [RateLimitError("429", status=429, retry_after=5.0), RUNNING]
+    provider.gate = asyncio.Event()
+    for number in range(100):
+        provider.watch(str(number), at_once=True)
+    await bench.clock.advance(0)
+    assert provider.in_flight == 32
+    provider.gate.set()
+    await bench.clock.advance(0)
+    account = bench.scheduler.statistics().accounts[0]
+    assert (account.throttles, account.spacing, account.polls_in_flight) == (1, 0.05, 0)
+    await bench.clock.advance(5.17)
+    assert provider.times[32:] == pytest.approx([5, 5.045, 5.0855, 5.12195, 5.154755])
+    # Each of these was asked after the pause, and its good answer takes back a tenth.
+    assert bench.scheduler.statistics().accounts[0].spacing == pytest.approx(0.05 * 0.9**5)
+
+
 # --- limits ---
 
 
