@@ -151,22 +151,22 @@ class Account:
 
         After the pause status calls begin at least 50 ms apart, twice that for every throttle more, up to 2 s, and so
         do purchases; `calm` takes that back little by little, so that what was held up does not all come at once.
-        Answers to one burst count as one throttle: those that come while a pause lasts double nothing.
+        Answers to one burst count as one throttle: those that come while a pause lasts double nothing, and lengthen it
+        only where they ask for more.
 
         Args:
             now: monotonic seconds.
-            seconds: what the provider asks for, capped at one minute; None takes the next of a growing schedule.
+            seconds: what the provider asks for, capped at one minute: a floor under the pause, which is otherwise the
+                next of a schedule that grows from 1 to 30 s. None asks for nothing.
         """
         self.throttles += 1
         self.uneasy = True
-        if now >= self.paused_until:
+        wait = 0.0 if seconds is None else min(seconds, LONGEST_PAUSE)
+        if now >= self.paused_until:  # else one burst of calls in flight together tells the same news many times
             self._spacing = min(LONGEST_SPACING, max(FIRST_SPACING, 2 * self._spacing))
-        elif seconds is None:
-            return  # one burst of calls that were in flight together tells the same news many times
-        if self._pauses is None:
-            self._pauses = delays(1.0, 2.0, 30.0)
-        own = next(self._pauses)
-        wait = own if seconds is None else min(seconds, LONGEST_PAUSE)
+            if self._pauses is None:
+                self._pauses = delays(1.0, 2.0, 30.0)
+            wait = max(next(self._pauses), wait)
         self.paused_until = max(self.paused_until, now + wait)
 
     def calm(self, asked: float) -> None:

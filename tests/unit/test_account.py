@@ -159,13 +159,27 @@ def test_pauses_without_a_wish_grow_and_start_small_again() -> None:
     assert account.throttles == 9
 
 
-@pytest.mark.parametrize(("asked", "pause"), [(0.0, 0), (3.5, 3.5), (60.0, 60), (61.0, 60), (1e9, 60)])
+@pytest.mark.parametrize(
+    ("asked", "pause"), [(-3.0, 1), (0.0, 1), (0.5, 1), (3.5, 3.5), (60.0, 60), (61.0, 60), (1e9, 60)]
+)
 def test_a_wish_is_honoured_up_to_a_minute(asked: float, pause: float) -> None:
-    """A provider that asks for more is asked again after a minute, since a job waits."""
+    """A provider that asks for more is asked again after a minute, since a job waits; for less, after our own pause."""
     account = Account("mira", Limits())
     account.pause(100, asked)
     assert account.paused_until == 100 + pause
     assert LONGEST_PAUSE == 60
+
+
+@pytest.mark.parametrize("asked", [0.0, -5.0, 1.0])
+def test_our_own_pauses_grow_under_small_wishes_as_without_any(asked: float) -> None:
+    """A wish is a floor under our own pause, never a replacement; a date just past is a wish for nothing."""
+    account, now, pauses = Account("mira", Limits()), 0.0, list[float]()
+    for _ in range(7):
+        for _ in range(32):  # one burst each
+            account.pause(now, asked)
+        pauses.append(account.paused_until - now)
+        now = account.paused_until
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
 def test_a_shorter_wish_does_not_shorten_a_pause() -> None:
@@ -193,7 +207,7 @@ def test_calls_are_spaced_after_a_throttle_ever_more_and_ever_less() -> None:
     now, spacings = 0.0, list[float]()
     for _ in range(8):
         account.pause(now, 0.0)
-        now += 10
+        now += 30  # our own pause lasts no longer, whatever the wish
         assert account.take(now) is not None
         opens = account.opens_at(now)
         assert opens < math.inf
@@ -222,7 +236,7 @@ def test_spaced_calls_begin_no_sooner_than_they_may() -> None:
     assert account.opens_at(1.05) == pytest.approx(1.095)
 
 
-@pytest.mark.parametrize("asked", [None, 5.0], ids=["no wish", "a wish"])
+@pytest.mark.parametrize("asked", [None, 5.0, 0.0], ids=["no wish", "a wish", "a wish for nothing"])
 def test_one_burst_of_throttles_doubles_the_spacing_once(asked: float | None) -> None:
     """Answers that come while the pause lasts tell what is known already."""
     account = Account("mira", Limits(polls=None))
@@ -238,12 +252,12 @@ def test_a_spacing_wider_than_the_rate_holds_and_a_narrower_one_changes_nothing(
     account = Account("mira", Limits(polls_per_second=10))
     ready(account, 3)
     account.pause(0, 0.0)
-    assert account.take(0) is not None
-    assert account.opens_at(0) == pytest.approx(0.1)
-    account.pause(1, 0.0)
+    assert account.take(1) is not None
+    assert account.opens_at(1) == pytest.approx(1.1)
     account.pause(2, 0.0)
-    assert account.take(2) is not None
-    assert account.opens_at(2) == pytest.approx(2.2)
+    account.pause(4, 0.0)
+    assert account.take(8) is not None
+    assert account.opens_at(8) == pytest.approx(8.2)
 
 
 def test_purchases_held_up_by_a_pause_are_sent_one_after_the_other() -> None:

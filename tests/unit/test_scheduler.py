@@ -576,7 +576,7 @@ async def test_a_timeout_says_that_it_was_the_gentle_pace_after_a_pause(bench: B
     provider = bench.provider(limits=Limits(polls=None))
     provider.answers = [ResponseError("unreadable")]
     for moment in range(8):
-        provider.account.pause(moment / 100, 0.0)
+        provider.account.pause(50.0 * moment - 400, 0.0)  # the last of these pauses is over
     jobs = [provider.watch(str(number), wait=3, at_once=True) for number in range(9)]
     await bench.clock.advance(3)
     with pytest.raises(WaitTimeoutError, match="at the gentle pace after a pause") as caught:
@@ -963,6 +963,19 @@ async def test_one_burst_of_throttling_counts_as_one() -> None:
     await bench.clock.advance(0)
     assert bench.scheduler.statistics().accounts[0].paused_for <= 2
     await bench.scheduler.aclose()
+
+
+async def test_one_burst_of_throttling_that_asks_for_nothing_counts_as_one_and_pauses(bench: Bench) -> None:
+    """A `Retry-After` of 0, or a date just past, is a floor under our own pause, not a replacement for it."""
+    provider = bench.provider()
+    provider.answers = [RateLimitError("429", status=429, retry_after=0.0)]
+    for number in range(32):
+        provider.watch(str(number), at_once=True)
+    await bench.clock.advance(0)
+    account = bench.scheduler.statistics().accounts[0]
+    assert (account.paused_for, account.spacing) == (1, 0.05)
+    await bench.clock.advance(0.99)
+    assert len(provider.asked) == 32
 
 
 async def test_answers_to_questions_from_before_a_throttle_do_not_undo_it(bench: Bench) -> None:
