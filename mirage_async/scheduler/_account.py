@@ -96,6 +96,7 @@ class Account:
         self.provider = provider
         self.limits = limits
         self.entries: dict[Entry, None] = {}  # unlike a set of them, nothing the garbage collector looks at
+        self.buying: set[Job[Any]] = set()  # whoever buys keeps it; nobody counts places while there is no limit
         self.ready = ReadyLine()
         self._early_line = EarlyLine()
         self.in_flight = 0
@@ -119,22 +120,23 @@ class Account:
     def set_limits(self, limits: Limits) -> None:
         """Put other limits in force, for those who wait as well; what is under way goes on.
 
-        Jobs that are being asked about get places where there was no limit on them before, all of them, even if they
-        are too many: the next purchase then waits until enough have ended.
+        Jobs that are being bought or asked about get places where there was no limit on them before, all of them, even
+        if they are too many: the next purchase then waits until enough have ended.
         """
         old, self.limits = self.limits, limits
         if old.jobs is None and limits.jobs is not None:
-            for entry in self.entries:
+            for job in (*self.buying, *(entry.job for entry in self.entries)):
                 with contextlib.suppress(RuntimeError):  # it has one, from a limit before
-                    self._places.acquire_on_behalf_of_nowait(entry.job)
+                    self._places.acquire_on_behalf_of_nowait(job)
         self._places.total_tokens = math.inf if limits.jobs is None else limits.jobs
         rate = limits.polls_per_second
         self._rate_open_at = -math.inf if rate is None else self._begun_at + 1 / rate
 
     async def take_place(self, job: Job[Any]) -> None:
-        """Wait for a place among the jobs in flight, first come first served."""
+        """Wait for a place among the jobs in flight, first come first served; at once for a job that has one."""
         if self.limits.jobs is not None:
-            await self._places.acquire_on_behalf_of(job)
+            with contextlib.suppress(RuntimeError):  # it was given one when the limit came
+                await self._places.acquire_on_behalf_of(job)
 
     def give_place_back(self, job: Job[Any]) -> None:
         """Give the place back; harmless for a job that has none."""

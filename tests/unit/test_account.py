@@ -126,6 +126,26 @@ async def test_a_limit_that_comes_later_counts_the_jobs_there_are() -> None:
     await soon(task)
 
 
+async def test_a_limit_that_comes_later_counts_what_is_being_bought() -> None:
+    """From that moment on: also when it is accepted, and while it is both bought and asked about."""
+    account = Account("mira", Limits())
+    jobs = [a_job() for _ in range(3)]
+    account.buying.update(jobs)
+    account.entries = dict.fromkeys([Entry(jobs[2], account), Entry(a_job(), account)])
+    account.set_limits(Limits(jobs=3))
+    assert account.statistics(0).jobs_in_flight == 4
+    for job in jobs:
+        await soon(account.take_place(job))  # where its turn to buy comes after the limit: it has its place
+        account.buying.discard(job)
+    assert account.statistics(0).jobs_in_flight == 4
+    task = asyncio.ensure_future(account.take_place(a_job()))
+    account.give_place_back(jobs[0])
+    await turn()
+    assert (task.done(), account.statistics(0).jobs_in_flight, account.statistics(0).jobs_waiting) == (False, 3, 1)
+    account.give_place_back(jobs[1])
+    await soon(task)
+
+
 async def test_leaving_the_line_frees_nothing_and_blocks_nobody() -> None:
     """A cancelled purchase loses its turn, not somebody else's place."""
     account = Account("mira", Limits(jobs=1))

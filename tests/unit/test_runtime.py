@@ -13,7 +13,14 @@ import pytest
 from mirage_async import Job, JobStatus, Limits, MiladyClient, MiraClient, Mirage, MiragicClient, MirakoClient
 from mirage_async.clients._ledger import MOST_ORPHANS
 from mirage_async.clients._runtime import Runtime
-from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError, WaitTimeoutError
+from mirage_async.exceptions import (
+    ClosedError,
+    ConfigurationError,
+    InputError,
+    InsufficientCreditsError,
+    MirageError,
+    WaitTimeoutError,
+)
 from mirage_async.jobs import new_job
 from mirage_async.sandbox import Fault, Sandbox
 from mirage_async.scheduler import FixedInterval, Scheduler
@@ -370,6 +377,42 @@ async def test_fewer_places_hold_the_next_purchase_back() -> None:
         second.stop(ClosedError("given up"))
         assert (await soon(third)).id
         assert sandbox.statistics().purchases == {"miragic": 3}
+
+
+async def test_a_limit_that_comes_while_purchases_are_on_the_wire_counts_them() -> None:
+    """Eight were begun when it came: the ninth waits until seven of them have ended."""
+    async with Sandbox(durations=60.0) as sandbox, MiragicClient(base_url=sandbox.url) as client:
+        buying = [asyncio.ensure_future(client.submit("a cat")) for _ in range(8)]
+        await anyio.lowlevel.checkpoint()
+        client.set_limits(Limits(jobs=2))
+        account = client._desk.account
+        assert account.statistics(0.0).jobs_in_flight == 8
+        jobs = await soon(asyncio.gather(*buying))
+        assert (account.statistics(0.0).jobs_watched, account.statistics(0.0).jobs_in_flight) == (8, 8)
+        ninth = asyncio.ensure_future(client.submit("a cat", max_wait=60))
+        await until(lambda: account.statistics(0.0).jobs_waiting == 1)
+        for job in jobs[:6]:
+            job.stop(ClosedError("given up"))
+        await anyio.wait_all_tasks_blocked()
+        assert not ninth.done()
+        assert sandbox.statistics().purchases == {"miragic": 8}
+        jobs[6].stop(ClosedError("given up"))
+        assert (await soon(ninth)).id
+        assert account.statistics(0.0).jobs_in_flight == 2
+
+
+async def test_a_limit_that_comes_before_a_purchase_in_the_background_has_begun_counts_it() -> None:
+    """It has its place then, does not wait for another, and gives it back when nothing is bought."""
+    async with Sandbox(durations=0.0) as sandbox, MiraClient(base_url=sandbox.url) as client:
+        sandbox.fail("mira.generate", Fault(status=402))
+        jobs = [await client.submit("a cat") for _ in range(3)]
+        client.set_limits(Limits(jobs=1))
+        account = client._desk.account
+        assert account.statistics(0.0).jobs_in_flight == 3
+        ended = await soon(asyncio.gather(*jobs, return_exceptions=True))
+        assert [type(one) for one in ended].count(InsufficientCreditsError) == 1
+        assert sandbox.statistics().purchases == {"mira": 2}
+        assert account.statistics(0.0).jobs_in_flight == 0
 
 
 class Gated:
