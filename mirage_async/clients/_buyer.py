@@ -289,11 +289,12 @@ class Buyer:
                 return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(msg, provider=job.provider))
             job.may_be_billed = True
             # Where the account is at ease there is nothing to take back, and what comes meanwhile this does not undo.
-            asked = self._runtime.clock.monotonic() if self._account.uneasy else -math.inf
+            pauses = self._account.pauses
+            asked = self._runtime.clock.monotonic() if pauses.uneasy else -math.inf
             outcome = await attempt(self._runtime.transport, self._endpoint, offer)
             if outcome.fate is Fate.ACCEPTED:  # as nearly always
-                if self._account.uneasy:
-                    self._account.calm(asked)
+                if pauses.uneasy:
+                    pauses.calm(asked)
                 return outcome
             if outcome.fate in _PROVEN_UNPAID:
                 await self._withdraw(job)

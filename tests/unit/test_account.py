@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_async.scheduler import Account, Limits
-from mirage_async.scheduler._account import LONGEST_PAUSE
 from mirage_async.scheduler._delays import DelayBounds
 from mirage_async.scheduler._entry import Entry
+from mirage_async.scheduler._pauses import LONGEST_PAUSE, Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -200,6 +200,36 @@ def test_our_own_pauses_grow_under_small_wishes_as_without_any(asked: float) -> 
         pauses.append(account.paused_until - now)
         now = account.paused_until
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_an_account_tells_of_its_pauses_and_takes_a_good_answer() -> None:
+    """One without a moment is one to what was asked just now."""
+    account = Account("mira", Limits())
+    assert (account.uneasy, account.paused_until) == (False, -math.inf)
+    account.pause(0, 10)
+    account.calm(9)
+    assert (account.uneasy, account.paused_until) == (True, 10)
+    for _ in range(16):
+        account.calm()
+    assert account.uneasy is False
+
+
+def test_accounts_of_one_key_share_what_the_provider_asked_and_count_apart() -> None:
+    """Whichever was throttled, both pause, both go on gently, and a good answer to either helps both."""
+    pauses = Pauses()
+    wide, narrow = Account("mira", Limits(), pauses), Account("mira", Limits(polls=1), pauses)
+    apart = Account("mira", Limits())
+    for account in (wide, narrow, apart):
+        ready(account, 2)
+    wide.pause(0, 10)
+    narrow.pause(3, 8)
+    assert [account.opens_at(3) for account in (wide, narrow, apart)] == [11, 11, 3]
+    assert [account.throttles for account in (wide, narrow, apart)] == [1, 1, 0]
+    assert [account.statistics(3).spacing for account in (wide, narrow, apart)] == [0.05, 0.05, 0]
+    assert [wide.purchase_at(3, 100), narrow.purchase_at(3, 100)] == pytest.approx([11, 11.05])
+    assert [wide.take(11) is None, narrow.take(11) is None] == [False, False]
+    narrow.pauses.calm(11)
+    assert wide.opens_at(11) == pytest.approx(11.045)
 
 
 def test_a_shorter_wish_does_not_shorten_a_pause() -> None:

@@ -19,6 +19,7 @@ from mirage_async.exceptions import (
     InputError,
     InsufficientCreditsError,
     MirageError,
+    RateLimitError,
     WaitTimeoutError,
 )
 from mirage_async.jobs import new_job
@@ -190,6 +191,30 @@ async def test_other_limits_or_another_address_are_another_account() -> None:
         assert apart._desk.account is too._desk.account
         assert len({client._desk.account for client in (mira, apart, moved)}) == 3
         assert mira.with_options(api_key="key")._desk.account is mira._desk.account
+
+
+async def test_copies_with_other_limits_pause_together() -> None:
+    """The key is throttled, not the copy, also where the copy that was told so is gone; no other key is."""
+    clock = FakeClock()
+    async with (
+        Sandbox(durations=60.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
+    ):
+        wide, narrow = client.with_options(limits=Limits(jobs=99)), client.with_options(limits=Limits(polls=8))
+        other = client.with_options(api_key="tenant")
+        sandbox.fail("miragic.create", Fault(status=429, retry_after=90.0))
+        with pytest.raises(RateLimitError):
+            await soon(wide.submit("a cat"))
+        accounts = [one._desk.account for one in (client, wide, narrow, other)]
+        assert len(set(accounts)) == 4
+        assert [account.statistics(clock.monotonic()).paused_for for account in accounts] == [60, 60, 60, 0]
+        assert [account.throttles for account in accounts] == [0, 1, 0, 0]
+        with pytest.raises(WaitTimeoutError) as caught:
+            await soon(narrow.submit("a cat", max_wait=59))
+        assert caught.value.waited_for == "pause"
+        del wide, accounts
+        late = narrow.with_options(limits=Limits(jobs=7))
+        assert late._desk.account.statistics(clock.monotonic()).paused_for == 60
 
 
 async def test_a_wait_for_a_place_that_ran_out_is_called_that() -> None:
