@@ -199,8 +199,9 @@ class ProviderClient(abc.ABC):
 
         A key at an address is one account, however many copies use it: one set of limits, pauses and unfinished jobs.
         A copy with another key or address is of another account, whose limits start as those of this one. A copy with
-        other limits is as well: what it does is counted apart, and so are its pauses; for other limits for everybody
-        there is `set_limits`.
+        other limits is as well: what it does is counted apart, but what the provider asks of one holds for both, since
+        the key is the same: they pause together and then go on gently. For other limits for everybody there is
+        `set_limits`.
 
         Raises:
             ConfigurationError: an address that is none.

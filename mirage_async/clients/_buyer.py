@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -287,9 +288,13 @@ class Buyer:
                 msg = f"the purchase of the {job.provider} job {job.key} was cancelled before anything was sent"
                 return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(msg, provider=job.provider))
             job.may_be_billed = True
+            # Where the account is at ease there is nothing to take back, and what comes meanwhile this does not undo.
+            pauses = self._account.pauses
+            asked = self._runtime.clock.monotonic() if pauses.uneasy else -math.inf
             outcome = await attempt(self._runtime.transport, self._endpoint, offer)
             if outcome.fate is Fate.ACCEPTED:  # as nearly always
-                self._account.calm()
+                if pauses.uneasy:
+                    pauses.calm(asked)
                 return outcome
             if outcome.fate in _PROVEN_UNPAID:
                 await self._withdraw(job)

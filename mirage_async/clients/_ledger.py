@@ -36,7 +36,7 @@ class Ledger:
         self.account = account
         self._owe = owe
         self._leaving: weakref.WeakSet[Job[Any]] = weakref.WeakSet()  # no longer kept, and not over yet
-        self.buying: set[Job[Any]] = set()
+        self.buying = account.buying  # one set, since a limit that is set later counts them
         self.posting: set[Job[Any]] = set()  # of these: their request is on the wire
         self.stopped: weakref.WeakSet[Job[Any]] = weakref.WeakSet()  # no longer watched, but somebody has the handle
         self._strayed = False  # any job was ever added to `_leaving` or `stopped`; each look into these costs a bit

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mirage_async.jobs import Job
     from mirage_async.journal import Journal
     from mirage_async.scheduler import Limits
+    from mirage_async.scheduler._pauses import Pauses
     from mirage_async.webhooks import WebhookReceiver
 
 __all__ = ["Runtime"]
@@ -74,6 +75,7 @@ class Runtime:
         self.open_buyers: weakref.WeakSet[Buyer] = weakref.WeakSet()  # told once nothing is on the wire any more
         self.closed = False
         self._ledgers: weakref.WeakValueDictionary[object, Ledger] = weakref.WeakValueDictionary()
+        self._pauses: weakref.WeakValueDictionary[object, Pauses] = weakref.WeakValueDictionary()
         self.waiting = Deadlines(self.clock)
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -88,13 +90,15 @@ class Runtime:
             provider: the provider's name.
             endpoint: address and key.
             limits: the limits asked for; others than the account was opened with get an account of their own, again
-                one for all who ask for these. None takes the account there is.
+                one for all who ask for these, with the pauses of the first. None takes the account there is.
             otherwise: the limits of a new account where `limits` is None.
         """
         place = (provider, *endpoint.identity)
         found = self._ledgers.get((place, limits))
         if found is None:
-            account = self.scheduler.account(provider, otherwise if limits is None else limits)
+            limited = otherwise if limits is None else limits
+            account = self.scheduler.account(provider, limited, self._pauses.get(place))
+            self._pauses[place] = account.pauses  # as long as an account of the key is alive
             found = Ledger(account, self._owe)
             self._ledgers[place, limits] = found
             self._ledgers.setdefault((place, None), found)

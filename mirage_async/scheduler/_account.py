@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from mirage_async._retry import delays
 from mirage_async.scheduler._delays import DelayBounds
 from mirage_async.scheduler._limits import Limits
+from mirage_async.scheduler._pauses import Pauses
 from mirage_async.scheduler._ready import EarlyLine, ReadyLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from mirage_async.exceptions import WaitedFor
     from mirage_async.jobs import Job
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Account", "AccountStatistics"]
 
-LONGEST_PAUSE = 60.0  # seconds; a provider that asks for more is asked again after this anyway, since a job waits
-FIRST_SPACING, LONGEST_SPACING = 0.05, 2.0  # seconds between status calls after a throttle, doubling in between
-_RECOVERY = 0.9  # of the spacing, which every good answer leaves
-_NO_SPACING = 0.01  # seconds; below this it is over
-_LONG_AGO = -math.inf
 _JUST_NOW = 1.0  # seconds ago
 _LATENESS = 0.01  # seconds, but at most one interval, by which a call may make up for one that began late
 
@@ -49,10 +44,10 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
         polls_early: of these, how many were made before they were due, under `limits.ask_early`.
         polls_failed: of these, how many brought no usable answer.
         most_polls_in_flight: the most there ever were at once.
-        throttles: times the provider asked to slow down.
-        paused_for: seconds the current pause still lasts.
+        throttles: times the provider asked to slow down in an answer to a call of this account.
+        paused_for: seconds the current pause still lasts, whichever account of the same key was asked for it.
         spacing: seconds kept between two status calls, and two purchases, since the provider asked to slow down; it
-            shrinks with every good answer.
+            shrinks with every good answer to what was asked after the pause. As the pause, it holds for the key.
         jobs_finished: jobs whose end a status call told, well or badly.
         polls_per_job: status calls of these on average, failed ones included, or None before any.
         delay_bound_mean: mean of the bounds of the delay, in seconds, or None before any. The bound of a job is the
@@ -87,15 +82,17 @@ class Account:
     Args:
         provider: the provider's name.
         limits: what may go on at once.
+        pauses: those of the provider and key, where other accounts have the same; None begins with none.
     """
 
     _numbers = itertools.count()
 
-    def __init__(self, provider: str, limits: Limits) -> None:
+    def __init__(self, provider: str, limits: Limits, pauses: Pauses | None = None) -> None:
         self.number = next(self._numbers)  # the order in which accounts were opened
         self.provider = provider
         self.limits = limits
         self.entries: dict[Entry, None] = {}  # unlike a set of them, nothing the garbage collector looks at
+        self.buying: set[Job[Any]] = set()  # whoever buys keeps it; nobody counts places while there is no limit
         self.ready = ReadyLine()
         self._early_line = EarlyLine()
         self.in_flight = 0
@@ -104,37 +101,34 @@ class Account:
         self.failed = 0
         self.most_in_flight = 0
         self.throttles = 0
-        self.uneasy = False  # something is left of a pause that a good answer takes back
-        self.paused_until = -math.inf
+        self.pauses = Pauses() if pauses is None else pauses
         self._rate_open_at = -math.inf
-        self._spacing = 0.0
-        self._purchase_open_at = _LONG_AGO
         self._begun_at = -math.inf
         self._finished = 0
         self._finished_polls = 0
         self._delays = DelayBounds()
-        self._pauses: Iterator[float] | None = None
         self._places = anyio.CapacityLimiter(math.inf if limits.jobs is None else limits.jobs)
 
     def set_limits(self, limits: Limits) -> None:
         """Put other limits in force, for those who wait as well; what is under way goes on.
 
-        Jobs that are being asked about get places where there was no limit on them before, all of them, even if they
-        are too many: the next purchase then waits until enough have ended.
+        Jobs that are being bought or asked about get places where there was no limit on them before, all of them, even
+        if they are too many: the next purchase then waits until enough have ended.
         """
         old, self.limits = self.limits, limits
         if old.jobs is None and limits.jobs is not None:
-            for entry in self.entries:
+            for job in (*self.buying, *(entry.job for entry in self.entries)):
                 with contextlib.suppress(RuntimeError):  # it has one, from a limit before
-                    self._places.acquire_on_behalf_of_nowait(entry.job)
+                    self._places.acquire_on_behalf_of_nowait(job)
         self._places.total_tokens = math.inf if limits.jobs is None else limits.jobs
         rate = limits.polls_per_second
         self._rate_open_at = -math.inf if rate is None else self._begun_at + 1 / rate
 
     async def take_place(self, job: Job[Any]) -> None:
-        """Wait for a place among the jobs in flight, first come first served."""
+        """Wait for a place among the jobs in flight, first come first served; at once for a job that has one."""
         if self.limits.jobs is not None:
-            await self._places.acquire_on_behalf_of(job)
+            with contextlib.suppress(RuntimeError):  # it was given one when the limit came
+                await self._places.acquire_on_behalf_of(job)
 
     def give_place_back(self, job: Job[Any]) -> None:
         """Give the place back; harmless for a job that has none."""
@@ -149,37 +143,33 @@ class Account:
     def pause(self, now: float, seconds: float | None) -> None:
         """Stop beginning status calls and purchases for a while, because the provider asked for it, and go on gently.
 
-        After the pause status calls begin at least 50 ms apart, twice that for every throttle more, up to 2 s, and so
-        do purchases; `calm` takes that back little by little, so that what was held up does not all come at once.
-        Answers to one burst count as one throttle: those that come while a pause lasts double nothing.
+        It holds for all accounts of the key. After the pause status calls of an account begin at least 50 ms apart,
+        twice that for every throttle more, up to 2 s, and so do purchases of the key; `calm` takes that back
+        little by little, so that what was held up does not all come at once.
+        Answers to one burst count as one throttle: those that come while a pause lasts double nothing, and lengthen it
+        only where they ask for more.
 
         Args:
             now: monotonic seconds.
-            seconds: what the provider asks for, capped at one minute; None takes the next of a growing schedule.
+            seconds: what the provider asks for, capped at one minute: a floor under the pause, which is otherwise the
+                next of a schedule that grows from 1 to 30 s. None asks for nothing.
         """
         self.throttles += 1
-        self.uneasy = True
-        if now >= self.paused_until:
-            self._spacing = min(LONGEST_SPACING, max(FIRST_SPACING, 2 * self._spacing))
-        elif seconds is None:
-            return  # one burst of calls that were in flight together tells the same news many times
-        if self._pauses is None:
-            self._pauses = delays(1.0, 2.0, 30.0)
-        own = next(self._pauses)
-        wait = own if seconds is None else min(seconds, LONGEST_PAUSE)
-        self.paused_until = max(self.paused_until, now + wait)
+        self.pauses.begin(now, seconds)
 
-    def calm(self) -> None:
-        """Note a good answer: the next pause starts small, and the spacing shrinks by a tenth (below 10 ms: to 0).
+    def calm(self, asked: float = math.inf) -> None:
+        """Note a good answer to what was asked then, or just now; see `Pauses.calm`. Only needed while `uneasy`."""
+        self.pauses.calm(asked)
 
-        Only needed while `uneasy`.
-        """
-        self._pauses = None
-        self._spacing *= _RECOVERY
-        if self._spacing < _NO_SPACING:
-            self._spacing = 0.0
-            self.uneasy = False
-        self._purchase_open_at = _LONG_AGO
+    @property
+    def uneasy(self) -> bool:
+        """Whether something is left of a pause that a good answer takes back."""
+        return self.pauses.uneasy
+
+    @property
+    def paused_until(self) -> float:
+        """When the last pause ends, in monotonic seconds."""
+        return self.pauses.until
 
     def noticed(self, bound: float) -> None:
         """Count that the end of a job was noticed at most `bound` seconds late."""
@@ -196,11 +186,12 @@ class Account:
         After a pause each that asks gets a moment of its own, so it asks once, and again only if another pause has
         come until then.
         """
-        at = max(now, self.paused_until)
-        if self._spacing:
-            at = max(at, self._purchase_open_at)
+        pauses = self.pauses
+        at = max(now, pauses.until)
+        if pauses.spacing:
+            at = max(at, pauses.purchase_at)
             if at < deadline:
-                self._purchase_open_at = at + self._spacing
+                pauses.purchase_at = at + pauses.spacing
         return at
 
     def opens_at(self, now: float) -> float:
@@ -222,7 +213,7 @@ class Account:
     def is_scarce(self) -> bool:
         """Whether somebody in line has to wait for another, so that the order matters."""
         limits = self.limits
-        if self._spacing or limits.polls_per_second is not None:
+        if self.pauses.spacing or limits.polls_per_second is not None:
             return True
         return limits.polls is not None and len(self.ready.line) > limits.polls - self.in_flight
 
@@ -237,14 +228,15 @@ class Account:
 
     def held_up_by(self, now: float) -> WaitedFor:
         """Return what keeps a ready status call from beginning, or did so until now."""
-        if now >= self.paused_until and not self.has_room():
+        pauses = self.pauses
+        if now >= pauses.until and not self.has_room():
             return "polls"
         closed: list[tuple[float, WaitedFor]] = [
-            (self.paused_until, "pause"),
+            (pauses.until, "pause"),
             (self._rate_open_at, "polls_per_second"),
-            (self._begun_at + self._spacing, "spacing"),
+            (self._begun_at + pauses.spacing, "spacing"),
         ]
-        until, reason = max(closed[: 3 if self._spacing else 2], key=itemgetter(0))
+        until, reason = max(closed[: 3 if pauses.spacing else 2], key=itemgetter(0))
         return reason if until >= now - _JUST_NOW else "job"
 
     def take(self, now: float, urgency: Callable[[Entry], float] | None = None) -> Entry | None:
@@ -259,7 +251,8 @@ class Account:
         Returns:
             None while nothing may begin. A note that is asked about early still has its `due`.
         """
-        if now < self.paused_until or now < self._rate_open_at or now < self._begun_at + self._spacing:
+        pauses = self.pauses
+        if now < pauses.until or now < self._rate_open_at or now < self._begun_at + pauses.spacing:
             return None
         limits, ready = self.limits, self.ready
         if limits.polls is not None and self.in_flight > limits.polls:
@@ -295,7 +288,7 @@ class Account:
         self._rate_open_at = (self._rate_open_at if late <= min(_LATENESS, interval) else now) + interval
 
     def _closed_until(self) -> float:
-        return max(self.paused_until, self._rate_open_at, self._begun_at + self._spacing)
+        return max(self.pauses.until, self._rate_open_at, self._begun_at + self.pauses.spacing)
 
     def statistics(self, now: float) -> AccountStatistics:
         """Return the counts of this moment."""
@@ -313,8 +306,8 @@ class Account:
             polls_failed=self.failed,
             most_polls_in_flight=self.most_in_flight,
             throttles=self.throttles,
-            paused_for=max(0.0, self.paused_until - now),
-            spacing=self._spacing,
+            paused_for=max(0.0, self.pauses.until - now),
+            spacing=self.pauses.spacing,
             jobs_finished=self._finished,
             polls_per_job=self._finished_polls / self._finished if self._finished else None,
             delay_bound_mean=self._delays.mean,

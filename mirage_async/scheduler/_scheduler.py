@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mirage_async.jobs import Job
     from mirage_async.scheduler._intervals import IntervalPolicy
     from mirage_async.scheduler._limits import Limits
+    from mirage_async.scheduler._pauses import Pauses
     from mirage_async.wire import Report
 
 __all__ = ["Scheduler", "SchedulerStatistics"]
@@ -114,9 +115,9 @@ class Scheduler:
             raise ConfigurationError(msg)
         self._claimed = True
 
-    def account(self, provider: str, limits: Limits) -> Account:
-        """Open an account whose jobs share `limits`."""
-        account = Account(provider, limits)
+    def account(self, provider: str, limits: Limits, pauses: Pauses | None = None) -> Account:
+        """Open an account whose jobs share `limits`, and `pauses` with those of other accounts where it is given."""
+        account = Account(provider, limits, pauses)
         self._accounts.add(account)
         return account
 
@@ -373,8 +374,8 @@ class Scheduler:
                 hinted, entry.hinted = entry.hinted, None
                 try:
                     report = await job.kind.look(job)
-                    if account.uneasy:
-                        account.calm()
+                    if account.pauses.uneasy:
+                        account.pauses.calm(asked)
                     ended = self._answered(entry, job, report, asked, hinted)
                 except Exception as error:  # noqa: BLE001 - logged, if it is not one of ours
                     self._missed(entry, foreseen(error, job))

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_async.scheduler import Account, Limits
-from mirage_async.scheduler._account import LONGEST_PAUSE
 from mirage_async.scheduler._delays import DelayBounds
 from mirage_async.scheduler._entry import Entry
+from mirage_async.scheduler._pauses import LONGEST_PAUSE, Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -126,6 +126,26 @@ async def test_a_limit_that_comes_later_counts_the_jobs_there_are() -> None:
     await soon(task)
 
 
+async def test_a_limit_that_comes_later_counts_what_is_being_bought() -> None:
+    """From that moment on: also when it is accepted, and while it is both bought and asked about."""
+    account = Account("mira", Limits())
+    jobs = [a_job() for _ in range(3)]
+    account.buying.update(jobs)
+    account.entries = dict.fromkeys([Entry(jobs[2], account), Entry(a_job(), account)])
+    account.set_limits(Limits(jobs=3))
+    assert account.statistics(0).jobs_in_flight == 4
+    for job in jobs:
+        await soon(account.take_place(job))  # where its turn to buy comes after the limit: it has its place
+        account.buying.discard(job)
+    assert account.statistics(0).jobs_in_flight == 4
+    task = asyncio.ensure_future(account.take_place(a_job()))
+    account.give_place_back(jobs[0])
+    await turn()
+    assert (task.done(), account.statistics(0).jobs_in_flight, account.statistics(0).jobs_waiting) == (False, 3, 1)
+    account.give_place_back(jobs[1])
+    await soon(task)
+
+
 async def test_leaving_the_line_frees_nothing_and_blocks_nobody() -> None:
     """A cancelled purchase loses its turn, not somebody else's place."""
     account = Account("mira", Limits(jobs=1))
@@ -153,19 +173,63 @@ def test_pauses_without_a_wish_grow_and_start_small_again() -> None:
         pauses.append(account.paused_until - now)
         now = account.paused_until
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
-    account.calm()
+    account.calm(now)
     account.pause(now, None)
     assert account.paused_until - now == 1
     assert account.throttles == 9
 
 
-@pytest.mark.parametrize(("asked", "pause"), [(0.0, 0), (3.5, 3.5), (60.0, 60), (61.0, 60), (1e9, 60)])
+@pytest.mark.parametrize(
+    ("asked", "pause"), [(-3.0, 1), (0.0, 1), (0.5, 1), (3.5, 3.5), (60.0, 60), (61.0, 60), (1e9, 60)]
+)
 def test_a_wish_is_honoured_up_to_a_minute(asked: float, pause: float) -> None:
-    """A provider that asks for more is asked again after a minute, since a job waits."""
+    """A provider that asks for more is asked again after a minute, since a job waits; for less, after our own pause."""
     account = Account("mira", Limits())
     account.pause(100, asked)
     assert account.paused_until == 100 + pause
     assert LONGEST_PAUSE == 60
+
+
+@pytest.mark.parametrize("asked", [0.0, -5.0, 1.0])
+def test_our_own_pauses_grow_under_small_wishes_as_without_any(asked: float) -> None:
+    """A wish is a floor under our own pause, never a replacement; a date just past is a wish for nothing."""
+    account, now, pauses = Account("mira", Limits()), 0.0, list[float]()
+    for _ in range(7):
+        for _ in range(32):  # one burst each
+            account.pause(now, asked)
+        pauses.append(account.paused_until - now)
+        now = account.paused_until
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_an_account_tells_of_its_pauses_and_takes_a_good_answer() -> None:
+    """One without a moment is one to what was asked just now."""
+    account = Account("mira", Limits())
+    assert (account.uneasy, account.paused_until) == (False, -math.inf)
+    account.pause(0, 10)
+    account.calm(9)
+    assert (account.uneasy, account.paused_until) == (True, 10)
+    for _ in range(16):
+        account.calm()
+    assert account.uneasy is False
+
+
+def test_accounts_of_one_key_share_what_the_provider_asked_and_count_apart() -> None:
+    """Whichever was throttled, both pause, both go on gently, and a good answer to either helps both."""
+    pauses = Pauses()
+    wide, narrow = Account("mira", Limits(), pauses), Account("mira", Limits(polls=1), pauses)
+    apart = Account("mira", Limits())
+    for account in (wide, narrow, apart):
+        ready(account, 2)
+    wide.pause(0, 10)
+    narrow.pause(3, 8)
+    assert [account.opens_at(3) for account in (wide, narrow, apart)] == [11, 11, 3]
+    assert [account.throttles for account in (wide, narrow, apart)] == [1, 1, 0]
+    assert [account.statistics(3).spacing for account in (wide, narrow, apart)] == [0.05, 0.05, 0]
+    assert [wide.purchase_at(3, 100), narrow.purchase_at(3, 100)] == pytest.approx([11, 11.05])
+    assert [wide.take(11) is None, narrow.take(11) is None] == [False, False]
+    narrow.pauses.calm(11)
+    assert wide.opens_at(11) == pytest.approx(11.045)
 
 
 def test_a_shorter_wish_does_not_shorten_a_pause() -> None:
@@ -193,7 +257,7 @@ def test_calls_are_spaced_after_a_throttle_ever_more_and_ever_less() -> None:
     now, spacings = 0.0, list[float]()
     for _ in range(8):
         account.pause(now, 0.0)
-        now += 10
+        now += 30  # our own pause lasts no longer, whatever the wish
         assert account.take(now) is not None
         opens = account.opens_at(now)
         assert opens < math.inf
@@ -201,7 +265,7 @@ def test_calls_are_spaced_after_a_throttle_ever_more_and_ever_less() -> None:
     assert spacings == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2])
     good = 0
     while account.opens_at(now) != now:
-        account.calm()
+        account.calm(now)
         good += 1
         opens = account.opens_at(now)
         assert opens == pytest.approx(now + 2 * 0.9**good) or (opens == now and 2 * 0.9**good < 0.01)
@@ -218,11 +282,11 @@ def test_spaced_calls_begin_no_sooner_than_they_may() -> None:
     assert account.take(1) is entries[0]
     assert account.take(1.049) is None
     assert account.take(1.05) is entries[1]
-    account.calm()
+    account.calm(1.0)
     assert account.opens_at(1.05) == pytest.approx(1.095)
 
 
-@pytest.mark.parametrize("asked", [None, 5.0], ids=["no wish", "a wish"])
+@pytest.mark.parametrize("asked", [None, 5.0, 0.0], ids=["no wish", "a wish", "a wish for nothing"])
 def test_one_burst_of_throttles_doubles_the_spacing_once(asked: float | None) -> None:
     """Answers that come while the pause lasts tell what is known already."""
     account = Account("mira", Limits(polls=None))
@@ -238,12 +302,12 @@ def test_a_spacing_wider_than_the_rate_holds_and_a_narrower_one_changes_nothing(
     account = Account("mira", Limits(polls_per_second=10))
     ready(account, 3)
     account.pause(0, 0.0)
-    assert account.take(0) is not None
-    assert account.opens_at(0) == pytest.approx(0.1)
-    account.pause(1, 0.0)
+    assert account.take(1) is not None
+    assert account.opens_at(1) == pytest.approx(1.1)
     account.pause(2, 0.0)
-    assert account.take(2) is not None
-    assert account.opens_at(2) == pytest.approx(2.2)
+    account.pause(4, 0.0)
+    assert account.take(8) is not None
+    assert account.opens_at(8) == pytest.approx(8.2)
 
 
 def test_purchases_held_up_by_a_pause_are_sent_one_after_the_other() -> None:
@@ -254,8 +318,23 @@ def test_purchases_held_up_by_a_pause_are_sent_one_after_the_other() -> None:
     assert [account.purchase_at(1, 100), account.purchase_at(1, 10.05)] == pytest.approx([10, 10.05])
     assert [account.purchase_at(2, 100) for _ in range(2)] == pytest.approx([10.05, 10.1])
     for _ in range(30):
-        account.calm()
+        account.calm(10)
     assert account.purchase_at(10, 100) == 10
+
+
+def test_only_answers_to_what_was_asked_after_the_pause_take_anything_back() -> None:
+    """Whatever left before it, or during it, says nothing of how the provider fares afterwards."""
+    account = Account("mira", Limits())
+    account.pause(0, None)
+    for asked in (-3, 0, 0.999):
+        account.calm(asked)
+    assert account.statistics(1).spacing == 0.05
+    account.pause(1, None)
+    assert account.statistics(1).paused_for == 2
+    account.calm(3)
+    assert account.statistics(3).spacing == pytest.approx(0.09)
+    account.pause(3, None)
+    assert account.statistics(3).paused_for == 1
 
 
 def test_what_a_ready_call_waits_for_can_be_told() -> None:

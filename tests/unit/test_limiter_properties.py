@@ -138,6 +138,25 @@ def check_rate(begun: list[float], rate: float) -> None:
         assert last - first + 1 <= 1 + rate * (end - start + lateness) + ROUNDING
 
 
+class ExpectedPause:
+    """When the pauses end, told in other words than the account's."""
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self.own = 1.0
+
+    def pause(self, now: float, asked: float) -> None:
+        """Pause for as long as is asked, but in a new burst at least for our own delay, which grows."""
+        if now >= self.until:
+            self.until, self.own = now + self.own, min(30.0, 2 * self.own)
+        self.until = max(self.until, now + asked)
+
+    def calm(self, asked: float) -> None:
+        """Start small again, if that was asked after the pause."""
+        if asked >= self.until:
+            self.own = 1.0
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     events=st.lists(
@@ -153,7 +172,7 @@ def check_rate(begun: list[float], rate: float) -> None:
 )
 def test_no_window_ever_holds_more_calls_than_the_rate_allows(events: list[tuple[str, float | None]]) -> None:
     """Whatever is changed and paused meanwhile; and a call that is ready waits for nothing but what it has to."""
-    account, now, rate, paused = Account("mira", Limits(polls=None)), 0.0, None, 0.0
+    account, now, rate, paused = Account("mira", Limits(polls=None)), 0.0, None, ExpectedPause()
     begun = list[float]()
     for event, value in events:
         come(account)
@@ -164,9 +183,10 @@ def test_no_window_ever_holds_more_calls_than_the_rate_allows(events: list[tuple
             account.set_limits(Limits(polls=None, polls_per_second=rate))
         elif event == "pause":
             account.pause(now, value)
-            paused = max(paused, now + (value or 0.0))
+            paused.pause(now, value or 0.0)
         elif event == "calm":
-            account.calm()
+            account.calm(now)
+            paused.calm(now)
         elif event == "pass":
             now += value or 0.0
         else:
@@ -177,9 +197,9 @@ def test_no_window_ever_holds_more_calls_than_the_rate_allows(events: list[tuple
         assert opens < math.inf
         interval = 0.0 if rate is None else 1 / rate
         spacing = 2.0 if account.throttles else 0.0
-        assert opens <= max(now, paused, (begun[-1] if begun else now) + max(interval, spacing)) + ROUNDING
+        assert opens <= max(now, paused.until, (begun[-1] if begun else now) + max(interval, spacing)) + ROUNDING
         while account.take(now) is not None:
-            assert now >= paused
+            assert now >= paused.until
             begun.append(now)
             come(account)
             if rate is None and len(begun) > 5 and begun[-5] == now:
@@ -253,6 +273,8 @@ class Provider:
         answer = self.source.random()
         if answer < 0.05:
             wait = self.source.choice([0.0, 0.5, 3.0])
+            if self.clock.monotonic() >= self.paused:  # a new burst, in which our own delay is a second at least
+                self.paused = self.clock.monotonic() + 1.0
             self.paused = max(self.paused, self.clock.monotonic() + wait)
             raise RateLimitError("429", status=429, retry_after=wait)
         return DONE if answer > 0.8 else RUNNING

@@ -13,9 +13,17 @@ import pytest
 from mirage_async import Job, JobStatus, Limits, MiladyClient, MiraClient, Mirage, MiragicClient, MirakoClient
 from mirage_async.clients._ledger import MOST_ORPHANS
 from mirage_async.clients._runtime import Runtime
-from mirage_async.exceptions import ClosedError, ConfigurationError, InputError, MirageError, WaitTimeoutError
+from mirage_async.exceptions import (
+    ClosedError,
+    ConfigurationError,
+    InputError,
+    InsufficientCreditsError,
+    MirageError,
+    RateLimitError,
+    WaitTimeoutError,
+)
 from mirage_async.jobs import new_job
-from mirage_async.sandbox import Sandbox
+from mirage_async.sandbox import Fault, Sandbox
 from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.testing import FakeClock, sandboxed
 
@@ -185,6 +193,30 @@ async def test_other_limits_or_another_address_are_another_account() -> None:
         assert mira.with_options(api_key="key")._desk.account is mira._desk.account
 
 
+async def test_copies_with_other_limits_pause_together() -> None:
+    """The key is throttled, not the copy, also where the copy that was told so is gone; no other key is."""
+    clock = FakeClock()
+    async with (
+        Sandbox(durations=60.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
+    ):
+        wide, narrow = client.with_options(limits=Limits(jobs=99)), client.with_options(limits=Limits(polls=8))
+        other = client.with_options(api_key="tenant")
+        sandbox.fail("miragic.create", Fault(status=429, retry_after=90.0))
+        with pytest.raises(RateLimitError):
+            await soon(wide.submit("a cat"))
+        accounts = [one._desk.account for one in (client, wide, narrow, other)]
+        assert len(set(accounts)) == 4
+        assert [account.statistics(clock.monotonic()).paused_for for account in accounts] == [60, 60, 60, 0]
+        assert [account.throttles for account in accounts] == [0, 1, 0, 0]
+        with pytest.raises(WaitTimeoutError) as caught:
+            await soon(narrow.submit("a cat", max_wait=59))
+        assert caught.value.waited_for == "pause"
+        del wide, accounts
+        late = narrow.with_options(limits=Limits(jobs=7))
+        assert late._desk.account.statistics(clock.monotonic()).paused_for == 60
+
+
 async def test_a_wait_for_a_place_that_ran_out_is_called_that() -> None:
     """Whether the purchase gives up or only one caller does; it counts in the client's own time."""
     clock = FakeClock()
@@ -226,6 +258,26 @@ async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> N
         await clock.advance(5.2)
         await soon(asyncio.gather(*buying))
         assert sandbox.statistics().purchases == {"miragic": 3}
+
+
+async def test_purchases_sent_before_a_throttle_do_not_undo_it() -> None:
+    """One of 32 requests on the wire together is throttled, the others buy: the next ones still go out gently."""
+    clock = FakeClock()
+    async with (
+        Sandbox(durations=60.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
+    ):
+        account = client._desk.account
+        sandbox.fail("miragic.create", Fault(status=429, retry_after=5.0))
+        buying = [asyncio.ensure_future(client.submit("a cat", max_wait=60)) for _ in range(32)]
+        await until(lambda: sum(task.done() for task in buying) == 31)
+        assert (account.throttles, account.statistics(0).spacing) == (1, 0.05)
+        assert sandbox.statistics().purchases == {"miragic": 31}
+        # The one that is sent again after the pause counts.
+        await until(lambda: "2 timers" in repr(clock))
+        await clock.advance(8)
+        await soon(asyncio.gather(*buying))
+        assert account.statistics(clock.monotonic()).spacing == pytest.approx(0.045)
 
 
 async def test_a_caller_whose_scope_is_cancelled_already_buys_nothing() -> None:
@@ -350,6 +402,42 @@ async def test_fewer_places_hold_the_next_purchase_back() -> None:
         second.stop(ClosedError("given up"))
         assert (await soon(third)).id
         assert sandbox.statistics().purchases == {"miragic": 3}
+
+
+async def test_a_limit_that_comes_while_purchases_are_on_the_wire_counts_them() -> None:
+    """Eight were begun when it came: the ninth waits until seven of them have ended."""
+    async with Sandbox(durations=60.0) as sandbox, MiragicClient(base_url=sandbox.url) as client:
+        buying = [asyncio.ensure_future(client.submit("a cat")) for _ in range(8)]
+        await anyio.lowlevel.checkpoint()
+        client.set_limits(Limits(jobs=2))
+        account = client._desk.account
+        assert account.statistics(0.0).jobs_in_flight == 8
+        jobs = await soon(asyncio.gather(*buying))
+        assert (account.statistics(0.0).jobs_watched, account.statistics(0.0).jobs_in_flight) == (8, 8)
+        ninth = asyncio.ensure_future(client.submit("a cat", max_wait=60))
+        await until(lambda: account.statistics(0.0).jobs_waiting == 1)
+        for job in jobs[:6]:
+            job.stop(ClosedError("given up"))
+        await anyio.wait_all_tasks_blocked()
+        assert not ninth.done()
+        assert sandbox.statistics().purchases == {"miragic": 8}
+        jobs[6].stop(ClosedError("given up"))
+        assert (await soon(ninth)).id
+        assert account.statistics(0.0).jobs_in_flight == 2
+
+
+async def test_a_limit_that_comes_before_a_purchase_in_the_background_has_begun_counts_it() -> None:
+    """It has its place then, does not wait for another, and gives it back when nothing is bought."""
+    async with Sandbox(durations=0.0) as sandbox, MiraClient(base_url=sandbox.url) as client:
+        sandbox.fail("mira.generate", Fault(status=402))
+        jobs = [await client.submit("a cat") for _ in range(3)]
+        client.set_limits(Limits(jobs=1))
+        account = client._desk.account
+        assert account.statistics(0.0).jobs_in_flight == 3
+        ended = await soon(asyncio.gather(*jobs, return_exceptions=True))
+        assert [type(one) for one in ended].count(InsufficientCreditsError) == 1
+        assert sandbox.statistics().purchases == {"mira": 2}
+        assert account.statistics(0.0).jobs_in_flight == 0
 
 
 class Gated:

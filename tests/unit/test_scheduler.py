@@ -579,7 +579,7 @@ async def test_a_timeout_says_that_it_was_the_gentle_pace_after_a_pause(bench: B
     provider = bench.provider(limits=Limits(polls=None))
     provider.answers = [ResponseError("unreadable")]
     for moment in range(8):
-        provider.account.pause(moment / 100, 0.0)
+        provider.account.pause(50.0 * moment - 400, 0.0)  # the last of these pauses is over
     jobs = [provider.watch(str(number), wait=3, at_once=True) for number in range(9)]
     await bench.clock.advance(3)
     with pytest.raises(WaitTimeoutError, match="at the gentle pace after a pause") as caught:
@@ -1110,6 +1110,38 @@ async def test_one_burst_of_throttling_counts_as_one() -> None:
     await bench.clock.advance(0)
     assert bench.scheduler.statistics().accounts[0].paused_for <= 2
     await bench.scheduler.aclose()
+
+
+async def test_one_burst_of_throttling_that_asks_for_nothing_counts_as_one_and_pauses(bench: Bench) -> None:
+    """A `Retry-After` of 0, or a date just past, is a floor under our own pause, not a replacement for it."""
+    provider = bench.provider()
+    provider.answers = [RateLimitError("429", status=429, retry_after=0.0)]
+    for number in range(32):
+        provider.watch(str(number), at_once=True)
+    await bench.clock.advance(0)
+    account = bench.scheduler.statistics().accounts[0]
+    assert (account.paused_for, account.spacing) == (1, 0.05)
+    await bench.clock.advance(0.99)
+    assert len(provider.asked) == 32
+
+
+async def test_answers_to_questions_from_before_a_throttle_do_not_undo_it(bench: Bench) -> None:
+    """One of 32 calls in flight together is throttled, the others are answered: what waits comes back gently."""
+    provider = bench.provider()
+    provider.answers = [RateLimitError("429", status=429, retry_after=5.0), RUNNING]
+    provider.gate = asyncio.Event()
+    for number in range(100):
+        provider.watch(str(number), at_once=True)
+    await bench.clock.advance(0)
+    assert provider.in_flight == 32
+    provider.gate.set()
+    await bench.clock.advance(0)
+    account = bench.scheduler.statistics().accounts[0]
+    assert (account.throttles, account.spacing, account.polls_in_flight) == (1, 0.05, 0)
+    await bench.clock.advance(5.17)
+    assert provider.times[32:] == pytest.approx([5, 5.045, 5.0855, 5.12195, 5.154755])
+    # Each of these was asked after the pause, and its good answer takes back a tenth.
+    assert bench.scheduler.statistics().accounts[0].spacing == pytest.approx(0.05 * 0.9**5)
 
 
 # --- limits ---
