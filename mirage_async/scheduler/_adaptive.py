@@ -89,7 +89,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
         delay_cost: status calls that a second of delay is taken to be worth.
         drift_alarms: how often durations changed so much that old evidence was dropped.
         progress_trusted: whether the provider's progress tells more than the durations alone.
-        polls_per_job: status calls of the jobs that ended in this process, well or badly, on average; None before any.
+        polls_per_job: status calls of the jobs that ended in this process, well or badly, on average, as far as they are
+            known; None before any.
         delay_bound_mean: mean of the bounds of the delay with which their ends were noticed, in seconds, or None before
             any; see `AccountStatistics`.
         delay_bound_p95: seconds that 95 % of these bounds do not exceed, at most a quarter too many, or None.
@@ -120,7 +121,7 @@ class _Model:
         self.progress = ProgressModel() if progress is None else progress
         self.begun = durations.jobs  # jobs whose first look was asked for, since durations changed last
         self.drifts = durations.drifts
-        self.ended = self.polls = 0  # jobs, and the status calls they took
+        self.ended = self.polls = 0  # jobs, as far as it is known how many status calls they took, and those calls
         self.delays = DelayBounds()
 
     def scouts(self, first: float) -> bool:
@@ -219,7 +220,8 @@ class AdaptiveInterval:
     def observe(self, sighting: Sighting) -> None:
         """Learn from a look at a job.
 
-        A sighting whose times are no order of finite numbers from 0 on is passed over.
+        A sighting whose times are no order of finite numbers from 0 on is passed over. So are a number of polls below
+        1 and a delay that is no number from 0 on, but not what else their sighting tells.
         """
         seen, now = sighting.seen, sighting.now
         if not 0.0 <= seen <= now < math.inf:
@@ -235,8 +237,9 @@ class AdaptiveInterval:
                 if sighting.shown:
                     model.progress.learn(sighting.shown, seen, now, durations)
                 durations.done(seen, now)
-            model.ended += 1
-            model.polls += sighting.polls
+            if sighting.polls > 0:
+                model.ended += 1
+                model.polls += sighting.polls
             if sighting.late is not None:
                 model.delays.add(sighting.late)
         if sighting.at >= durations.fresh_until or sighting.at < durations.rebuilt_at:
@@ -274,7 +277,7 @@ class AdaptiveInterval:
                 delay_cost=model.durations.price,
                 drift_alarms=model.durations.drifts,
                 progress_trusted=any(band.trusted for band in model.progress.bands),
-                polls_per_job=model.polls / model.ended if model.polls else None,
+                polls_per_job=model.polls / model.ended if model.ended else None,
                 delay_bound_mean=model.delays.mean,
                 delay_bound_p95=model.delays.p95,
             )

@@ -9,6 +9,7 @@ import statistics
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from virtual_days import SCOUTS, Day, regular, schedule, sighting, trained, view
 
@@ -208,6 +209,19 @@ def test_a_sighting_whose_times_make_no_sense_is_passed_over(seen: float, now: f
     policy.observe(sighting(seen, now, "pending", at=1e6))
     policy.observe(sighting(seen, now, "done", at=1e6))
     assert policy.export() == before
+
+
+@pytest.mark.parametrize("late", [-5.0, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("polls", [0, -7])
+def test_counts_that_make_no_sense_leave_the_statistics_alone(polls: int, late: float) -> None:
+    """The means and the percentile stay those of the sightings before; the duration counts all the same."""
+    policy = AdaptiveInterval()
+    good = msgspec.structs.replace(sighting(1.0, 2.0, "done"), polls=2, late=0.5)
+    policy.observe(good)
+    policy.observe(msgspec.structs.replace(good, polls=polls, late=late))
+    (told,) = policy.statistics()
+    assert (told.jobs_finished, told.polls_per_job) == (2, 2.0)
+    assert (told.delay_bound_mean, told.delay_bound_p95) == (0.5, 0.5)
 
 
 def test_statistics_tell_what_was_learned() -> None:
