@@ -89,8 +89,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
         delay_cost: status calls that a second of delay is taken to be worth.
         drift_alarms: how often durations changed so much that old evidence was dropped.
         progress_trusted: whether the provider's progress tells more than the durations alone.
-        polls_per_job: status calls of the jobs that ended in this process, well or badly, on average, as far as they are
-            known; None before any.
+        polls_per_job: status calls of the jobs that ended in this process, well or badly, on average; None before any
+            of which they are known.
         delay_bound_mean: mean of the bounds of the delay with which their ends were noticed, in seconds, or None before
             any; see `AccountStatistics`.
         delay_bound_p95: seconds that 95 % of these bounds do not exceed, at most a quarter too many, or None.
