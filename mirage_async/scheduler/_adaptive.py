@@ -28,6 +28,7 @@ _KEYS = 512
 _NEW_JOBS = 10.0  # finished, of a kind; before, intervals vary more, so that jobs are seen at many ages
 _NEW_JITTER, _MOST_JITTER = 2.0, 0.5
 _SCOUTS = 6  # jobs of a kind that are looked at early whatever is known
+_BEGINNING = 0.25  # seconds; a job that was never seen and is older has been counted, and a call for it has failed
 _RARE_SCOUTS = frozenset(step << power for step in (2, 3) for power in range(2, 30))  # the 8th, 12th, 16th, 24th, ...
 _EARLY = (0.25, 0.5)  # shares of the regular first interval
 _TELLS_LITTLE = 0.5  # share finished at the regular first look
@@ -152,9 +153,9 @@ class AdaptiveInterval:
     durations that have nothing to do with the document's are noticed at once. It follows when durations change. A
     progress that proves right shortens the way, one that does not is ignored.
 
-    It is not told anything by `next_interval`; whoever asks the provider reports with `observe`. It does no I/O and
-    reads no clock. At most 512 kinds of jobs are kept; the one that was longest not reported on is forgotten first.
-    Not safe to use from several threads at once.
+    Whoever asks the provider reports with `observe`; `next_interval` learns nothing and only counts the jobs that are
+    new to it, for the scouts. It does no I/O and reads no clock. At most 512 kinds of jobs are kept; the one that was
+    longest not reported on is forgotten first. Not safe to use from several threads at once.
 
     Args:
         delay_cost: status calls that one second of noticing late is worth, above 0: with 1, a second sooner is worth
@@ -202,7 +203,7 @@ class AdaptiveInterval:
         if not 0.0 <= elapsed < math.inf:
             elapsed = 0.0
         step = durations.next_look(elapsed) - elapsed
-        if job.polls == 0:
+        if job.polls == 0 and elapsed < _BEGINNING:
             if model.scouts(elapsed + step):
                 step = min(step, _soon(job.pace)) if durations.jobs == 0 else step * self._random.uniform(*_EARLY)
         elif durations.jobs < _SCOUTS >= model.begun:

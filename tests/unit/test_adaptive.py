@@ -90,6 +90,19 @@ def test_the_first_jobs_of_a_kind_are_asked_about_early_and_at_doubling_interval
         elapsed += interval
 
 
+def test_a_job_whose_first_calls_fail_is_one_scout_and_no_more() -> None:
+    """It is asked about again and again without having been seen; the next five of its kind are scouts all the same."""
+    pace = Pace(first=2, interval=5, maximum=15, max_wait=300, typical=15)
+    policy = AdaptiveInterval(jitter=0)
+    elapsed = policy.next_interval(view(0, polls=0, pace=pace))
+    for _ in range(3 * SCOUTS):
+        again = policy.next_interval(view(elapsed, polls=0, pace=pace))
+        assert again <= elapsed  # a scout still
+        elapsed += 1.0
+    firsts = [policy.next_interval(view(0, polls=0, pace=pace)) for _ in range(SCOUTS)]
+    assert firsts == pytest.approx([2.0] * (SCOUTS - 1) + [9.5], rel=0.05)
+
+
 def test_a_document_that_names_no_moment_to_ask_at_sets_none() -> None:
     """Nothing of a pace that makes no sense is used."""
     pace = Pace(first=0, interval=0, maximum=15, max_wait=300, typical=15)
