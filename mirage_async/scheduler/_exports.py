@@ -36,7 +36,7 @@ class _Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     marks: Annotated[float, msgspec.Meta(ge=0, le=100)]
     mean: Annotated[float, msgspec.Meta(ge=-2.5, le=2.5)]
     variance: Annotated[float, msgspec.Meta(ge=1e-12, le=100)]
-    credit: Annotated[float, msgspec.Meta(ge=-12, le=12)]
+    credit: Annotated[float, msgspec.Meta(ge=-12, le=12)]  # what earlier versions let a band save up
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -174,6 +174,16 @@ def test_progress_loaded_counts_where_it_has_learned_from_more() -> None:
     assert honest.statistics()[0].progress_trusted
 
 
+def test_a_credit_from_an_earlier_version_counts_as_far_as_one_can_be_saved_up() -> None:
+    """A bar is not believed for longer than one that was right in this process."""
+    exported = copy.deepcopy(GOOD)
+    for band, credit in zip(exported["models"][0]["bands"], (12.0, -12.0, 3.0, 0.0), strict=True):
+        band["credit"] = credit
+    policy = AdaptiveInterval()
+    policy.load(exported)
+    assert [band["credit"] for band in policy.export()["models"][0]["bands"]] == [4.0, -4.0, 3.0, 0.0]
+
+
 def test_what_fifty_kinds_of_jobs_taught_takes_a_hundred_kilobytes() -> None:
     """The journal keeps it: two to three kilobytes a kind, whatever was seen."""
     policy = AdaptiveInterval(seed=1)
