@@ -64,6 +64,14 @@ def text(report: Report) -> str:
             ("", *next(iter(report.progress.values()))),
             [(title, *(f"{cost:.2f}" for cost in laws.values())) for title, laws in report.progress.items()],
         ),
+        "A bar that was exact for 100 jobs and begins to lie, by what the same jobs cost without one",
+        table(
+            ("", "jobs 1-8", "jobs 1-40", "longest delay", "without a bar"),
+            [
+                (name, f"{lie.first:.2f}", f"{lie.all:.2f}", f"{lie.longest:.0f} s", f"{lie.longest_without:.0f} s")
+                for name, lie in report.lies.items()
+            ],
+        ),
         HINTS,
         table(
             ("", *next(iter(report.hints.values()))),

@@ -58,7 +58,8 @@ class Mirage(Providers):
         base_urls: addresses by provider name; for a provider not in it, the environment is read, then the provider's
             own is taken.
         limits: one `Limits` for every provider account, or a mapping by provider name.
-        scheduler: decides when to ask about jobs; None follows the providers' documents. It is closed with the hub.
+        scheduler: decides when to ask about jobs; None learns how long jobs take, with
+            `AdaptiveInterval`, and goes by the providers' documents until then. It is closed with the hub.
         webhooks: where providers can call back. Mirako's jobs are then submitted with an address of the receiver's,
             and asked about when that is called; see `mirage_async.webhooks`. None leaves it to the scheduler.
         journal: keeps what was paid for over the end of the process; see `mirage_async.journal`. It is closed with the

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from benchmarks._polling.hints import FACTORS, PACES, Lesson, lesson
 from benchmarks._polling.laws import LAWS, Law
+from benchmarks._polling.liars import Lie, lies
 from benchmarks._polling.rivals import RIVALS, Outcome, best_period, measure
 from benchmarks._polling.trials import REPORTING, average, burst, cpu, fresh
 
@@ -100,6 +101,7 @@ class Report:
     ours: list[dict[str, Place]] = field(default_factory=list[dict[str, "Place"]])
     drift: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     progress: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    lies: dict[str, Lie] = field(default_factory=dict[str, "Lie"])
     hints: dict[str, dict[str, Lesson]] = field(default_factory=dict[str, dict[str, "Lesson"]])
     bursts: dict[str, float] = field(default_factory=dict[str, float])
     avatars_at_default_maximum: dict[str, float] = field(default_factory=dict[str, float])
@@ -117,6 +119,7 @@ def simulate(effort: Effort, seed: int) -> Report:
     for title, factor in (("durations double", 2.0), ("durations halve", 0.5)):
         report.drift[title] = _drift(effort, seed, factor)
     report.progress = {name: _progress(effort, seed, name) for name in ("none", *REPORTING)}
+    report.lies = lies(seed, effort.seeds)
     report.hints = {
         name: {title: lesson(pace, factor, effort.seeds) for title, factor in FACTORS.items()}
         for name, pace in PACES.items()
@@ -306,6 +309,16 @@ def _marks(report: Report) -> list[Mark]:
             name="random progress by none",
             figure=report.progress["random"]["all"] / report.progress["none"]["all"],
             bound=1.05,
+        ),
+        Mark(
+            name="eight jobs with a bar that has begun to lie by none, at worst",
+            figure=max(lie.first for lie in report.lies.values()),
+            bound=1.45,
+        ),
+        Mark(
+            name="longest delay of forty of them by none, at worst",
+            figure=max(lie.longest / lie.longest_without for lie in report.lies.values()),
+            bound=2.5,
         ),
         Mark(
             name="jobs until a wrong hint is found out, at worst",

@@ -33,7 +33,7 @@ async def hub_on(
     Args:
         sandbox: use the sandbox that MIRAGE_SANDBOX_URL names, or else one that lives as long as this block. Neither
             real keys nor real addresses are used then.
-        poll_interval: seconds between two status calls of a job, above 0; None follows the providers' documents.
+        poll_interval: seconds between two status calls of a job, above 0; None learns how long jobs take.
         journal: keeps what is bought, and is closed with the hub; None keeps nothing.
 
     Raises:

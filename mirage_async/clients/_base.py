@@ -91,7 +91,8 @@ class ProviderClient(abc.ABC):
             you pay twice.
         proxy: address of an HTTP proxy for everything this client sends.
         session: your own `aiohttp.ClientSession` for the API calls; it is never closed here.
-        scheduler: decides when to ask about jobs; None follows the provider's document.
+        scheduler: decides when to ask about jobs; None learns how long they take, with `AdaptiveInterval`, and goes by
+            the provider's document until then.
 
     Raises:
         ConfigurationError: no key, or an address that is none.

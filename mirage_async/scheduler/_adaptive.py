@@ -28,11 +28,12 @@ _KEYS = 512
 _NEW_JOBS = 10.0  # finished, of a kind; before, intervals vary more, so that jobs are seen at many ages
 _NEW_JITTER, _MOST_JITTER = 2.0, 0.5
 _SCOUTS = 6  # jobs of a kind that are looked at early whatever is known
+_BEGINNING = 0.25  # seconds; a job that was never seen and is older has been counted, and a call for it has failed
 _RARE_SCOUTS = frozenset(step << power for step in (2, 3) for power in range(2, 30))  # the 8th, 12th, 16th, 24th, ...
 _EARLY = (0.25, 0.5)  # shares of the regular first interval
 _TELLS_LITTLE = 0.5  # share finished at the regular first look
 _SHORTEST_HINT, _LONGEST_HINT = 1e-3, 1e6  # seconds
-_LONGEST_STEP = 6.0  # times the interval without progress that progress may ask for
+_LONGEST_STEP = 3.5  # times the interval without progress that progress may ask for
 _PATIENT_POLLS, _WEARY_POLLS = 6, 16  # between them, a job's progress loses the power to ask for short intervals
 _FORESEEN = 0.6  # of the first interval, where progress is going to tell the rest
 _FORESEEN_FROM = 12.0  # looks that a median duration of delay is worth
@@ -89,7 +90,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
         delay_cost: status calls that a second of delay is taken to be worth.
         drift_alarms: how often durations changed so much that old evidence was dropped.
         progress_trusted: whether the provider's progress tells more than the durations alone.
-        polls_per_job: status calls of the jobs that ended in this process, well or badly, on average; None before any.
+        polls_per_job: status calls of the jobs that ended in this process, well or badly, on average; None before any
+            of which they are known.
         delay_bound_mean: mean of the bounds of the delay with which their ends were noticed, in seconds, or None before
             any; see `AccountStatistics`.
         delay_bound_p95: seconds that 95 % of these bounds do not exceed, at most a quarter too many, or None.
@@ -120,7 +122,7 @@ class _Model:
         self.progress = ProgressModel() if progress is None else progress
         self.begun = durations.jobs  # jobs whose first look was asked for, since durations changed last
         self.drifts = durations.drifts
-        self.ended = self.polls = 0  # jobs, and the status calls they took
+        self.ended = self.polls = 0  # jobs, as far as it is known how many status calls they took, and those calls
         self.delays = DelayBounds()
 
     def scouts(self, first: float) -> bool:
@@ -151,9 +153,9 @@ class AdaptiveInterval:
     durations that have nothing to do with the document's are noticed at once. It follows when durations change. A
     progress that proves right shortens the way, one that does not is ignored.
 
-    It is not told anything by `next_interval`; whoever asks the provider reports with `observe`. It does no I/O and
-    reads no clock. At most 512 kinds of jobs are kept; the one that was longest not reported on is forgotten first.
-    Not safe to use from several threads at once.
+    Whoever asks the provider reports with `observe`; `next_interval` learns nothing and only counts the jobs that are
+    new to it, for the scouts. It does no I/O and reads no clock. At most 512 kinds of jobs are kept; the one that was
+    longest not reported on is forgotten first. Not safe to use from several threads at once.
 
     Args:
         delay_cost: status calls that one second of noticing late is worth, above 0: with 1, a second sooner is worth
@@ -202,7 +204,7 @@ class AdaptiveInterval:
         if not 0.0 <= elapsed < math.inf:
             elapsed = 0.0
         step = durations.next_look(elapsed) - elapsed
-        if job.polls == 0:
+        if job.polls == 0 and elapsed < _BEGINNING:
             if model.scouts(elapsed + step):
                 step = min(step, _soon(job.pace)) if durations.jobs == 0 else step * self._random.uniform(*_EARLY)
         elif durations.jobs < _SCOUTS >= model.begun:
@@ -220,7 +222,8 @@ class AdaptiveInterval:
     def observe(self, sighting: Sighting) -> None:
         """Learn from a look at a job.
 
-        A sighting whose times are no order of finite numbers from 0 on is passed over.
+        A sighting whose times are no order of finite numbers from 0 on is passed over. So are a number of polls below
+        1 and a delay that is no number from 0 on, but not what else their sighting tells.
         """
         seen, now = sighting.seen, sighting.now
         if not 0.0 <= seen <= now < math.inf:
@@ -236,8 +239,9 @@ class AdaptiveInterval:
                 if sighting.shown:
                     model.progress.learn(sighting.shown, seen, now, durations)
                 durations.done(seen, now)
-            model.ended += 1
-            model.polls += sighting.polls
+            if sighting.polls > 0:
+                model.ended += 1
+                model.polls += sighting.polls
             if sighting.late is not None:
                 model.delays.add(sighting.late)
         if sighting.at >= durations.fresh_until or sighting.at < durations.rebuilt_at:
@@ -275,7 +279,7 @@ class AdaptiveInterval:
                 delay_cost=model.durations.price,
                 drift_alarms=model.durations.drifts,
                 progress_trusted=any(band.trusted for band in model.progress.bands),
-                polls_per_job=model.polls / model.ended if model.polls else None,
+                polls_per_job=model.polls / model.ended if model.ended else None,
                 delay_bound_mean=model.delays.mean,
                 delay_bound_p95=model.delays.p95,
             )

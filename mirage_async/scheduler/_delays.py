@@ -26,7 +26,9 @@ class DelayBounds:
         self._counters = [0] * COUNTERS
 
     def add(self, seconds: float) -> None:
-        """Count one bound, 0 or more."""
+        """Count one bound; one that is no number of seconds from 0 on is passed over."""
+        if not 0.0 <= seconds < math.inf:
+            return
         self._count += 1
         self._total += seconds
         self._largest = max(self._largest, seconds)

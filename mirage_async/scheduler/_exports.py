@@ -18,8 +18,12 @@ __all__ = ["VERSION", "Learned", "dump", "read"]
 
 VERSION = 1
 _DIGITS = 6  # behind the point, of counts of jobs
+_MOST_ENDED = 101.0  # evidence fades so that it never weighs more than 100 jobs, and rounding adds less than one
+_MOST_AT_RISK = 1e4  # kept of however many jobs never ended; more would only take longer to be outweighed
 
 _Key: TypeAlias = tuple[str, str, str | None, str]
+_Ended: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=_MOST_ENDED)]
+_EndedCounts: TypeAlias = Annotated[list[_Ended], msgspec.Meta(max_length=BUCKETS)]
 _Count: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 _Counts: TypeAlias = Annotated[list[_Count], msgspec.Meta(max_length=BUCKETS)]
 _Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -32,7 +36,7 @@ class _Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     marks: Annotated[float, msgspec.Meta(ge=0, le=100)]
     mean: Annotated[float, msgspec.Meta(ge=-2.5, le=2.5)]
     variance: Annotated[float, msgspec.Meta(ge=1e-12, le=100)]
-    credit: Annotated[float, msgspec.Meta(ge=-12, le=12)]
+    credit: Annotated[float, msgspec.Meta(ge=-12, le=12)]  # what earlier versions let a band save up
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,12 +66,12 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     typical: _Seconds | None
     jobs: _Whole
     drifts: _Whole
-    evidence: _Count
+    evidence: _Ended
     mean: _Logarithm
     deviation: _Deviation
-    events: _Counts
+    events: _EndedCounts
     at_risk: _Counts
-    at_first: _Counts
+    at_first: _EndedCounts
     bands: Annotated[list[_Band], msgspec.Meta(min_length=BANDS, max_length=BANDS)]
 
     def models(self, allowed: list[tuple[int, int]], delay_cost: float | None) -> tuple[DurationModel, ProgressModel]:
@@ -75,7 +79,8 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         durations = DurationModel(prior=Prior.of(self.typical), allowed=allowed, delay_cost=delay_cost)
         durations.jobs, durations.drifts = self.jobs, self.drifts
         durations.evidence, durations.mean, durations.deviation = self.evidence, self.mean, self.deviation
-        durations.restore(_filled(self.events), _filled(self.at_risk), _filled(self.at_first))
+        at_risk = [min(count, _MOST_AT_RISK) for count in self.at_risk]
+        durations.restore(_filled(self.events), _filled(at_risk), _filled(self.at_first))
         progress = ProgressModel()
         progress.bands = tuple(Band(band.marks, band.mean, band.variance, band.credit) for band in self.bands)
         return durations, progress
@@ -134,12 +139,12 @@ def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: 
         typical=hint,
         jobs=durations.jobs,
         drifts=durations.drifts,
-        evidence=durations.evidence,
+        evidence=min(durations.evidence, _MOST_ENDED),
         mean=durations.mean,
         deviation=durations.deviation,
-        events=_trimmed(events),
-        at_risk=_trimmed(at_risk),
-        at_first=_trimmed(at_first),
+        events=_trimmed(events, _MOST_ENDED),
+        at_risk=_trimmed(at_risk, _MOST_AT_RISK),
+        at_first=_trimmed(at_first, _MOST_ENDED),
         bands=[
             _Band(marks=band.marks, mean=band.mean, variance=band.variance, credit=band.credit)
             for band in progress.bands
@@ -147,8 +152,9 @@ def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: 
     )
 
 
-def _trimmed(counts: list[float]) -> list[float]:
-    rounded = [round(count, _DIGITS) for count in counts]  # drops what rounding left where nothing was counted
+def _trimmed(counts: list[float], most: float) -> list[float]:
+    # Rounding drops what it left itself where nothing was counted.
+    rounded = [min(most, round(count, _DIGITS)) for count in counts]
     while rounded and rounded[-1] == 0:
         rounded.pop()
     return rounded

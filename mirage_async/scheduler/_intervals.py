@@ -134,8 +134,11 @@ class BackoffInterval:
         else:
             interval = job.pace.interval if self._interval is None else self._interval
             maximum = job.pace.maximum if self._maximum is None else self._maximum
-            # Past this many steps every sensible schedule has reached its maximum; the power stays finite.
-            base = min(maximum, interval * self._factor ** min(job.polls - 1, 64))
+            try:
+                # Past this many steps every sensible schedule has reached its maximum.
+                base = min(maximum, interval * self._factor ** min(job.polls - 1, 64))
+            except OverflowError:  # as has this one
+                base = maximum
         return base * self._random.uniform(1 - self._jitter, 1 + self._jitter)
 
     def __repr__(self) -> str:

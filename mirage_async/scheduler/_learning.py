@@ -36,7 +36,6 @@ _STRETCH = 0.2  # of the time a hint is given, by which it varies upwards: a kin
 MARKS = 16  # of progress that a note keeps, thinned evenly beyond
 
 _Outcome: TypeAlias = Literal["pending", "done", "lost"]
-_NUMBER = (int, float)
 
 
 def begin(entry: Entry, job: Job[Any], now: float, *, attached: bool) -> None:
@@ -88,7 +87,7 @@ class Learning:
     def __init__(self, policy: IntervalPolicy) -> None:
         self._policy = policy
         self._observe: Callable[[Sighting], object] = getattr(policy, "observe", _ignore)
-        self._urgency: Callable[[JobView, float], object] = getattr(policy, "urgency", _ignore)
+        self._urgency: Callable[[JobView, float], Any] = getattr(policy, "urgency", _ignore)
         self._learns = self._observe is not _ignore
         self.ranks = self._urgency is not _ignore
         self._failed: set[str] = set()
@@ -180,11 +179,14 @@ class Learning:
         start = entry.started if entry.began is None else entry.began
         last = 0.0 if looked is None or looked < start else looked - start
         try:
-            value = self._urgency(view_of(entry, job, now), last)
+            value = float(self._urgency(view_of(entry, job, now), last))  # any number, as with `next_interval`
         except Exception as error:  # noqa: BLE001 - logged, once
             self._complain("urgency", error)
             return 0.0
-        return value if isinstance(value, _NUMBER) and not math.isnan(value) else 0.0
+        if math.isnan(value):  # which would leave the order of a heap to chance
+            self._complain("urgency", ValueError("it returned NaN"))
+            return 0.0
+        return value
 
     def statistics(self) -> tuple[ModelStatistics, ...]:
         """Return what the policy has learned, () for one that does not say."""

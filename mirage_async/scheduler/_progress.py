@@ -3,7 +3,9 @@
 A job that shows a share p after t seconds would need t * (1 - p) / p more if progress were even. How the real rest
 compares to that is learned in four bands of p, as a lognormal of the quotient. Providers round, queue silently, stop
 at 99 % or make numbers up; so each band keeps an account of how well it foretold the ends of jobs compared with the
-learned durations, which know nothing of progress, and speaks only while it is clearly ahead.
+learned durations, which know nothing of progress, and speaks only while it is clearly ahead. However long a provider
+was honest, a few jobs with a bar that lies are enough for silence, and what one band loses at once it takes from the
+others, too: whatever broke the bar broke all of it.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ _SHARP = 0.15  # variance of a logarithm; forecasts are off by two fifths
 _SHARPEST, _BLUNTEST = 0.05, 2.5
 _NEEDED_MARKS = 10
 _NEEDED_CREDIT = 2.0  # natural logarithm: ends foretold e ** 2 times better than by the durations alone
-_CREDIT_LIMIT = 12.0
+_CREDIT_LIMIT = 4.0  # that can be saved up: the more, the longer a bar is believed that was right and is no longer
 _CREDIT_FADING = 0.98
 _WORST, _BEST = -3.0, 2.0  # what one mark may add to the account
+_ALARMING = 1.0  # loss by one mark from which on the other bands lose as well
+_SHARED = 0.7  # of it
 _SURPRISE = 0.01  # chance given to what a model holds impossible
 
 _DEVIATION_STEP = math.log(1.25)
@@ -60,7 +64,7 @@ class Band:
         self.marks = marks
         self.mean = mean
         self.variance = variance
-        self.credit = credit
+        self.credit = _limited(credit)
 
     @property
     def trusted(self) -> bool:
@@ -86,8 +90,7 @@ class Band:
         highest = (math.log(high) - expected) / deviation
         position, spread, mass = between(lowest, highest)
         gain = math.log((mass + _SURPRISE) / (without + _SURPRISE))
-        self.credit = self.credit * _CREDIT_FADING + max(_WORST, min(_BEST, gain))
-        self.credit = max(-_CREDIT_LIMIT, min(_CREDIT_LIMIT, self.credit))
+        self.credit = _limited(self.credit * _CREDIT_FADING + max(_WORST, min(_BEST, gain)))
         self.marks = min(_MEMORY, self.marks + 1.0)
         weight = 1 / (self.marks + _PRIOR_MARKS)
         away = max(-2.5, min(2.5, self.mean + position * deviation)) - self.mean
@@ -123,7 +126,11 @@ class ProgressModel:
                 continue
             finished = durations.share_finished(elapsed)
             without = (at_end - durations.share_finished(seen)) / max(1e-9, 1 - finished)
-            self._band(progress).learn(rest, max(0.0, seen - elapsed), now - elapsed, without)
+            band = self._band(progress)
+            credit = band.credit
+            band.learn(rest, max(0.0, seen - elapsed), now - elapsed, without)
+            if credit - band.credit > _ALARMING:
+                self._doubt(band, _SHARED * (credit - band.credit))
 
     def next_look(self, elapsed: float, progress: float, delay_cost: float) -> float | None:
         """Return seconds until the best next look, or None where progress says nothing that can be trusted."""
@@ -140,8 +147,17 @@ class ProgressModel:
         """Whether all bands but one at most speak, and precisely: then an early first look is worth its price."""
         return sum(band.trusted and band.variance < _SHARP for band in self.bands) >= BANDS - 1
 
+    def _doubt(self, source: Band, loss: float) -> None:
+        for band in self.bands:
+            if band is not source:
+                band.credit = _limited(band.credit - loss)
+
     def _band(self, progress: float) -> Band:
         return self.bands[min(BANDS - 1, int(progress * BANDS))]
+
+
+def _limited(credit: float) -> float:
+    return max(-_CREDIT_LIMIT, min(_CREDIT_LIMIT, credit))
 
 
 def foretold(elapsed: float, progress: float) -> float | None:

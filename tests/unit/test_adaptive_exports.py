@@ -68,6 +68,9 @@ HOSTILE: dict[str, tuple[tuple[Any, ...], Any, str]] = {
     "a hint of nothing": (("models", 0, "typical"), 0, "`float` > 0"),
     "a missing band": (("models", 0, "bands"), [], "length >= 4"),
     "a band with a credit of its own choice": (("models", 0, "bands", 0, "credit"), 1e9, "`float` <= 12"),
+    "evidence of more jobs than a model weighs": (("models", 0, "evidence"), 102.0, "`float` <= 101"),
+    "more ended than a model weighs": (("models", 0, "events", 3), 102.0, "`float` <= 101"),
+    "more at the first look than a model weighs": (("models", 0, "at_first"), [102.0], "`float` <= 101"),
     "a huge count of jobs": (("models", 0, "jobs"), 2**70, "int"),
 }
 
@@ -90,6 +93,26 @@ def test_a_broken_export_is_refused_and_changes_nothing(name: str) -> None:
 
 GOOD = trained(30).export()
 GOOD_TEXT = json.dumps(GOOD)
+
+
+def test_no_export_that_is_taken_stops_the_learning() -> None:
+    """One that claims all it may of jobs that never end is forgotten within a hundred that do.
+
+    So is one that claims all it may of jobs that ended, and what becomes of both can be exported and loaded again.
+    """
+    for ended, at_risk in ((0.0, 1e12), (101.0, 101.0)):
+        exported = copy.deepcopy(GOOD)
+        learned = exported["models"][0]
+        learned |= {"evidence": 101.0, "events": [ended] * 60, "at_risk": [at_risk] * 128, "at_first": [ended] * 60}
+        policy, source = AdaptiveInterval(seed=0), random.Random(1)
+        policy.load(exported)
+        policy.load(json.dumps(policy.export()))
+        AdaptiveInterval().load(policy.export())
+        for number in range(100):
+            duration = source.lognormvariate(math.log(900), 0.2)
+            policy.observe(sighting(0.0, duration * 0.95, at=float(number)))
+            policy.observe(sighting(duration * 0.95, duration * 1.05, "done", at=float(number)))
+        assert policy.statistics()[0].median == pytest.approx(900, rel=0.15)
 
 
 @pytest.mark.parametrize("exported", [None, 5, [], {}, "{}", b"[]", "null"])
@@ -149,6 +172,16 @@ def test_progress_loaded_counts_where_it_has_learned_from_more() -> None:
     assert policy.statistics()[0].progress_trusted
     honest.load(trained(10).export())
     assert honest.statistics()[0].progress_trusted
+
+
+def test_a_credit_from_an_earlier_version_counts_as_far_as_one_can_be_saved_up() -> None:
+    """A bar is not believed for longer than one that was right in this process."""
+    exported = copy.deepcopy(GOOD)
+    for band, credit in zip(exported["models"][0]["bands"], (12.0, -12.0, 3.0, 0.0), strict=True):
+        band["credit"] = credit
+    policy = AdaptiveInterval()
+    policy.load(exported)
+    assert [band["credit"] for band in policy.export()["models"][0]["bands"]] == [4.0, -4.0, 3.0, 0.0]
 
 
 def test_what_fifty_kinds_of_jobs_taught_takes_a_hundred_kilobytes() -> None:

@@ -59,9 +59,11 @@ def test_a_factor_of_one_does_not_grow() -> None:
     assert intervals(BackoffInterval(factor=1, jitter=0), 4) == [3, 2, 2, 2]
 
 
-def test_the_growth_stays_finite_for_ever() -> None:
-    """A job asked about a million times has an interval like any other."""
-    assert BackoffInterval(factor=1e4, jitter=0).next_interval(view(10**6)) == 20
+@pytest.mark.parametrize("factor", [1.5, 1e4, 1e5, 1e300])
+def test_the_growth_stays_finite_for_ever(factor: float) -> None:
+    """A job asked about a million times has an interval like any other, however fast they grew."""
+    policy = BackoffInterval(factor=factor, jitter=0)
+    assert [policy.next_interval(view(polls)) for polls in (20, 65, 10**6)] == [20, 20, 20]
 
 
 @given(

@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import logging
 import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -29,6 +31,8 @@ from mirage_async.testing import FakeClock
 from mirage_async.wire import Piece, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mirage_async.exceptions import MirageError
 
 pytestmark = pytest.mark.anyio
@@ -105,9 +109,9 @@ class Desk:
         """Return the result."""
         return f"picture of {job.id}"
 
-    def job(self, job_id: str = "j1") -> Job[str]:
+    def job(self, job_id: str = "j1", *, model: str = "m") -> Job[str]:
         """Make an accepted job."""
-        return new_job(self.kind, id=job_id, model="m", status=JobStatus.QUEUED)
+        return new_job(self.kind, id=job_id, model=model, status=JobStatus.QUEUED)
 
     def watch(self, job_id: str = "j1", *, wait: float = 1000) -> Job[str]:
         """Make an accepted job and have it watched."""
@@ -404,14 +408,37 @@ async def test_urgency_is_told_the_last_look_in_the_clock_of_the_phase() -> None
     await desk.scheduler.aclose()
 
 
-@pytest.mark.parametrize("answer", [math.nan, "high", (), math.inf], ids=repr)
-async def test_an_urgency_that_is_no_number_leaves_the_order_as_it_is(answer: object) -> None:
-    """Then first come, first served."""
+@pytest.mark.parametrize(
+    ("answer", "logged"),
+    [(math.nan, 1), ("high", 1), ((), 1), (10**400, 1), (math.inf, 0), (Decimal(5), 0)],
+    ids=["NaN", "text", "a tuple", "beyond a float", "infinity", "a Decimal"],
+)
+async def test_an_urgency_that_tells_nothing_leaves_the_order_as_it_is(
+    answer: object, logged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then first come, first served; whatever is no number is logged once, and never leaves the timer's callback."""
     desk = Desk(Urgent(answer), RUNNING, limits=Limits(polls=1))
     for number in range(8):
         desk.watch(str(number))
     await desk.clock.advance(10)
     assert desk.asked == [str(number) for number in range(8)]
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["urgency"] * logged
+    await desk.scheduler.aclose()
+
+
+@pytest.mark.parametrize("number", [float, Decimal, Fraction], ids=lambda number: number.__name__)
+async def test_an_urgency_may_be_any_number(number: Callable[[float], Any]) -> None:
+    """As an interval may: the later jobs are the more urgent ones here."""
+
+    class Upwards(FixedInterval):
+        def urgency(self, job: JobView, last: float) -> Any:  # noqa: ARG002 - it goes by the model
+            return number(float(job.model or 0))
+
+    desk = Desk(Upwards(10, jitter=0), RUNNING, limits=Limits(polls=1))
+    for name in range(8):
+        desk.scheduler.watch(desk.job(str(name), model=str(name)), 1000)
+    await desk.clock.advance(10)
+    assert desk.asked == [str(name) for name in reversed(range(8))]
     await desk.scheduler.aclose()
 
 

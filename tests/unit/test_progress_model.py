@@ -107,6 +107,24 @@ def test_trust_is_lost_within_a_few_jobs() -> None:
     assert progress.next_look(5.0, 0.9, DELAY_COST) is None
 
 
+def test_a_lie_in_one_band_silences_the_others() -> None:
+    """A bar that was exact for long and then is stuck at 10 % is not believed at 60 % either, after two jobs."""
+    progress = taught(lambda elapsed, duration: elapsed / duration, 300)
+    assert progress.sharp()
+    taught(lambda _elapsed, _duration: 0.1, 2, progress=progress)
+    assert all(progress.next_look(5.0, share, DELAY_COST) is None for share in (0.1, 0.3, 0.6, 0.9))
+    assert not progress.sharp()
+
+
+def test_who_is_right_again_is_believed_again() -> None:
+    """Lies are not held against a bar for longer than a few jobs."""
+    progress = taught(lambda elapsed, duration: elapsed / duration)
+    taught(lambda _elapsed, _duration: 0.1, 40, progress=progress)
+    assert progress.next_look(5.0, 0.6, DELAY_COST) is None
+    taught(lambda elapsed, duration: elapsed / duration, 8, progress=progress)
+    assert progress.next_look(5.0, 0.6, DELAY_COST) is not None
+
+
 @given(
     marks=st.lists(
         st.tuples(st.floats(1e-6, 1e6), st.floats(0, 1e6), st.floats(1e-6, 1e6), st.floats(0, 1)), max_size=50

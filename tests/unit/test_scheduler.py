@@ -203,7 +203,7 @@ async def test_an_attached_job_is_asked_about_at_once(bench: Bench) -> None:
 
 
 async def test_intervals_grow_as_the_policy_says() -> None:
-    """The default policy follows the document: first wait, interval, growth, ceiling."""
+    """`BackoffInterval` follows the document: first wait, interval, growth, ceiling."""
     bench = Bench(BackoffInterval(jitter=0))
     provider = bench.provider()
     provider.watch()
