@@ -54,6 +54,14 @@ def text(report: Report) -> str:
     parts = [
         "Cost as a multiple of the best schedule's, by polls that a delay of one mean duration is worth",
         table(heads, rows),
+        "The same with six laws at which nobody looked when the policy's constants were chosen",
+        table(
+            ("", *map(str, LEVELS), "all", "worst"),
+            [
+                (row.name, *(f"{cost:.2f}" for cost in row.by_level), f"{row.overall:.2f}", f"{row.worst:.2f}")
+                for row in report.unseen
+            ],
+        ),
         f"After durations changed for good ({STEADY} polls)",
         table(
             ("", *next(iter(report.drift.values()))),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from benchmarks._polling.hints import FACTORS, PACES, Lesson, lesson
-from benchmarks._polling.laws import LAWS, Law
+from benchmarks._polling.laws import LAWS, UNSEEN, Law
 from benchmarks._polling.liars import Lie, lies
 from benchmarks._polling.rivals import RIVALS, Outcome, best_period, measure
 from benchmarks._polling.trials import REPORTING, average, burst, cpu, fresh
@@ -97,6 +97,7 @@ class Report:
 
     seed: int
     rows: list[Row] = field(default_factory=list[Row])
+    unseen: list[Row] = field(default_factory=list[Row])
     front: list[dict[str, Place]] = field(default_factory=list[dict[str, "Place"]])
     ours: list[dict[str, Place]] = field(default_factory=list[dict[str, "Place"]])
     drift: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
@@ -112,8 +113,9 @@ class Report:
 def simulate(effort: Effort, seed: int) -> Report:
     """Measure everything."""
     report = Report(seed=seed)
-    best = {(law.name, level): law.optimum(level / law.mean).cost for law in LAWS for level in LEVELS}
-    report.rows = [*_learned(effort, seed, best), _hindsight(effort, best), *_rivals(effort, seed, best)]
+    best = {(law.name, level): law.optimum(level / law.mean).cost for law in LAWS + UNSEEN for level in LEVELS}
+    report.unseen = _learned(effort, seed, best, UNSEEN)[:3]
+    report.rows = [*_learned(effort, seed, best, LAWS), _hindsight(effort, best), *_rivals(effort, seed, best)]
     report.front = [_front(level) for level in _geometric(1, 2500, 16)]
     report.ours = [_our_places(effort, seed, level) for level in _geometric(1, 256, 9)]
     for title, factor in (("durations double", 2.0), ("durations halve", 0.5)):
@@ -145,7 +147,9 @@ def draws(law: Law, seed: int) -> Callable[[int], list[float]]:
 def _row(name: str, ratios: dict[tuple[str, int], float], places: dict[str, Place], *, default: bool) -> Row:
     return Row(
         name=name,
-        by_level=tuple(geometric_mean(ratios[law.name, level] for law in LAWS) for level in LEVELS),
+        by_level=tuple(
+            geometric_mean(ratio for (_, other), ratio in ratios.items() if other == level) for level in LEVELS
+        ),
         overall=geometric_mean(ratios.values()),
         images=geometric_mean(ratio for (law, _), ratio in ratios.items() if law != "F"),
         worst=max(ratios.values()),
@@ -172,11 +176,11 @@ def _geometric(low: float, high: float, count: int) -> list[float]:
     return [low * (high / low) ** (number / (count - 1)) for number in range(count)]
 
 
-def _learned(effort: Effort, seed: int, best: dict[tuple[str, int], float]) -> list[Row]:
+def _learned(effort: Effort, seed: int, best: dict[tuple[str, int], float], laws: Sequence[Law]) -> list[Row]:
     stages = (0, 20, 100)
     kinds: tuple[int | str, ...] = (*stages, "hint")
     ratios: dict[int | str, dict[tuple[str, int], float]] = {kind: {} for kind in kinds}
-    for law in LAWS:
+    for law in laws:
         sample = law.sample(effort.sample)
         for level in LEVELS:
             price = level / law.mean

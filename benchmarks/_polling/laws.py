@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Cdf = Callable[[float], float]
 
-__all__ = ["LAWS", "TIMES", "Law", "Optimum", "lognormal"]
+__all__ = ["LAWS", "TIMES", "UNSEEN", "Law", "Optimum", "lognormal"]
 
 _FINENESS = 48  # points to the octave, six times as many as the policy has
 TIMES = [0.0, *(0.1 * 2 ** (number / _FINENESS) for number in range(19 * _FINENESS))]  # 0.1 s to 14 h
@@ -128,3 +128,13 @@ LAWS = (
         _clipped(lognormal(480, 0.7), 120, 2700),
     ),
 )
+
+UNSEEN = (
+    Law("G", "Weibull, shape 1.5, mean 10 s", lambda time: 1 - math.exp(-((time / 11.08) ** 1.5)) if time > 0 else 0.0),
+    Law("H", "uniform, 5 to 15 s", lambda time: min(1.0, max(0.0, (time - 5) / 10))),
+    Law("I", "5 s and an exponential of 5 s", lambda time: 1 - math.exp(-(time - 5) / 5) if time > 5 else 0.0),  # noqa: PLR2004
+    Law("J", "lognormal, median 12 s, sigma 0.4", lognormal(12, 0.4)),
+    Law("K", "lognormal, median 90 s, sigma 0.6", lognormal(90, 0.6)),
+    Law("L", "half 3 s, half 60 s, sigma 0.3, under one name", _mixed(0.5, lognormal(3, 0.3), lognormal(60, 0.3))),
+)
+"""Laws at which nobody looked when the policy's constants were chosen."""
