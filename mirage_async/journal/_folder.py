@@ -97,7 +97,7 @@ class Folder:
             _logger.critical(
                 "%s is damaged and is set aside as %s; what it alone knew of is to be looked up at the providers",
                 seat.path,
-                seat.set_aside(),
+                ", ".join(map(str, seat.set_aside())),
             )
 
     def take_over(self, connection: sqlite3.Connection) -> None:

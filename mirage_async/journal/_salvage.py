@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -26,6 +27,7 @@ __all__ = ["salvage"]
 _logger = logging.getLogger("mirage_async.journal")
 
 _KEYS: Final = "sqlite_autoindex_jobs_1"  # has the keys and numbers of all rows a second time
+_PAGE: Final = 4096  # bytes
 _SMALLEST_ROW: Final = 100  # bytes
 
 
@@ -38,7 +40,10 @@ def salvage(connection: sqlite3.Connection, path: Path) -> int:
         for each in (path, path.with_name(f"{path.name}-wal")):
             if each.exists():
                 shutil.copyfile(each, Path(folder) / each.name)
-        damaged = sqlite3.connect(Path(folder) / path.name, isolation_level=None)
+        copy = Path(folder) / path.name
+        if not copy.stat().st_size:
+            os.truncate(copy, _PAGE)  # else SQLite would take it for a new one, and remove the log beside it
+        damaged = sqlite3.connect(copy, isolation_level=None)
         with contextlib.closing(damaged):
             rows = [row for row in _rows(damaged, path) if _is_whole(row, path)]
     with transaction(connection):

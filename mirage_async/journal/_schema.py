@@ -44,6 +44,7 @@ Durability: TypeAlias = Literal["power", "process"]
 APPLICATION_ID: Final = 0x4D697267  # "Mirg": what `file` shows, and what keeps us out of other people's databases
 VERSION: Final = 1
 
+_HEAD: Final = b"SQLite format 3\0"  # what every database begins with
 _OLDEST_SQLITE: Final = (3, 33, 0)  # the first that knows "UPDATE ... FROM"
 
 _TABLES: Final = """
@@ -127,6 +128,7 @@ def connect(path: Path, durability: Durability, *, check: bool = False) -> sqlit
         JournalError: it is of a newer version, or no journal.
         sqlite3.Error: it cannot be opened, or is damaged.
     """
+    _check_head(path)
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path, durability)
@@ -136,6 +138,19 @@ def connect(path: Path, durability: Durability, *, check: bool = False) -> sqlit
         connection.close()
         raise
     return connection
+
+
+def _check_head(path: Path) -> None:
+    """Raise `sqlite3.DatabaseError` for a file that does not begin as a database does and yet has a log beside it.
+
+    SQLite would take an empty one for new, also where it only reads, and remove the log: with all that is in it.
+    """
+    log = path.with_name(f"{path.name}-wal")  # looked at first, since the other one is there before it
+    if log.exists() and log.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(len(_HEAD)) != _HEAD:
+                msg = f"it does not begin as a database does, and what was written last is still in {log.name}"
+                raise sqlite3.DatabaseError(msg)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability) -> None:
@@ -196,6 +211,7 @@ def read(path: Path, where: str = "", parameters: Iterable[Any] = ()) -> list[Ve
 
 
 def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[Version]:
+    _check_head(path)
     address = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
     with contextlib.closing(connection):

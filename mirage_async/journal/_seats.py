@@ -76,15 +76,19 @@ class Seat:
         self._hold.remove()
         self.release()
 
-    def set_aside(self) -> Path:
-        """Give a damaged file another name, so that nobody takes it for a journal but anybody can look at it."""
+    def set_aside(self) -> list[Path]:
+        """Give a damaged file and what is beside it other names, and return these.
+
+        So nobody takes it for a journal, but anybody can look at it.
+        """
         aside = self.path.with_suffix(".damaged")
+        found: list[Path] = []
         for path, name in zip((self.path, *_companions(self.path)), ("", "-wal", "-shm"), strict=True):
             with contextlib.suppress(FileNotFoundError):
-                path.rename(f"{aside}{name}")
+                found.append(path.rename(f"{aside}{name}"))
         self._hold.remove()
         self.release()
-        return aside
+        return found
 
     def release(self) -> None:
         """Let go; may be called twice."""

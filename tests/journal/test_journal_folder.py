@@ -275,6 +275,32 @@ async def test_a_damaged_file_is_set_aside_and_the_others_are_recovered(
     assert (readable > 0) == (place == "leaf")
 
 
+@pytest.mark.parametrize("head", [b"", b"\xa5" * 100])
+@pytest.mark.parametrize("when", ["first", "later"])
+async def test_a_file_that_lost_its_beginning_does_not_take_its_log_with_it(
+    tmp_path: Path, head: bytes, when: str, killed: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite would take an empty one for new and remove the log, which holds all that was written."""
+    folder, keys = tmp_path / "journal", killed[1]
+
+    def left_behind() -> bytes:
+        path = copied(killed[0], folder)
+        path.write_bytes(head)
+        with pytest.raises(JournalError, match="does not begin as a database does"):
+            journal_entries(folder)
+        return path.with_name(f"{path.name}-wal").read_bytes()
+
+    log = left_behind() if when == "first" else b""
+    async with journaling(folder) as journal:
+        log = log or left_behind()
+        assert {entry.key for entry in await journal.owed()} == set(keys)
+    aside = folder / f"{killed[0].stem}.damaged"
+    assert aside.read_bytes() == head
+    assert aside.with_name(f"{aside.name}-wal").read_bytes() == log
+    last = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL][-1]
+    assert f"set aside as {aside}, {aside}-wal" in last
+
+
 def leaves_of(file: bytes | bytearray, root: int) -> list[tuple[int, int]]:
     """Return the pages a tree's rows are on, in their order, and how many are on each.
 
