@@ -22,7 +22,7 @@ from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
 from mirage_async.journal._folder import Folder
 from mirage_async.journal._moves import Fact, IntentRow, Losses, OutcomeRow, not_intended
-from mirage_async.journal._network import MOUNTS, network_file_system
+from mirage_async.journal._network import check_file_system
 from mirage_async.journal._outcomes import StoredOutcome, stored_images
 from mirage_async.journal._requests import read_packed
 from mirage_async.journal._seats import make_folder
@@ -115,7 +115,7 @@ class Journal:
         self._refused: set[str] = set()  # callers' own keys that others buy under; what is on record is theirs
         _schema.check_sqlite()
         make_folder(self.directory)
-        _check_file_system(self.directory)
+        check_file_system(self.directory)
         self._folder = Folder(self.directory, durability)
         self._seat, connection = self._folder.sit_down()
         self._losses = Losses(self.directory)
@@ -149,7 +149,8 @@ class Journal:
         """Wait until it is on disk that a request which costs money may leave from now on.
 
         Raises:
-            InputError: another process buys, or has bought, under this key of the caller's; nothing may be sent.
+            InputError: another process buys, or has bought, under this key of the caller's, or nobody knows; nothing
+                may be sent.
             JournalError: it could not be written, so nothing may be sent.
         """
         if self._writer.unwritten:
@@ -358,6 +359,18 @@ class Journal:
 
         return await self._asked(find)
 
+    def check_nothing_lost(self, key: str) -> None:
+        """Check that a caller's own key of which nothing is on record has surely bought nothing.
+
+        Where part of a damaged file could not be read, what is lost may have been about any key. So those of which
+        nothing is on record are refused, until somebody who has looked at that file, or at the provider's dashboard,
+        moves the file out of the folder.
+
+        Raises:
+            InputError: such a file is in the folder.
+        """
+        self._folder.check_nothing_lost(key)
+
     async def put_back(self) -> None:
         """Write the file anew where somebody has removed it with its folder, so that the next process finds it.
 
@@ -431,10 +444,13 @@ class Journal:
         with only_one(self.directory / "keys.lock"):
             ours = _schema.select(connection, _schema.BY_KEY, (key,))
             free = {EntryState.UNPAID, *(_DOUBTFUL if key in self._sending else ())}  # it is sent again
+            others = self._folder.of_others(key)
             if any(entry.state not in free for entry in ours) or any(
-                entry.state is not EntryState.UNPAID for entry in self._folder.of_others(key)
+                entry.state is not EntryState.UNPAID for entry in others
             ):
                 raise _TakenError
+            if not ours and not others:
+                self._folder.check_nothing_lost(key)
             self._writer.commit_alone(write)
 
     def _with_pictures(self, connection: sqlite3.Connection, entry: Entry) -> Entry:
@@ -475,17 +491,3 @@ class Journal:
 
 class _TakenError(Exception):
     """Another process has bought, or is buying, under a key."""
-
-
-def _check_file_system(folder: Path) -> None:
-    try:
-        table = Path(MOUNTS).read_text("utf-8", "surrogateescape")
-    except OSError:
-        _logger.warning(
-            "make sure that %s is on a local disk: this system does not tell, and a journal needs one", folder
-        )
-        return
-    kind = network_file_system(folder.resolve(), table)
-    if kind is not None:
-        msg = f"a journal needs a local disk; {str(folder)!r} is on a network file system ({kind})"
-        raise JournalError(msg)

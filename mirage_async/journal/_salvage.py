@@ -1,7 +1,8 @@
 """Takes out of a damaged file what can still be read.
 
 SQLite keeps the rows in order of their numbers, some on each page, so a damaged page makes one range of numbers
-unreadable and no other. A range that cannot be read as a whole is halved until what is damaged stands alone.
+unreadable and no other. A range that cannot be read as a whole is halved until what is damaged stands alone. The notes
+are in order of their names; they are read from both ends.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mirage_async.exceptions import JournalError
 from mirage_async.journal._merging import absorb
-from mirage_async.journal._schema import ALL, entry_of, transaction
+from mirage_async.journal._schema import ALL, LATER_NOTE, LOST, NOTE, entry_of, transaction
+from mirage_async.journal._seats import aside_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["salvage"]
 
 _logger = logging.getLogger("mirage_async.journal")
+
+_Range: TypeAlias = tuple[int, int]
+_Note: TypeAlias = tuple[str, str, float]
 
 _KEYS: Final = "sqlite_autoindex_jobs_1"  # has the keys and numbers of all rows a second time
 _PAGE: Final = 4096  # bytes
@@ -34,7 +40,8 @@ _SMALLEST_ROW: Final = 100  # bytes
 def salvage(connection: sqlite3.Connection, path: Path) -> int:
     """Copy what can be read of a damaged file into another one, name what cannot, and return how many rows it were.
 
-    The file itself stays as it is.
+    The file itself stays as it is. Where it cannot all be read a note says so (`LOST`): callers' own keys may have been
+    bought under, and none of which nothing is on record is free any more.
     """
     with tempfile.TemporaryDirectory(prefix="mirage_async-") as folder:
         for each in (path, path.with_name(f"{path.name}-wal")):
@@ -45,15 +52,26 @@ def salvage(connection: sqlite3.Connection, path: Path) -> int:
             os.truncate(copy, _PAGE)  # else SQLite would take it for a new one, and remove the log beside it
         damaged = sqlite3.connect(copy, isolation_level=None)
         with contextlib.closing(damaged):
-            rows = [row for row in _rows(damaged, path) if _is_whole(row, path)]
+            lost: list[_Range] = []
+            found = list(_rows(damaged, path, lost))
+            notes, whole = _notes(damaged)
+    rows = [row for row in found if _is_whole(row, path)]
+    if not whole:
+        _logger.critical("the notes of %s cannot all be read, which say what callers' own keys stand for", path)
     with transaction(connection):
         absorb(connection, rows)
+        connection.executemany(LATER_NOTE, notes)
+        if lost or len(rows) < len(found) or not whole:
+            aside = aside_of(path)
+            connection.execute(NOTE, (f"{LOST}{aside.name}", "", time.time()))
+            _logger.critical("until %s is moved elsewhere, no caller's own key buys that is not on record", aside)
     return len(rows)
 
 
-def _rows(damaged: sqlite3.Connection, path: Path) -> Iterator[tuple[Any, ...]]:
+def _rows(damaged: sqlite3.Connection, path: Path, gone: list[_Range]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows that can be read, and add to `gone` the ranges that cannot."""
     last = _last_number(damaged, path)
-    lost: tuple[int, int] | None = None
+    lost: _Range | None = None
     ranges = [(1, last)]
     while ranges:
         first, last = ranges.pop()
@@ -67,10 +85,12 @@ def _rows(damaged: sqlite3.Connection, path: Path) -> Iterator[tuple[Any, ...]]:
             ranges += [(middle + 1, last), (first, middle)]
         else:
             if lost is not None and found:
+                gone.append(lost)
                 _tell(damaged, path, lost)
                 lost = None
             yield from found
     if lost is not None:
+        gone.append(lost)
         _tell(damaged, path, lost)
 
 
@@ -92,7 +112,7 @@ def _last_number(damaged: sqlite3.Connection, path: Path) -> int:
     return 1 + path.stat().st_size // _SMALLEST_ROW
 
 
-def _tell(damaged: sqlite3.Connection, path: Path, lost: tuple[int, int]) -> None:
+def _tell(damaged: sqlite3.Connection, path: Path, lost: _Range) -> None:
     keys: list[str] = []
     with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
         text = f"SELECT key FROM jobs INDEXED BY {_KEYS} WHERE key > '' AND rowid BETWEEN ? AND ?"  # noqa: S608 - ours
@@ -100,6 +120,28 @@ def _tell(damaged: sqlite3.Connection, path: Path, lost: tuple[int, int]) -> Non
     _logger.critical(
         "the rows %d to %d of %s cannot be read; their keys are %s", *lost, path, ", ".join(keys) or "not known either"
     )
+
+
+def _notes(damaged: sqlite3.Connection) -> tuple[list[_Note], bool]:
+    """Return the notes that can be read, and whether these are all: else what is between two damaged pages is lost."""
+    found: dict[str, _Note] = {}
+    for start, further, order in (("", ">", "ASC"), ("\U0010ffff", "<", "DESC")):
+        question = f"SELECT name, value, updated_at FROM notes WHERE name {further} ? ORDER BY name {order} LIMIT 1"  # noqa: S608 - ours
+        name = start
+        with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+            while (note := damaged.execute(question, (name,)).fetchone()) is not None:
+                if not _is_note(note) or (note[0] > name) != (further == ">") or note[0] in found:
+                    break
+                name = note[0]
+                found[name] = note
+            else:
+                return list(found.values()), True
+    return list(found.values()), False
+
+
+def _is_note(row: tuple[Any, ...]) -> bool:
+    """Whether a row is a note, as opposed to what a damaged page looks like."""
+    return isinstance(row[0], str) and isinstance(row[1], str) and isinstance(row[2], float)
 
 
 def _is_whole(row: tuple[Any, ...], path: Path) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL",
     "BY_KEY",
+    "LATER_NOTE",
+    "LOST",
     "NOTE",
     "RESOLVED",
     "Durability",
@@ -28,6 +30,7 @@ __all__ = [
     "check_sqlite",
     "connect",
     "entry_of",
+    "lost",
     "over",
     "read",
     "remove",
@@ -97,6 +100,10 @@ NOTE: Final = """
 INSERT INTO notes VALUES (?1, ?2, ?3)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at
 """
+LATER_NOTE: Final = f"{NOTE} WHERE excluded.updated_at > updated_at"
+
+LOST: Final = "lost "
+"""What the name of a note begins with that a damaged file could not all be read; the name of that file follows."""
 
 
 class NewerError(JournalError):
@@ -267,6 +274,12 @@ def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
             connection.execute("ROLLBACK")
         raise
+
+
+def lost(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of the damaged files, as they are set aside, that could not all be read."""
+    rows = connection.execute("SELECT substr(name, ?2) FROM notes WHERE name GLOB ?1", (f"{LOST}*", len(LOST) + 1))
+    return [str(name) for (name,) in rows]
 
 
 def over(connection: sqlite3.Connection, before: float) -> list[str]:

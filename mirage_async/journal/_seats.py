@@ -19,7 +19,7 @@ from mirage_async.exceptions import JournalError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Seat", "free_seats", "journal_files", "make_folder"]
+__all__ = ["Seat", "aside_of", "free_seats", "journal_files", "make_folder"]
 
 _SUFFIX: Final = ".sqlite"
 
@@ -81,7 +81,7 @@ class Seat:
 
         So nobody takes it for a journal, but anybody can look at it.
         """
-        aside = self.path.with_suffix(".damaged")
+        aside = aside_of(self.path)
         found: list[Path] = []
         for path, name in zip((self.path, *_companions(self.path)), ("", "-wal", "-shm"), strict=True):
             with contextlib.suppress(FileNotFoundError):
@@ -101,6 +101,11 @@ class Seat:
 def journal_files(directory: str | os.PathLike[str]) -> list[Path]:
     """Return the database files in a journal's folder, one a process, in order of their names."""
     return sorted(Path(directory).glob(f"jobs-*{_SUFFIX}"))
+
+
+def aside_of(path: Path) -> Path:
+    """Return what a damaged database file is called once it is set aside."""
+    return path.with_suffix(".damaged")
 
 
 def free_seats(folder: Path) -> Iterator[Seat]:

@@ -21,6 +21,7 @@ from journal_bench import (
     job,
     journaling,
     killed_after,
+    leaves_of,
     program,
 )
 
@@ -299,21 +300,6 @@ async def test_a_file_that_lost_its_beginning_does_not_take_its_log_with_it(
     assert aside.with_name(f"{aside.name}-wal").read_bytes() == log
     last = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL][-1]
     assert f"set aside as {aside}, {aside}-wal" in last
-
-
-def leaves_of(file: bytes | bytearray, root: int) -> list[tuple[int, int]]:
-    """Return the pages a tree's rows are on, in their order, and how many are on each.
-
-    Read as SQLite's "Database File Format" says, since not every SQLite was made to tell.
-    """
-    start = (root - 1) * 4096
-    kind, cells = file[start], int.from_bytes(file[start + 3 : start + 5], "big")
-    if kind in {0x0D, 0x0A}:
-        return [(root, cells)]
-    assert kind in {0x05, 0x02}
-    places = [start + int.from_bytes(file[at : at + 2], "big") for at in range(start + 12, start + 12 + 2 * cells, 2)]
-    below = [int.from_bytes(file[at : at + 4], "big") for at in (*places, start + 8)]
-    return [leaf for each in below for leaf in leaves_of(file, each)]
 
 
 @pytest.mark.parametrize("page", ["first", "middle", "last", "index", "two"])
