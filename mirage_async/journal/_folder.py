@@ -138,8 +138,11 @@ class Folder:
 
     def of_others(self, key: str) -> list[Entry]:
         """Return what the other files say of a key, what was paid for first."""
-        found = entries_in(self.directory, _schema.BY_KEY, (key,), but=self._ours)
-        return [entry for entry in found if entry.key == key]
+        return [entry for entry in self.others(_schema.BY_KEY, (key,)) if entry.key == key]
+
+    def others(self, where: str, parameters: tuple[str, ...]) -> list[Entry]:
+        """Return what the files of other processes hold."""
+        return entries_in(self.directory, where, parameters, but=self._ours)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL",
+    "BY_ID",
     "BY_KEY",
     "LATER_NOTE",
     "LOST",
@@ -90,6 +91,7 @@ _COLUMNS: Final = (
 # born: the run that wrote its first version, and stays; what has the same is one history, and its revisions compare.
 ALL: Final = f"{_COLUMNS}, own_key, run, born, revision"
 
+BY_ID: Final = "WHERE provider = ? AND id = ?"
 BY_KEY: Final = "WHERE key = ?"
 
 RESOLVED: Final = """
