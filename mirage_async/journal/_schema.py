@@ -198,16 +198,24 @@ def _check(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(verdict)
 
 
-def read(path: Path, where: str = "", parameters: Iterable[Any] = ()) -> list[Version]:
+def read(
+    path: Path, where: str = "", parameters: Iterable[Any] = (), *, damaged: list[JournalError] | None = None
+) -> list[Version]:
     """Return what a file holds, also while its process writes.
+
+    Args:
+        path: of the file.
+        where: which entries, in SQL.
+        parameters: of that.
+        damaged: takes the errors of single entries that cannot be read, which else are raised.
 
     Raises:
         FileNotFoundError: it is gone, and what it held is in another file.
-        JournalError: it is of a newer version.
+        JournalError: it is of a newer version, or an entry is damaged.
         sqlite3.Error: it cannot be read.
     """
     try:
-        return _read(path, where, parameters)
+        return _read(path, where, parameters, damaged)
     except sqlite3.OperationalError:
         if not path.exists():
             raise FileNotFoundError(path) from None
@@ -216,10 +224,10 @@ def read(path: Path, where: str = "", parameters: Iterable[Any] = ()) -> list[Ve
             for each in (path, path.with_name(f"{path.name}-wal")):
                 if each.exists():
                     shutil.copyfile(each, Path(folder) / each.name)
-            return _read(Path(folder) / path.name, where, parameters)
+            return _read(Path(folder) / path.name, where, parameters, damaged)
 
 
-def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[Version]:
+def _read(path: Path, where: str, parameters: Iterable[Any], damaged: list[JournalError] | None) -> list[Version]:
     _check_head(path)
     address = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
@@ -227,7 +235,15 @@ def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[Version]:
         if not _version(connection, path):  # its process has only just made it
             return []
         rows = connection.execute(f"SELECT {_COLUMNS}, born, revision FROM jobs {where}", tuple(parameters))  # noqa: S608 - ours alone
-        return [Version(entry_of(row[:-2]), *row[-2:]) for row in rows]
+        found: list[Version] = []
+        for row in rows:
+            try:
+                found.append(Version(entry_of(row[:-2]), *row[-2:]))
+            except JournalError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+        return found
 
 
 def select(connection: sqlite3.Connection, where: str = "", parameters: Iterable[Any] = ()) -> list[Entry]:
