@@ -70,7 +70,9 @@ def salvage(connection: sqlite3.Connection, path: Path) -> int:
 
 def _rows(damaged: sqlite3.Connection, path: Path, gone: list[_Range]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows that can be read, and add to `gone` the ranges that cannot."""
-    last = _last_number(damaged, path)
+    end = _last_number(damaged)
+    guessed = end is None
+    last = 1 + path.stat().st_size // _SMALLEST_ROW if end is None else end
     lost: _Range | None = None
     ranges = [(1, last)]
     while ranges:
@@ -86,12 +88,12 @@ def _rows(damaged: sqlite3.Connection, path: Path, gone: list[_Range]) -> Iterat
         else:
             if lost is not None and found:
                 gone.append(lost)
-                _tell(damaged, path, lost)
+                _tell(damaged, path, lost, guessed=False)
                 lost = None
             yield from found
     if lost is not None:
         gone.append(lost)
-        _tell(damaged, path, lost)
+        _tell(damaged, path, lost, guessed=guessed)
 
 
 def _question(first: int, last: int) -> tuple[str, tuple[int, ...]]:
@@ -101,25 +103,26 @@ def _question(first: int, last: int) -> tuple[str, tuple[int, ...]]:
     return f"{start} BETWEEN ? AND ?", (first, last)
 
 
-def _last_number(damaged: sqlite3.Connection, path: Path) -> int:
-    """Return the number of the last row, or one that it cannot be much beyond."""
+def _last_number(damaged: sqlite3.Connection) -> int | None:
+    """Return the number of the last row, or None where nothing tells."""
     for question in (
         "SELECT max(rowid) FROM jobs NOT INDEXED",
         f"SELECT max(number) FROM (SELECT key, rowid AS number FROM jobs INDEXED BY {_KEYS})",  # noqa: S608 - ours
     ):
         with contextlib.suppress(sqlite3.Error):
             return damaged.execute(question).fetchone()[0] or 0
-    return 1 + path.stat().st_size // _SMALLEST_ROW
+    return None
 
 
-def _tell(damaged: sqlite3.Connection, path: Path, lost: _Range) -> None:
+def _tell(damaged: sqlite3.Connection, path: Path, lost: _Range, *, guessed: bool) -> None:
+    """Name a range of rows that cannot be read; where it is `guessed` it may end earlier."""
     keys: list[str] = []
     with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
         text = f"SELECT key FROM jobs INDEXED BY {_KEYS} WHERE key > '' AND rowid BETWEEN ? AND ?"  # noqa: S608 - ours
         keys = [str(key) for (key,) in damaged.execute(text, lost)]
-    _logger.critical(
-        "the rows %d to %d of %s cannot be read; their keys are %s", *lost, path, ", ".join(keys) or "not known either"
-    )
+    text = "the rows %d to %d (an estimate by its size, there may be fewer)" if guessed else "the rows %d to %d"
+    named = ", ".join(keys) or "not known either"
+    _logger.critical(f"{text} of %s cannot be read; their keys are %s", *lost, path, named)  # noqa: G004 - two texts
 
 
 def _notes(damaged: sqlite3.Connection) -> tuple[list[_Note], bool]:

@@ -139,7 +139,7 @@ async def test_notes_are_read_from_both_ends(tmp_path: Path, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("what", ["notes", "all"])
-async def test_without_any_notes_no_key_is_free(tmp_path: Path, what: str) -> None:
+async def test_without_any_notes_no_key_is_free(tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody can tell which one had a claim; also of a file that is found later, beside one that has been opened."""
     await noting(tmp_path / "old")
     if what == "notes":
@@ -151,6 +151,8 @@ async def test_without_any_notes_no_key_is_free(tmp_path: Path, what: str) -> No
         file.rename(tmp_path / "journal" / "jobs-00000000.sqlite")
         assert await refused(journal)
         assert len(await journal.owed()) == (60 if what == "notes" else 0)
+    guess = "the rows 1 to 201 (an estimate by its size, there may be fewer) of"
+    assert (guess in caplog.text) == (what == "all")
 
 
 async def test_what_only_looks_like_a_note_is_not_taken_over(tmp_path: Path) -> None:
