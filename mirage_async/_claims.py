@@ -64,6 +64,8 @@ def bought(entry: Entry | None) -> bool:
 class Claims:
     """Brings on record what callers' own keys stand for, and refuses those that stand for something else.
 
+    It also refuses those of which nothing is on record as long as `Journal.check_nothing_lost` does.
+
     Whoever asks holds the turn of the key, so that of two claims in this process one comes first.
 
     Args:
@@ -77,7 +79,7 @@ class Claims:
         """Return once it is on record that `key` stands for `claim`.
 
         Raises:
-            InputError: it stands for something else.
+            InputError: it stands for something else, or may do so, since part of the record was lost.
             JournalError: the journal cannot be read or written.
         """
         if bought(await self._journal.entry(key)):
@@ -95,8 +97,9 @@ class Claims:
             await self._check_free(key, await self._journal.noted(_name(key)))
 
     async def _check_free(self, key: str, noted: str | None) -> None:
-        """Raise unless there is no claim, or all that was asked for under it is proven unpaid."""
+        """Raise unless there is surely no claim, or all that was asked for under it is proven unpaid."""
         if noted is None:
+            self._journal.check_nothing_lost(key)
             return
         try:
             keys = msgspec.json.decode(noted, type=Claim).keys

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +12,26 @@ import msgspec
 
 from mirage_async.cli._exits import CommandError
 from mirage_async.exceptions import JournalError
-from mirage_async.journal import Entry, EntryState, journal_entries
+from mirage_async.journal import Entry, EntryState, Journal, journal_entries
+from mirage_async.journal._reading import readable_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["advice", "age", "entries_in", "entry_record", "found", "is_open", "settling", "short_keys", "state_words"]
+__all__ = [
+    "advice",
+    "age",
+    "entries_after_salvage",
+    "entries_in",
+    "entry_record",
+    "found",
+    "is_open",
+    "readable_in",
+    "settling",
+    "short_keys",
+    "state_words",
+]
 
 _SHORTEST = 8  # digits of a key
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
@@ -35,6 +50,44 @@ def entries_in(folder: Path) -> list[Entry]:
         if error.__cause__ is not None:
             raise
         raise CommandError(str(error)) from None
+
+
+def readable_in(folder: Path) -> tuple[list[Entry], list[str]]:
+    """Return the entries of a journal that can be read, and a warning for each file or entry that cannot.
+
+    Raises:
+        CommandError: there is no journal.
+    """
+    try:
+        entries, damaged = readable_entries(folder)
+    except JournalError as error:
+        raise CommandError(str(error)) from None
+    return entries, [_warning(folder, error) for error in damaged]
+
+
+def _warning(folder: Path, error: JournalError) -> str:
+    if not isinstance(error.__cause__, sqlite3.Error):  # one of a newer version, or one entry
+        return str(error)
+    return (
+        f"{error}; its purchases are not shown. Once no program uses it, this takes over what can be read of "
+        f"it: mirage-async jobs wait --journal {shlex.quote(str(folder))}"
+    )
+
+
+async def entries_after_salvage(folder: Path) -> list[Entry]:
+    """Return all entries of a journal, whose damaged files are taken over before, as far as nobody uses them.
+
+    Raises:
+        CommandError: there is no journal.
+        JournalError: it cannot be read even so.
+    """
+    if readable_in(folder)[1]:
+        journal = Journal(folder, retention=math.inf)  # what is over is for its owner to forget
+        try:
+            await journal.owed()
+        finally:
+            await journal.aclose()
+    return entries_in(folder)
 
 
 def found(entries: Iterable[Entry], key: str) -> Entry:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mirage_async.cli._exits import ExitCode
-from mirage_async.cli._jobs_records import entries_in, found
+from mirage_async.cli._jobs_records import entries_after_salvage, found
 from mirage_async.cli._lines import tell
 from mirage_async.journal import EntryState, Journal
 
@@ -26,7 +26,7 @@ async def settle(folder: Path, key: str, *, job_id: str | None, not_bought: bool
         InputError: its end is known, the id cannot be one, or a program that still runs works on it.
         JournalError: the journal cannot be read or written.
     """
-    entry = found(entries_in(folder), key)
+    entry = found(await entries_after_salvage(folder), key)
     journal = Journal(folder, retention=math.inf)  # what is over is for its owner to forget
     try:
         settled = await journal.resolve(entry.key, id=job_id, unpaid=not_bought)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from mirage_async.cli._exits import ExitCode
+from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._jobs_records import (
     advice,
     age,
-    entries_in,
     entry_record,
     found,
     is_open,
+    readable_in,
     short_keys,
     state_words,
 )
-from mirage_async.cli._lines import one_line, tell
+from mirage_async.cli._lines import one_line, tell, warn
 from mirage_async.cli._record import write_json
 from mirage_async.journal import EntryState
 
@@ -48,15 +48,17 @@ _STYLES = {
 def list_all(folder: Path, *, every: bool, as_json: bool) -> ExitCode:
     """Print the entries of a journal, and tell what can be done about the open ones.
 
+    Returns:
+        `FAILURE` where not all of the journal can be read.
+
     Raises:
         CommandError: there is no journal.
-        JournalError: it cannot be read.
     """
-    known = entries_in(folder)
+    known, warnings = readable_in(folder)
     shown = known if every else [entry for entry in known if is_open(entry)]
     if not shown:
         over = f", {len(known)} are over (--all lists them)" if known else ""
-        tell(f"no purchase is open{over}")
+        tell(f"no purchase is open{' of those that can be read' if warnings else ''}{over}")
     elif as_json:
         for entry in shown:
             write_json(entry_record(entry))
@@ -67,17 +69,30 @@ def list_all(folder: Path, *, every: bool, as_json: bool) -> ExitCode:
     sys.stdout.flush()
     for line in advice(folder, filter(is_open, shown)):
         tell(line)
-    return ExitCode.DONE
+    for line in warnings:
+        warn(line)
+    return ExitCode.FAILURE if warnings else ExitCode.DONE
 
 
 def show(folder: Path, key: str, *, as_json: bool) -> ExitCode:
     """Print all that is on record about one purchase.
 
+    Returns:
+        `FAILURE` where not all of the journal can be read.
+
     Raises:
         CommandError: there is no journal, or no such entry in it.
-        JournalError: it cannot be read.
     """
-    entry = found(entries_in(folder), key)
+    known, warnings = readable_in(folder)
+    for line in warnings:
+        warn(line)
+    try:
+        entry = found(known, key)
+    except CommandError as error:
+        if not warnings:
+            raise
+        tell(f"error: {error}")
+        return ExitCode.FAILURE
     if as_json:
         write_json(entry_record(entry))
     else:
@@ -86,7 +101,7 @@ def show(folder: Path, key: str, *, as_json: bool) -> ExitCode:
     if is_open(entry) and not as_json:
         for line in advice(folder, (entry,)):
             tell(line)
-    return ExitCode.DONE
+    return ExitCode.FAILURE if warnings else ExitCode.DONE
 
 
 def _fields(entry: Entry) -> tuple[str, ...]:

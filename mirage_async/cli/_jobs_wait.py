@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mirage_async.cli._avatar_show import avatar_record
 from mirage_async.cli._display import displayed
 from mirage_async.cli._exits import CommandError, ExitCode, code_for
-from mirage_async.cli._jobs_records import advice, entries_in, found, settling, state_words
+from mirage_async.cli._jobs_records import advice, entries_after_salvage, entries_in, found, settling, state_words
 from mirage_async.cli._keeping import keep_all
 from mirage_async.cli._lines import tell
 from mirage_async.cli._record import picture_record, write_json
@@ -77,7 +77,7 @@ async def wait(folder: Path, wish: Wish, place: Output, *, as_json: bool, quiet:
         CommandError: there is no journal, a key names nothing in it, or nobody has an API key.
         MirageError: the journal cannot be read or written.
     """
-    known = entries_in(folder)
+    known = await entries_after_salvage(folder)
     named = [found(known, key) for key in wish.keys]
     wanted = list(dict.fromkeys(entry.key for entry in named or known if entry.owed))
     others = named or [entry for entry in known if entry.state is EntryState.UNCERTAIN]

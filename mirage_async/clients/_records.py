@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from anyio import to_thread
 
 from mirage_async import media
+from mirage_async.clients._redeem import renewal
 from mirage_async.exceptions import DownloadError, InputError, SubmissionUncertainError
 from mirage_async.jobs import Job, new_job
 from mirage_async.journal import EntryState
@@ -124,8 +125,9 @@ def job_of(desk: Desk, kind: JobKind[Any], entry: Entry, *, max_wait: float | No
             "kept; another purchase needs another key"
         )
         raise InputError(msg, provider=entry.provider)
-    # A finished job with pictures is asked about again: that costs one call, and brings links that work.
-    if outcome is not None and (entry.id is None or not outcome.images):
+    # A finished job whose pictures are not on record is asked about again, as long as its provider knows it. One that
+    # has them is only asked for fresh links once the old ones no longer work.
+    if outcome is not None and (entry.id is None or all(image.url or image.file for image in outcome.images)):
         return _ended(desk, kind, entry, outcome)
     job = new_job(
         kind, id=entry.id, key=entry.key, model=entry.model, requested=entry.requested, status=JobStatus.QUEUED
@@ -147,13 +149,13 @@ def _ended(desk: Desk, kind: JobKind[Any], entry: Entry, outcome: StoredOutcome)
 
 
 def _generation(desk: Desk, job: Job[Any], outcome: StoredOutcome) -> Generation:
-    journal, downloader = desk.runtime.journal, desk.runtime.downloader
+    journal = desk.runtime.journal
     assert journal is not None  # noqa: S101 - the outcome comes from it
     name = f"{job.provider}-{job.id or job.key[:12]}"
     many = len(outcome.images) > 1
     images = [
-        _image(desk, journal, downloader, image, name=f"{name}-{index}" if many else name)
-        for index, image in enumerate(outcome.images, 1)
+        _image(desk, journal, job, image, index, name=f"{name}-{index + 1}" if many else name)
+        for index, image in enumerate(outcome.images)
     ]
     return Generation(
         images=tuple(images),
@@ -168,17 +170,24 @@ def _generation(desk: Desk, job: Job[Any], outcome: StoredOutcome) -> Generation
     )
 
 
-def _image(desk: Desk, journal: Journal, downloader: Downloader, image: StoredImage, *, name: str) -> GeneratedImage:
+def _image(desk: Desk, journal: Journal, job: Job[Any], image: StoredImage, index: int, *, name: str) -> GeneratedImage:
+    downloader = desk.runtime.downloader
     if image.file is None:
-        piece = Piece(url=image.url, mime_type=image.mime_type, revised_prompt=image.revised_prompt, text=image.text)
-        return downloader.image(piece, name=name, provider=desk.provider, allow_private=desk.endpoint.loopback)
-    made = GeneratedImage(
-        _Kept(downloader, journal.picture_path(image.file), image.sha256),
-        mime_type=image.mime_type,
-        revised_prompt=image.revised_prompt,
-        text=image.text,
-        name=name,
-    )
+        made = downloader.image(
+            Piece(url=image.url, mime_type=image.mime_type, revised_prompt=image.revised_prompt, text=image.text),
+            name=name,
+            provider=desk.provider,
+            allow_private=desk.endpoint.loopback,
+            renew=None if job.id is None else renewal(job, index),
+        )
+    else:
+        made = GeneratedImage(
+            _Kept(downloader, journal.picture_path(image.file), image.sha256),
+            mime_type=image.mime_type,
+            revised_prompt=image.revised_prompt,
+            text=image.text,
+            name=name,
+        )
     made.width, made.height = image.width, image.height
     return made
 

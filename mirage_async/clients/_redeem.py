@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mirage_async.models import GeneratedImage
     from mirage_async.wire import Report
 
-__all__ = ["redeem_pictures"]
+__all__ = ["redeem_pictures", "renewal"]
 
 RENEWAL_TIMEOUT = 60.0  # seconds to ask for a fresh link
 
@@ -42,7 +42,7 @@ async def redeem_pictures(runtime: Runtime, job: Job[Generation], report: Report
             name=f"{name}-{index + 1}" if len(report.pieces) > 1 else name,
             provider=provider,
             allow_private=allow_private,
-            renew=_renewal(job, index) if report.temporary and job.id is not None else None,
+            renew=renewal(job, index) if report.temporary and job.id is not None else None,
         )
         images.append(image)
     began = runtime.clock.monotonic()
@@ -71,7 +71,7 @@ async def _read_early(job: Job[Generation], image: GeneratedImage) -> None:
         _logger.warning("a picture of %r could not be fetched yet (%s); read() tries again", job, error)
 
 
-def _renewal(job: Job[Generation], index: int) -> Callable[[], Awaitable[str | None]]:
+def renewal(job: Job[Generation], index: int) -> Callable[[], Awaitable[str | None]]:
     """Return a way to ask the job for a fresh link, for the picture at `index`."""
 
     async def renew() -> str | None:

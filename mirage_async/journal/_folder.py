@@ -8,7 +8,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from mirage_async._disk import flush_folder
-from mirage_async.exceptions import JournalError
+from mirage_async.exceptions import InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._merging import merge
 from mirage_async.journal._reading import entries_in
@@ -39,6 +39,7 @@ class Folder:
         self._durability: _schema.Durability = durability
         self._ours: Path | None = None
         self._damaged: list[Seat] = []
+        self._lost: list[Path] = []  # those that could not all be read, as they are called now
         self._told: set[Path] = set()  # files of which it was said that they are of a newer version
 
     def sit_down(self) -> tuple[Seat, sqlite3.Connection]:
@@ -97,11 +98,14 @@ class Folder:
             _logger.critical(
                 "%s is damaged and is set aside as %s; what it alone knew of is to be looked up at the providers",
                 seat.path,
-                seat.set_aside(),
+                ", ".join(map(str, seat.set_aside())),
             )
+
+        self._lost = [self.directory / name for name in _schema.lost(connection)]
 
     def take_over(self, connection: sqlite3.Connection) -> None:
         """Copy the files of processes that are gone into our own, and remove them."""
+        merged = False
         for seat in free_seats(self.directory):
             opened = self._opened(seat)
             if opened is not None:
@@ -109,7 +113,20 @@ class Folder:
                 with _or_else(seat.release):
                     merge(connection, seat.path)
                 seat.remove()
-        self._set_damaged_aside(connection)
+                merged = True
+        if merged or self._damaged:
+            self._set_damaged_aside(connection)
+
+    def check_nothing_lost(self, key: str) -> None:
+        """Raise `InputError` for a key of which nothing is on record, where that may be due to a damaged file."""
+        lost = [str(path) for path in self._lost if path.exists()]
+        if lost:
+            msg = (
+                f"nobody knows what the key {key} stands for: nothing is on record of it, and part of the record could "
+                f"not be read of {', '.join(lost)}, so it may have bought already. Look at the provider's dashboard, "
+                "then move that file out of the journal's folder: such keys buy again from then on"
+            )
+            raise InputError(msg, billed="no")
 
     def copy(self, connection: sqlite3.Connection) -> None:
         """Copy our own file, which may have no name any more, into a new one that is left to the next process."""
@@ -121,8 +138,11 @@ class Folder:
 
     def of_others(self, key: str) -> list[Entry]:
         """Return what the other files say of a key, what was paid for first."""
-        found = entries_in(self.directory, _schema.BY_KEY, (key,), but=self._ours)
-        return [entry for entry in found if entry.key == key]
+        return [entry for entry in self.others(_schema.BY_KEY, (key,)) if entry.key == key]
+
+    def others(self, where: str, parameters: tuple[str, ...]) -> list[Entry]:
+        """Return what the files of other processes hold."""
+        return entries_in(self.directory, where, parameters, but=self._ours)
 
 
 @contextlib.contextmanager

@@ -21,14 +21,14 @@ from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
 from mirage_async.journal._folder import Folder
 from mirage_async.journal._moves import Fact, IntentRow, Losses, OutcomeRow, not_intended
-from mirage_async.journal._network import MOUNTS, network_file_system
+from mirage_async.journal._network import check_file_system
 from mirage_async.journal._outcomes import StoredOutcome, stored_images
 from mirage_async.journal._own_keys import OwnKeys
 from mirage_async.journal._requests import read_packed
 from mirage_async.journal._seats import make_folder
+from mirage_async.journal._settling import check_id_is_free, check_settled_by_hand
 from mirage_async.journal._statements import ACCEPTED, HANDED_OVER, INTENDED, SETTLED, WITHDRAWN, write_rows
 from mirage_async.journal._writer import Write, Writer
-from mirage_async.wire import passed_id
 
 if TYPE_CHECKING:
     import os
@@ -114,7 +114,7 @@ class Journal:
         self._refused: set[str] = set()  # callers' own keys that others buy under; what is on record is theirs
         _schema.check_sqlite()
         make_folder(self.directory)
-        _check_file_system(self.directory)
+        check_file_system(self.directory)
         self._folder = Folder(self.directory, durability)
         self._seat, connection = self._folder.sit_down()
         self._losses = Losses(self.directory)
@@ -149,7 +149,8 @@ class Journal:
         """Wait until it is on disk that a request which costs money may leave from now on.
 
         Raises:
-            InputError: another process buys, or has bought, under this key of the caller's; nothing may be sent.
+            InputError: another process buys, or has bought, under this key of the caller's, or nobody knows; nothing
+                may be sent.
             JournalError: it could not be written, so nothing may be sent.
         """
         if self._writer.unwritten:
@@ -287,9 +288,7 @@ class Journal:
         Raises:
             JournalError: as `owed`.
         """
-        found = await self._asked(
-            lambda connection: _schema.select(connection, "WHERE provider = ? AND id = ?", (provider, id))
-        )
+        found = await self._asked(lambda connection: _schema.select(connection, _schema.BY_ID, (provider, id)))
         return bool(found)
 
     async def resolve(self, key: str, *, id: str | None = None, unpaid: bool = False) -> Entry:  # noqa: A002 - same
@@ -305,7 +304,8 @@ class Journal:
             The entry as it is now.
 
         Raises:
-            InputError: there is no such entry, it is none whose end is open, or somebody is at work on it.
+            InputError: there is no such entry, it is none whose end is open, somebody is at work on it, or the id is
+                that of another purchase on record.
             JournalError: as `owed`.
         """
         found, ours = await self._asked(lambda connection: self._find(connection, key))
@@ -318,21 +318,10 @@ class Journal:
         if found.key in self._sending:
             msg = f"the purchase {key} is being made at this moment by this very process, which settles it itself"
             raise InputError(msg, provider=found.provider)
-        if found.state not in {EntryState.INTENDED, EntryState.UNCERTAIN, EntryState.ACCEPTED}:
-            msg = f"only a purchase whose end is open can be settled by hand; {key} is {found.state.value}"
-            raise InputError(msg, provider=found.provider)
-        if id is not None and unpaid:
-            msg = f"a purchase has an id or was not bought, not both; got {id!r} and unpaid=True"
-            raise InputError(msg, provider=found.provider)
-        if id is not None and found.blocking:
-            msg = f"{found.provider} gives what it sends back at once no id to ask with; got {id!r:.60}"
-            raise InputError(msg, provider=found.provider)
-        if id is not None:
-            passed_id("id", id, provider=found.provider)
+        check_settled_by_hand(found, id=id, unpaid=unpaid)
         settled_as = EntryState.UNPAID if unpaid else EntryState.ABANDONED
         state = settled_as if id is None else EntryState.ACCEPTED
-        resolved = (_schema.RESOLVED, (key, state.value, id, time.time()))
-        await self._asked(lambda connection: connection.execute(*resolved) and None)
+        await self._asked(lambda connection: self._resolve(connection, found, state, id))
         settled = await self.entry(key)
         assert settled is not None  # noqa: S101 - it was there a moment ago, and only what is over is ever removed
         return settled
@@ -357,6 +346,18 @@ class Journal:
             return None if row is None else str(row[0])
 
         return await self._asked(find)
+
+    def check_nothing_lost(self, key: str) -> None:
+        """Check that a caller's own key of which nothing is on record has surely bought nothing.
+
+        Where part of a damaged file could not be read, what is lost may have been about any key. So those of which
+        nothing is on record are refused, until somebody who has looked at that file, or at the provider's dashboard,
+        moves the file out of the folder.
+
+        Raises:
+            InputError: such a file is in the folder.
+        """
+        self._folder.check_nothing_lost(key)
 
     async def put_back(self) -> None:
         """Write the file anew where somebody has removed it with its folder, so that the next process finds it.
@@ -438,6 +439,13 @@ class Journal:
         write_rows(connection, [(SETTLED, [(entry.key, state.value, text, time.time())])])
         return msgspec.structs.replace(entry, state=state, outcome=outcome)
 
+    def _resolve(self, connection: sqlite3.Connection, found: Entry, state: EntryState, id: str | None) -> None:  # noqa: A002 - same
+        if id is not None:
+            where = _schema.BY_ID, (found.provider, id)
+            holders = [*_schema.select(connection, *where), *self._folder.others(*where)]
+            check_id_is_free(found, id, holders)
+        connection.execute(_schema.RESOLVED, (found.key, state.value, id, time.time()))
+
     def _put_back(self, connection: sqlite3.Connection) -> None:
         self._writer.catch_up()
         if self._writer.unwritten:
@@ -457,17 +465,3 @@ class Journal:
 
     def _request_path(self, key: str) -> Path:
         return self.directory / "requests" / f"{key}.msgpack"
-
-
-def _check_file_system(folder: Path) -> None:
-    try:
-        table = Path(MOUNTS).read_text("utf-8", "surrogateescape")
-    except OSError:
-        _logger.warning(
-            "make sure that %s is on a local disk: this system does not tell, and a journal needs one", folder
-        )
-        return
-    kind = network_file_system(folder.resolve(), table)
-    if kind is not None:
-        msg = f"a journal needs a local disk; {str(folder)!r} is on a network file system ({kind})"
-        raise JournalError(msg)

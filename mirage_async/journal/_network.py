@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from mirage_async.exceptions import JournalError
 
-__all__ = ["MOUNTS", "network_file_system"]
+__all__ = ["check_file_system", "network_file_system"]
+
+_logger = logging.getLogger("mirage_async.journal")
 
 MOUNTS: Final = "/proc/self/mountinfo"
 """Linux's table of what is mounted where; see proc(5)."""
@@ -21,6 +24,21 @@ _NETWORKED: Final = re.compile(
     r"ocfs2|orangefs|osxfs|prl_fs|pvfs2|smb[23]|smbfs|vboxsf|vmhgfs|wekafs"
 )
 """Whatever a program mounts (FUSE) may be anywhere, unless it is known to keep its files on this machine."""
+
+
+def check_file_system(folder: Path) -> None:
+    """Raise `JournalError` where a folder is on a network, and warn where nobody can tell."""
+    try:
+        table = Path(MOUNTS).read_text("utf-8", "surrogateescape")
+    except OSError:
+        _logger.warning(
+            "make sure that %s is on a local disk: this system does not tell, and a journal needs one", folder
+        )
+        return
+    kind = network_file_system(folder.resolve(), table)
+    if kind is not None:
+        msg = f"a journal needs a local disk; {str(folder)!r} is on a network file system ({kind})"
+        raise JournalError(msg)
 
 
 def network_file_system(folder: Path, table: str) -> str | None:

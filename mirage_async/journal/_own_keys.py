@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from mirage_async._disk import only_one
-from mirage_async.exceptions import JournalError
+from mirage_async.exceptions import MirageError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import EntryState
 from mirage_async.journal._writer import Write
@@ -56,6 +56,7 @@ class OwnKeys:
         Who is cancelled may have taken it all the same.
 
         Raises:
+            InputError: nothing is on record of the key, and something on record was lost.
             JournalError: the journal is closed, or what it says of the key cannot be read.
             sqlite3.Error, OSError: it cannot be written.
         """
@@ -90,13 +91,15 @@ class OwnKeys:
     def _is_taken(self, connection: sqlite3.Connection, asked: _Asked) -> bool:
         key, free = asked.key, {EntryState.UNPAID, *(_DOUBTFUL if asked.key in self._sending else ())}
         try:
-            ours = _schema.select(connection, _schema.BY_KEY, (key,))
-            return any(entry.state not in free for entry in ours) or any(
-                entry.state is not EntryState.UNPAID for entry in self._folder.of_others(key)
-            )
-        except (JournalError, sqlite3.Error, OSError) as error:  # of this key alone, as where its entry is damaged
+            ours, others = _schema.select(connection, _schema.BY_KEY, (key,)), self._folder.of_others(key)
+            if not ours and not others:
+                self._folder.check_nothing_lost(key)
+        except (MirageError, sqlite3.Error, OSError) as error:  # of this key alone, as where its entry is damaged
             asked.error = error
             return False
+        return any(entry.state not in free for entry in ours) or any(
+            entry.state is not EntryState.UNPAID for entry in others
+        )
 
     def _write(self, group: Sequence[_Asked]) -> None:
         """Write them together, or as many as can be written each by itself."""

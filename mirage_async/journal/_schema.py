@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL",
+    "BY_ID",
     "BY_KEY",
+    "LATER_NOTE",
+    "LOST",
     "NOTE",
     "RESOLVED",
     "Durability",
@@ -28,6 +31,7 @@ __all__ = [
     "check_sqlite",
     "connect",
     "entry_of",
+    "lost",
     "over",
     "read",
     "remove",
@@ -44,6 +48,7 @@ Durability: TypeAlias = Literal["power", "process"]
 APPLICATION_ID: Final = 0x4D697267  # "Mirg": what `file` shows, and what keeps us out of other people's databases
 VERSION: Final = 1
 
+_HEAD: Final = b"SQLite format 3\0"  # what every database begins with
 _OLDEST_SQLITE: Final = (3, 33, 0)  # the first that knows "UPDATE ... FROM"
 
 _TABLES: Final = """
@@ -86,6 +91,7 @@ _COLUMNS: Final = (
 # born: the run that wrote its first version, and stays; what has the same is one history, and its revisions compare.
 ALL: Final = f"{_COLUMNS}, own_key, run, born, revision"
 
+BY_ID: Final = "WHERE provider = ? AND id = ?"
 BY_KEY: Final = "WHERE key = ?"
 
 RESOLVED: Final = """
@@ -96,6 +102,10 @@ NOTE: Final = """
 INSERT INTO notes VALUES (?1, ?2, ?3)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at
 """
+LATER_NOTE: Final = f"{NOTE} WHERE excluded.updated_at > updated_at"
+
+LOST: Final = "lost "
+"""What the name of a note begins with that a damaged file could not all be read; the name of that file follows."""
 
 
 class NewerError(JournalError):
@@ -127,6 +137,7 @@ def connect(path: Path, durability: Durability, *, check: bool = False) -> sqlit
         JournalError: it is of a newer version, or no journal.
         sqlite3.Error: it cannot be opened, or is damaged.
     """
+    _check_head(path)
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path, durability)
@@ -136,6 +147,19 @@ def connect(path: Path, durability: Durability, *, check: bool = False) -> sqlit
         connection.close()
         raise
     return connection
+
+
+def _check_head(path: Path) -> None:
+    """Raise `sqlite3.DatabaseError` for a file that does not begin as a database does and yet has a log beside it.
+
+    SQLite would take an empty one for new, also where it only reads, and remove the log: with all that is in it.
+    """
+    log = path.with_name(f"{path.name}-wal")  # looked at first, since the other one is there before it
+    if log.exists() and log.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(len(_HEAD)) != _HEAD:
+                msg = f"it does not begin as a database does, and what was written last is still in {log.name}"
+                raise sqlite3.DatabaseError(msg)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability) -> None:
@@ -174,16 +198,24 @@ def _check(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(verdict)
 
 
-def read(path: Path, where: str = "", parameters: Iterable[Any] = ()) -> list[Version]:
+def read(
+    path: Path, where: str = "", parameters: Iterable[Any] = (), *, damaged: list[JournalError] | None = None
+) -> list[Version]:
     """Return what a file holds, also while its process writes.
+
+    Args:
+        path: of the file.
+        where: which entries, in SQL.
+        parameters: of that.
+        damaged: takes the errors of single entries that cannot be read, which else are raised.
 
     Raises:
         FileNotFoundError: it is gone, and what it held is in another file.
-        JournalError: it is of a newer version.
+        JournalError: it is of a newer version, or an entry is damaged.
         sqlite3.Error: it cannot be read.
     """
     try:
-        return _read(path, where, parameters)
+        return _read(path, where, parameters, damaged)
     except sqlite3.OperationalError:
         if not path.exists():
             raise FileNotFoundError(path) from None
@@ -192,17 +224,26 @@ def read(path: Path, where: str = "", parameters: Iterable[Any] = ()) -> list[Ve
             for each in (path, path.with_name(f"{path.name}-wal")):
                 if each.exists():
                     shutil.copyfile(each, Path(folder) / each.name)
-            return _read(Path(folder) / path.name, where, parameters)
+            return _read(Path(folder) / path.name, where, parameters, damaged)
 
 
-def _read(path: Path, where: str, parameters: Iterable[Any]) -> list[Version]:
+def _read(path: Path, where: str, parameters: Iterable[Any], damaged: list[JournalError] | None) -> list[Version]:
+    _check_head(path)
     address = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
     with contextlib.closing(connection):
         if not _version(connection, path):  # its process has only just made it
             return []
         rows = connection.execute(f"SELECT {_COLUMNS}, born, revision FROM jobs {where}", tuple(parameters))  # noqa: S608 - ours alone
-        return [Version(entry_of(row[:-2]), *row[-2:]) for row in rows]
+        found: list[Version] = []
+        for row in rows:
+            try:
+                found.append(Version(entry_of(row[:-2]), *row[-2:]))
+            except JournalError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+        return found
 
 
 def select(connection: sqlite3.Connection, where: str = "", parameters: Iterable[Any] = ()) -> list[Entry]:
@@ -251,6 +292,12 @@ def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
             connection.execute("ROLLBACK")
         raise
+
+
+def lost(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of the damaged files, as they are set aside, that could not all be read."""
+    rows = connection.execute("SELECT substr(name, ?2) FROM notes WHERE name GLOB ?1", (f"{LOST}*", len(LOST) + 1))
+    return [str(name) for (name,) in rows]
 
 
 def over(connection: sqlite3.Connection, before: float) -> list[str]:

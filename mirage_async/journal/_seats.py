@@ -19,7 +19,7 @@ from mirage_async.exceptions import JournalError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Seat", "free_seats", "journal_files", "make_folder"]
+__all__ = ["Seat", "aside_of", "free_seats", "journal_files", "make_folder"]
 
 _SUFFIX: Final = ".sqlite"
 
@@ -76,15 +76,19 @@ class Seat:
         self._hold.remove()
         self.release()
 
-    def set_aside(self) -> Path:
-        """Give a damaged file another name, so that nobody takes it for a journal but anybody can look at it."""
-        aside = self.path.with_suffix(".damaged")
+    def set_aside(self) -> list[Path]:
+        """Give a damaged file and what is beside it other names, and return these.
+
+        So nobody takes it for a journal, but anybody can look at it.
+        """
+        aside = aside_of(self.path)
+        found: list[Path] = []
         for path, name in zip((self.path, *_companions(self.path)), ("", "-wal", "-shm"), strict=True):
             with contextlib.suppress(FileNotFoundError):
-                path.rename(f"{aside}{name}")
+                found.append(path.rename(f"{aside}{name}"))
         self._hold.remove()
         self.release()
-        return aside
+        return found
 
     def release(self) -> None:
         """Let go; may be called twice."""
@@ -97,6 +101,11 @@ class Seat:
 def journal_files(directory: str | os.PathLike[str]) -> list[Path]:
     """Return the database files in a journal's folder, one a process, in order of their names."""
     return sorted(Path(directory).glob(f"jobs-*{_SUFFIX}"))
+
+
+def aside_of(path: Path) -> Path:
+    """Return what a damaged database file is called once it is set aside."""
+    return path.with_suffix(".damaged")
 
 
 def free_seats(folder: Path) -> Iterator[Seat]:

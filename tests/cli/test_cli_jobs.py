@@ -102,6 +102,35 @@ async def test_what_is_owed_is_listed_shown_and_collected(tmp_path: Path) -> Non
     assert (again.code, again.stderr) == (0, "mirage-async: nothing is owed\n")
 
 
+async def test_a_damaged_file_hides_no_other_and_waiting_takes_over_what_is_left_of_it(tmp_path: Path) -> None:
+    """Until then each look at the journal says so, and ends in a code that says that something is missing."""
+    async with sandbox_for_commands() as (sandbox, environment):
+        (key,) = await bought(sandbox, tmp_path, "miragic")
+        noise = tmp_path / "journal" / "jobs-00000000.sqlite"
+
+        async def jobs(text: str) -> Ended:
+            noise.write_bytes(b"noise" * 1000)
+            return await command_here(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
+
+        listed, shown, unknown = await jobs("list"), await jobs(f"show {key}"), await jobs("show f")
+        waited = await jobs("wait -o out")
+        over = await jobs("list")
+        settled = await jobs(f"resolve {key} --give-up")
+        after = await command_here(*words_for("list", tmp_path), folder=tmp_path, environment=environment)
+        noted = await command_here(*words_for(f"show {key}", tmp_path), folder=tmp_path, environment=environment)
+    for ended in (listed, shown, unknown, over):
+        assert ended.code == ExitCode.FAILURE
+        assert f"warning: {noise} cannot be read: file is not a database" in ended.stderr
+        assert f"takes over what can be read of it: mirage-async jobs wait --journal {tmp_path}/journal" in ended.stderr
+    assert [line.split("\t")[0] for line in listed.lines] == [key]
+    assert f"key         {key}" in shown.lines
+    assert "no purchase with the key 'f'" in unknown.stderr
+    assert (waited.code, len(waited.lines)) == (0, 1)
+    assert "no purchase is open of those that can be read, 1 are over" in over.stderr
+    assert "only a purchase whose end is open" in settled.stderr
+    assert (after.code, noted.code, noise.exists()) == (0, 0, False)
+
+
 async def test_pictures_that_cannot_be_saved_stay_owed(tmp_path: Path) -> None:
     """A job counts as collected once its pictures are on the disk, and not before."""
     async with sandbox_for_commands() as (sandbox, environment):

@@ -47,6 +47,7 @@ __all__ = [
     "job",
     "journaling",
     "killed_after",
+    "leaves_of",
     "left_after",
     "picture",
     "program",
@@ -234,3 +235,18 @@ async def filled(folder: Path, *, rows: int = 1) -> list[str]:
             await journal.accepted(owner)
             keys.append(owner.key)
     return keys
+
+
+def leaves_of(file: bytes | bytearray, root: int) -> list[tuple[int, int]]:
+    """Return the pages a tree's rows are on, in their order, and how many are on each.
+
+    Read as SQLite's "Database File Format" says, since not every SQLite was made to tell.
+    """
+    start = (root - 1) * 4096
+    kind, cells = file[start], int.from_bytes(file[start + 3 : start + 5], "big")
+    if kind in {0x0D, 0x0A}:
+        return [(root, cells)]
+    assert kind in {0x05, 0x02}
+    places = [start + int.from_bytes(file[at : at + 2], "big") for at in range(start + 12, start + 12 + 2 * cells, 2)]
+    below = [int.from_bytes(file[at : at + 4], "big") for at in (*places, start + 8)]
+    return [leaf for each in below for leaf in leaves_of(file, each)]

@@ -25,8 +25,7 @@ from journal_bench import (
 )
 
 from mirage_async.exceptions import JournalError
-from mirage_async.journal import EntryState, Journal, _seats, journal_entries
-from mirage_async.journal import _journal as journal_module
+from mirage_async.journal import EntryState, Journal, _network, _seats, journal_entries
 from mirage_async.journal._network import network_file_system
 from mirage_async.journal._seats import Seat
 
@@ -94,7 +93,7 @@ def test_a_folder_on_a_network_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     """The log of SQLite needs memory that all its readers share."""
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"22 1 0:21 / / rw - ext4 x rw\n23 22 0:22 / {tmp_path} rw - nfs4 server:/srv rw\n")
-    monkeypatch.setattr(journal_module, "MOUNTS", str(mounts))
+    monkeypatch.setattr(_network, "MOUNTS", str(mounts))
     with pytest.raises(JournalError, match=r"is on a network file system \(nfs4\)"):
         Journal(tmp_path / "journal")
 
@@ -103,7 +102,7 @@ async def test_where_nothing_tells_there_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And the journal is opened."""
-    monkeypatch.setattr(journal_module, "MOUNTS", str(tmp_path / "nothing"))
+    monkeypatch.setattr(_network, "MOUNTS", str(tmp_path / "nothing"))
     async with journaling(tmp_path / "journal"):
         assert "make sure that" in caplog.text
 

@@ -21,6 +21,7 @@ from journal_bench import (
     job,
     journaling,
     killed_after,
+    leaves_of,
     program,
 )
 
@@ -275,19 +276,30 @@ async def test_a_damaged_file_is_set_aside_and_the_others_are_recovered(
     assert (readable > 0) == (place == "leaf")
 
 
-def leaves_of(file: bytes | bytearray, root: int) -> list[tuple[int, int]]:
-    """Return the pages a tree's rows are on, in their order, and how many are on each.
+@pytest.mark.parametrize("head", [b"", b"\xa5" * 100])
+@pytest.mark.parametrize("when", ["first", "later"])
+async def test_a_file_that_lost_its_beginning_does_not_take_its_log_with_it(
+    tmp_path: Path, head: bytes, when: str, killed: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite would take an empty one for new and remove the log, which holds all that was written."""
+    folder, keys = tmp_path / "journal", killed[1]
 
-    Read as SQLite's "Database File Format" says, since not every SQLite was made to tell.
-    """
-    start = (root - 1) * 4096
-    kind, cells = file[start], int.from_bytes(file[start + 3 : start + 5], "big")
-    if kind in {0x0D, 0x0A}:
-        return [(root, cells)]
-    assert kind in {0x05, 0x02}
-    places = [start + int.from_bytes(file[at : at + 2], "big") for at in range(start + 12, start + 12 + 2 * cells, 2)]
-    below = [int.from_bytes(file[at : at + 4], "big") for at in (*places, start + 8)]
-    return [leaf for each in below for leaf in leaves_of(file, each)]
+    def left_behind() -> bytes:
+        path = copied(killed[0], folder)
+        path.write_bytes(head)
+        with pytest.raises(JournalError, match="does not begin as a database does"):
+            journal_entries(folder)
+        return path.with_name(f"{path.name}-wal").read_bytes()
+
+    log = left_behind() if when == "first" else b""
+    async with journaling(folder) as journal:
+        log = log or left_behind()
+        assert {entry.key for entry in await journal.owed()} == set(keys)
+    aside = folder / f"{killed[0].stem}.damaged"
+    assert aside.read_bytes() == head
+    assert aside.with_name(f"{aside.name}-wal").read_bytes() == log
+    last = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL][-1]
+    assert f"set aside as {aside}, {aside}-wal" in last
 
 
 @pytest.mark.parametrize("page", ["first", "middle", "last", "index", "two"])
@@ -319,6 +331,7 @@ async def test_one_damaged_page_keeps_no_other_row_from_its_owner(
     on_them = sum(cells for number, cells in leaves if number in damaged)
     assert len(set(found) & set(keys)) == len(found) == 200 - on_them
     ranges = [line for line in caplog.messages if "cannot be read; their keys are" in line]
+    assert "an estimate" not in "".join(ranges)
     assert len(ranges) == len(damaged) * (page != "index")
     for key in set(keys) - set(found):
         assert key in "".join(ranges)

@@ -354,6 +354,29 @@ async def test_resolving_is_checked(tmp_path: Path) -> None:
                 await journal_of(other).resolve(OWN, id=job_id)
 
 
+async def test_the_id_of_another_purchase_is_not_taken(tmp_path: Path) -> None:
+    """One job would be delivered as two; one that was given up has no use for its id any more."""
+    async with Sandbox(durations=0.05) as sandbox, hub(sandbox, tmp_path) as mirage, hub(sandbox, tmp_path) as other:
+        journal = journal_of(mirage)
+        job_id = await _uncertain(sandbox, mirage)
+        for number, buyer in enumerate((mirage, other)):
+            key = f"{number}" * 32
+            bought = await buyer.submit(request("miragic", key=key))
+            await soon(bought.result())
+            with pytest.raises(InputError, match=f"is that of another purchase, which is .* under the key {key}"):
+                await journal.resolve(OWN, id=str(bought.id))
+        for entry in journal_entries(tmp_path):
+            assert (entry.state is EntryState.UNCERTAIN) == (entry.key == OWN)
+        assert (await journal.resolve(OWN, id=job_id)).id == job_id
+        assert (await journal.resolve(OWN, id=job_id)).id == job_id  # the same once more
+        await journal.resolve(OWN)
+        key = "b" * 32
+        sandbox.fail("miragic.create", Fault(reset=True))
+        with pytest.raises(SubmissionUncertainError):
+            await (await mirage.submit(request("miragic", key=key)))
+        assert (await journal.resolve(key, id=job_id)).id == job_id
+
+
 async def test_a_key_another_living_process_has_bought_under_is_not_bought_under_again(tmp_path: Path) -> None:
     """As while one version of a service takes over from another."""
     async with (

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from journal_bench import (
 
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import EntryState, _schema, journal_entries
+from mirage_async.journal._reading import readable_entries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,17 +83,17 @@ async def test_a_file_that_is_taken_over_while_others_are_read_is_not_missed(
     last = tmp_path / "jobs-zzzzzzzz.sqlite"
     read, calls = _schema.read, 0
 
-    def racing(path: Path, *arguments: Any) -> Any:
+    def racing(path: Path, *arguments: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 1:
             shutil.move(file, last)
-        return read(path, *arguments)
+        return read(path, *arguments, **options)
 
     monkeypatch.setattr(_schema, "read", racing)
     assert [entry.key for entry in journal_entries(tmp_path)] == [key]
 
-    def never(path: Path, *arguments: Any) -> Any:
+    def never(path: Path, *arguments: Any, **options: Any) -> Any:
         raise FileNotFoundError
 
     monkeypatch.setattr(_schema, "read", never)
@@ -100,7 +102,17 @@ async def test_a_file_that_is_taken_over_while_others_are_read_is_not_missed(
 
 
 async def test_a_damaged_file_is_named_to_its_reader(tmp_path: Path) -> None:
-    """Readers set nothing aside."""
+    """Readers set nothing aside; one who says so is given what can be read of the others."""
+    (good, bad) = await filled(tmp_path, rows=2)
+    (file,) = tmp_path.glob("*.sqlite")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("UPDATE jobs SET state = 'odd' WHERE key = ?", (bad,))
     (tmp_path / "jobs-00000000.sqlite").write_bytes(b"noise" * 1000)
     with pytest.raises(JournalError, match=r"jobs-00000000\.sqlite cannot be read: file is not a database"):
         journal_entries(tmp_path)
+    entries, (noise, odd) = readable_entries(tmp_path)
+    assert [entry.key for entry in entries] == [good]
+    assert isinstance(noise.__cause__, sqlite3.Error)
+    assert f"key {bad}, id task-1, is damaged" in str(odd)
+    with pytest.raises(JournalError, match="there is no journal"):
+        readable_entries(tmp_path / "nothing")

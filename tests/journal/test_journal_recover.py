@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -264,17 +265,55 @@ async def test_pictures_that_were_changed_lost_or_cut_say_so(tmp_path: Path) -> 
                 await (await cut).image.read()
 
 
-async def test_a_finished_job_with_an_id_is_asked_about_again(tmp_path: Path) -> None:
-    """That costs one status call, and brings links that work."""
+async def test_a_finished_job_whose_pictures_are_not_on_record_is_asked_about_again(tmp_path: Path) -> None:
+    """That costs one status call, which brings them."""
     async with Sandbox(durations=0.05) as sandbox:
-        left = await left_after(
-            sandbox, tmp_path, lambda mirage: _settled(mirage, lambda it: it.miragic.submit(PROMPT))
-        )
+        left = await left_after(sandbox, tmp_path, lambda mirage: _settled(mirage, lambda it: it.mirako.submit(PROMPT)))
         assert journal_entries(left)[0].state is EntryState.SUCCEEDED
         async with hub(sandbox, left) as mirage:
             (found,) = await mirage.recover()
             assert (await soon(found.result())).image.mime_type
             assert found.polls == 1
+
+
+@pytest.mark.parametrize("status", [404, 410, 503])
+async def test_a_finished_job_whose_links_are_on_record_has_its_result(status: int, tmp_path: Path) -> None:
+    """Also where the provider has forgotten it since, or is down."""
+    async with Sandbox(durations=0.05) as sandbox:
+        left = await left_after(
+            sandbox, tmp_path, lambda mirage: _settled(mirage, lambda it: it.miragic.submit(PROMPT))
+        )
+        (entry,) = journal_entries(left)
+        assert entry.outcome is not None
+        (stored,) = entry.outcome.images
+        sandbox.fail("miragic.status", Fault(status=status), times=None)
+        async with hub(sandbox, left) as mirage:
+            (found,) = await mirage.recover()
+            result = await soon(found.result())
+            image = result.image
+            assert (image.mime_type, image.width, image.height) == (stored.mime_type, stored.width, stored.height)
+            assert (result.job_id, result.key, result.credits) == (entry.id, entry.key, entry.outcome.credits)
+            assert hashlib.sha256(await image.read()).hexdigest() == stored.sha256
+        assert journal_entries(left)[0].handed_over
+
+
+async def test_links_on_record_that_no_longer_work_are_renewed(tmp_path: Path) -> None:
+    """By asking for the job, once."""
+    async with Sandbox(durations=0.05) as sandbox:
+        left = await left_after(
+            sandbox, tmp_path, lambda mirage: _settled(mirage, lambda it: it.miragic.submit(PROMPT))
+        )
+        sandbox.fail("miragic.download", Fault(status=410))
+        seen = len(sandbox.requests)
+        async with hub(sandbox, left) as mirage:
+            (found,) = await mirage.recover()
+            image = (await found).image
+            assert len(sandbox.requests) == seen
+            old = image.url
+            assert len(await image.read()) > 100
+            assert image.url != old
+            asked = [each.operation for each in sandbox.requests[seen:]]
+            assert asked == ["miragic.download", "miragic.status", "miragic.download"]
 
 
 async def test_an_avatar_that_is_ready_is_restored(tmp_path: Path) -> None:
