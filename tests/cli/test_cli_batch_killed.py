@@ -14,6 +14,7 @@ from command_line import command, command_here, sandbox_for_commands
 from noted_command import on_the_wire
 
 from mirage_async.cli._exits import ExitCode
+from mirage_async.sandbox import Fault
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -78,6 +79,10 @@ class _Killed:
         return await command(*self.words, folder=self.folder, environment=self.environment)
 
 
+def _drafts_in(out: Path) -> list[str]:
+    return sorted(path.name for path in out.glob("*.part"))
+
+
 def _uncertain_in(out: Path) -> dict[str, str]:
     """Return the prompts of what is uncertain, by key."""
     return {record["key"]: record["prompt"] for record in records_in(out) if record["state"] == "uncertain"}
@@ -134,6 +139,7 @@ async def test_five_kills_in_a_row_cost_nothing_and_lose_nothing(
     assert [record["line"] for record in records_in(out)] == list(range(1, _PICTURES + 1))
     assert pictures_in(out) == sorted(name for record in records_in(out) for name in record["files"])
     assert len(pictures_in(out)) == _PICTURES
+    assert _drafts_in(out) == []
 
 
 @pytest.mark.long
@@ -159,6 +165,7 @@ async def test_kills_at_any_time_cost_nothing_and_lose_nothing(seed: int, tmp_pa
         assert (ended.code, drawn(sandbox)) == (ExitCode.DONE, dict.fromkeys(prompts, 1)), ended.stderr
     assert states_in(tmp_path / "out") == {"done": _PICTURES}
     assert len(pictures_in(tmp_path / "out")) == _PICTURES
+    assert _drafts_in(tmp_path / "out") == []
 
 
 @pytest.mark.long
@@ -182,6 +189,7 @@ async def test_a_killed_request_that_is_answered_with_the_picture_is_in_doubt_an
     assert _uncertain_in(tmp_path / "out")
     assert _uncertain_in(tmp_path / "out").keys() <= batch.wired
     assert states["done"] == _PICTURES - states["uncertain"] == len(pictures_in(tmp_path / "out"))
+    assert _drafts_in(tmp_path / "out") == []
 
 
 async def test_what_is_in_flight_is_told_from_what_is_on_the_wire(tmp_path: Path) -> None:
@@ -194,3 +202,20 @@ async def test_what_is_in_flight_is_told_from_what_is_on_the_wire(tmp_path: Path
         ended = await batch.end()
     assert batch.kills == 1, ended.stderr
     assert _uncertain_in(tmp_path / "out").keys() - batch.wired
+
+
+async def test_a_download_that_was_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The next run removes what was written of the picture, and nothing else that looks like it."""
+    words = ("batch", write_prompts(tmp_path, "a fox"), "-o", "out", "--provider", "mira")
+    out, kept = tmp_path / "out", [".mirage-0123456789abcde.part", ".mirage-0123456789abcdeX.part", "notes.part"]
+    async with sandbox_for_commands() as (sandbox, environment):
+        sandbox.fail("mira.download", Fault(dribble=3.0))
+        batch = _Killed(*words, folder=tmp_path, environment=environment)
+        await batch.after(sandbox, "mira.download", 1)
+        assert len(_drafts_in(out)) == 1
+        for name in kept:
+            (out / name).write_text("mine", "ascii")
+        ended = await batch.end()
+    assert (batch.kills, ended.code) == (1, ExitCode.DONE), ended.stderr
+    assert _drafts_in(out) == sorted(kept)
+    assert len(pictures_in(out)) == 1
