@@ -33,7 +33,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough where a forked child has it open as well
 
 
-__all__ = ["Hold", "flush_folder", "only_one"]
+__all__ = ["Hold", "flush_folder", "hold_while_open", "only_one"]
 
 LONGEST_TURN: Final = 10.0  # seconds to wait for another process
 _held: weakref.WeakSet[Hold] = weakref.WeakSet()
@@ -115,6 +115,19 @@ def _let_go_of_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_of_all)
+
+
+def hold_while_open(descriptor: int) -> bool:
+    """Hold a file until it is closed, and return whether nobody else held it, as far as the file system can tell.
+
+    Windows needs no such thing, where nobody can remove a file that is open.
+    """
+    try:
+        if os.name == "posix":
+            _try_lock(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from mirage_async.exceptions import (
     MirageError,
     WaitTimeoutError,
 )
+from mirage_async.jobs import ended_well
 from mirage_async.models import ImageRequest, Tried
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class Sellers:
         async def attempt(seller: Seller) -> Generation:
             job = await seller.buy_request(request)
             accepted(job)
-            return await _ended_well(job)
+            return await ended_well(job)
 
         return await self._in_turn(request, attempt, without)
 
@@ -331,15 +332,3 @@ class _Telling:
 def _own_key(key: str, provider: str) -> str:
     """Return the key of a purchase from one of several providers, made of the caller's own."""
     return hashlib.blake2b(f"{key} {provider}".encode(), digest_size=16).hexdigest()
-
-
-async def _ended_well(job: Job[Generation]) -> Generation:
-    """Wait until a job is done and return its result without taking it; raises a copy of the error it ended with."""
-    async for _ in job.updates():
-        pass
-    assert job.ending is not None  # noqa: S101 - updates() ends with the job; says so to the type checker
-    value, error = job.ending
-    if error is not None:
-        raise copy.copy(error)
-    assert value is not None  # noqa: S101 - an ending without error has a value
-    return value

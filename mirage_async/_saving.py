@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import threading
 from typing import TYPE_CHECKING, Final
 
+from mirage_async._disk import hold_while_open
 from mirage_async.media import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Draft"]
+__all__ = ["Draft", "remove_left_behind"]
 
 # O_NOFOLLOW refuses a link planted under our name, O_BINARY keeps Windows from translating line ends.
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_OURS: Final = re.compile(r"\.mirage-[0-9a-f]{16}\.part")
 # What file systems without hard links (FAT, some network shares, Android) answer to link().
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK})
 
@@ -72,6 +75,7 @@ class Draft:
                 _make(folder)
                 self._fd = os.open(temporary, _FLAGS, 0o666)
             self._temporary = temporary
+            hold_while_open(self._fd)  # or it could be taken for one that was left behind
             self._mode = os.fstat(self._fd).st_mode & 0o777
             os.chmod(self._fd if os.chmod in os.supports_fd else temporary, 0o600)  # noqa: PTH101 - on a descriptor
 
@@ -137,6 +141,28 @@ class Draft:
             return
         if os.path.lexists(target):
             raise _exists(target)
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove the drafts in a folder whose process was killed; those of processes that live stay, and nothing is raised.
+
+    Where the file system cannot tell one from the other, all of them stay.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                _remove_if_free(entry.path)
+
+
+def _remove_if_free(path: str) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            free = hold_while_open(fd)
+        finally:
+            os.close(fd)
+        if free:
+            os.unlink(path)  # noqa: PTH108 - of a name that was just listed
 
 
 def _make(folder: Path) -> None:

@@ -103,6 +103,8 @@ def batch(
     """
     from mirage_async.cli._batch import BatchOrder, bound_of, fulfil, read_lines  # noqa: PLC0415 - loads the HTTP client, which help does without
 
+    if not output:
+        raise CommandError("-o must name a folder, such as . for this one; got ''")
     if limit < 1:
         raise CommandError(f"--limit must be at least 1; got {limit}")
     bound = None if budget is None else bound_of(budget)

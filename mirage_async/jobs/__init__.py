@@ -1,6 +1,6 @@
 """The handle of a job, its states, and the ports through which the rest of the library moves it."""
 
-from mirage_async.jobs._job import Job, checked_wait, new_job, new_key
+from mirage_async.jobs._job import Job, checked_wait, ended_well, new_job, new_key
 from mirage_async.jobs._kind import Hints, Intent, JobKind, NullHints, NullRecorder, Recorder, Waker
 from mirage_async.jobs._settle import accept, begin_to_conclude, conclude, is_dubious, note, part_from, refuse
 from mirage_async.jobs._states import check_move
@@ -21,6 +21,7 @@ __all__ = [
     "check_move",
     "checked_wait",
     "conclude",
+    "ended_well",
     "is_dubious",
     "new_job",
     "new_key",

@@ -393,6 +393,18 @@ def new_job(
     return job
 
 
+async def ended_well(job: Job[T]) -> T:
+    """Wait until a job is done and return its result without taking it; raises a copy of the error it ended with."""
+    async for _ in job.updates():
+        pass
+    assert job.ending is not None  # noqa: S101 - updates() ends with the job; says so to the type checker
+    value, error = job.ending
+    if error is not None:
+        raise copy.copy(error)
+    assert value is not None  # noqa: S101 - an ending without error has a value
+    return value
+
+
 def new_key() -> str:
     """Return a key for a job: 32 random hexadecimal digits."""
     return secrets.token_hex(16)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command_line import Ended, in_a_hurry, sandbox_for_commands, start
+from command_line import MODULE, Ended, in_a_hurry, sandbox_for_commands, start
 from PIL import Image
 
 from mirage_async.cli import _hubs, run
@@ -56,10 +56,10 @@ def drawn(sandbox: Sandbox) -> Counter[str]:
 
 @asynccontextmanager
 async def running(
-    *words: str, folder: Path, environment: Mapping[str, str]
+    *words: str, folder: Path, environment: Mapping[str, str], python: tuple[str, ...] = MODULE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start a command; it is killed at the end of the block where it still runs."""
-    process = await start(*words, folder=folder, environment=environment)
+    process = await start(*words, folder=folder, environment=environment, python=python)
     try:
         yield process
     finally:

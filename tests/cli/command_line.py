@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 """Seconds any command may take before a test gives up on it."""
 
+MODULE = ("-m", "mirage_async")
+"""How Python is told to run the command."""
+
 # Where Python is told to write no bytecode every command would compile all it loads, half of its time.
 _BYTECODE = tempfile.TemporaryDirectory(prefix="mirage-bytecode-") if sys.dont_write_bytecode else None
 _OURS = ("MIRAKO_", "MIRAGIC_", "MIRA_", "MILADY_", "MIRAGE_")
 _ONE_AT_A_TIME = threading.Lock()
-_MODULE = ("-m", "mirage_async")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def inherited() -> dict[str, str]:
 
 
 async def start(
-    *words: str, folder: Path, python: tuple[str, ...] = _MODULE, environment: Mapping[str, str] | None = None
+    *words: str, folder: Path, python: tuple[str, ...] = MODULE, environment: Mapping[str, str] | None = None
 ) -> asyncio.subprocess.Process:
     """Start a command in a folder, with none of the developer's keys and addresses."""
     clean = _without_ours(inherited())

@@ -373,6 +373,10 @@ def test_the_page_shows_all_and_escapes_what_comes_from_outside() -> None:
     assert '<img src="0001%20a.png" alt="fox" width="8" height="4"' in page
     assert "&lt;script&gt;" in page
     assert "<script" not in page
+    assert "<title>mirage_async: 2 pictures</title>" in page
+    assert "<h1>2 pictures</h1>" in page
+    assert "<dt>pictures</dt><dd>2</dd>" in page
+    assert "<h2" not in page
     assert "part 2 of 3" in page
     assert "no line any more" in page
     assert "no reason is known" in page
@@ -380,8 +384,15 @@ def test_the_page_shows_all_and_escapes_what_comes_from_outside() -> None:
     assert "<dt>credits</dt><dd>1.5</dd>" in page
 
 
+def test_the_page_counts_one_picture_as_one() -> None:
+    """In the title as well as in the heading."""
+    page = render([record("a", files=("a.png",))])
+    assert "<title>mirage_async: 1 picture</title>" in page
+    assert "<h1>1 picture</h1>" in page
+
+
 def test_the_tally_says_what_a_person_wants_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is under way, what went wrong, how fast, how long, and how much."""
+    """What went wrong, how long, what is under way, how fast, and how much: a narrow terminal cuts off the end."""
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     tally = Tally(100, 10, lambda: 3)
@@ -389,9 +400,9 @@ def test_the_tally_says_what_a_person_wants_to_know(monkeypatch: pytest.MonkeyPa
     tally.count(record("a", files=("x",), credits=2.0))
     tally.count(record("b", "failed"))
     now += 30.0
-    assert tally.words() == ["2 credits", "3 in flight", "1 failed", "4.0 a minute", "22:00 left", "1 picture"]
+    assert tally.words() == ["1 failed", "22:00 left", "3 in flight", "4.0 a minute", "2 credits", "1 picture"]
     now += 3000.0
-    assert tally.words()[3:5] == ["2.4 an hour", "37:02 h left"]
+    assert tally.words()[1:4:2] == ["37:02 h left", "2.4 an hour"]
     tally.stopping = True
     assert "stopping" in tally.words()
     assert Tally(1, 0, lambda: 1).words()[0] == "1 in flight"

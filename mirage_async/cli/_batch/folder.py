@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mirage_async._disk import Hold, flush_folder
+from mirage_async._saving import remove_left_behind
 from mirage_async.cli._batch.page import MARK
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._lines import counted
@@ -192,6 +193,7 @@ def held_folder(path: Path, *, sandbox: bool) -> Generator[BatchFolder, None, No
     folder = BatchFolder(path, Batch(), _held(path))
     try:
         folder.batch = _batch_in(path, sandbox=sandbox)
+        remove_left_behind(path)  # by runs that were killed in the middle of a download
         yield folder
     finally:
         folder.release()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mirage_async.batch._items import parts_of
 from mirage_async.cli._arguments import reference_of
 from mirage_async.cli._batch.lines import Problem
 from mirage_async.cli._hubs import check_key
@@ -183,22 +184,17 @@ def _parts_of(item: Item, *, most: int) -> Sequence[Purchase]:
     Raises:
         InputError: it asks for too many, or has a seed, so that every part would be the same picture.
     """
-    n, identity = item.request.n, f"{item.digest}\n{item.twin}"
-    if n is None or n <= most:
-        return [Purchase(number=item.number, part=1, parts=1, request=item.request, identity=identity)]
+    n, identity = item.request.n or 1, f"{item.digest}\n{item.twin}"
     if n > _MOST_PICTURES:
         raise InputError(f"n must be at most {_MOST_PICTURES} in one line; got {n}")
-    if item.request.seed is not None:
-        raise InputError(f"seed must be left out where n={n} takes several requests, or they would draw the same")
-    whole, rest = divmod(n, most)
-    sizes = [most] * whole + [rest] * (rest > 0)
+    count, requests = parts_of(item.request, most)
     return [
         Purchase(
             number=item.number,
             part=part,
-            parts=len(sizes),
-            request=msgspec.structs.replace(item.request, n=size),
-            identity=f"{identity}\n{part} of {len(sizes)}",
+            parts=count,
+            request=request,
+            identity=identity if count == 1 else f"{identity}\n{part} of {count}",
         )
-        for part, size in enumerate(sizes, 1)
+        for part, request in enumerate(requests, 1)
     ]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -14,7 +17,7 @@ from mirage_async.cli._arguments import value_of
 from mirage_async.cli._exits import CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Fields", "Format", "Line", "Problem", "read_lines"]
 
@@ -35,7 +38,7 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     n: int | None = None
     seed: int | None = None
     model: str | None = None
-    references: list[str] | str = ()  # type: ignore[assignment]  # an empty list would have to be made each time
+    references: list[str] | str | None = ()  # type: ignore[assignment]  # an empty list would have to be made each time
     options: dict[str, Any] | None = None
     max_wait: float | None = None
 
@@ -65,7 +68,7 @@ def read_lines(source: str, wished: str | None) -> tuple[list[Line], list[Proble
     Args:
         source: the path of a file, or "-" for stdin.
         wished: one of `Format`, or None to go by the file's name; stdin is JSON lines where it begins with a brace, and
-            text where it does not.
+            text where it does not and does not look like a table.
 
     Raises:
         CommandError: it cannot be read, or nobody can say in which format it is.
@@ -105,7 +108,7 @@ def _format_of(source: str, wished: str | None, text: str) -> Format:
     if wished is not None:
         raise CommandError(f"--format must be one of {', '.join(allowed)}; got {wished!r}")
     if source == _STDIN:
-        return "jsonl" if text.lstrip().startswith("{") else "txt"
+        return _format_of_stdin(text)
     found = _SUFFIXES.get(Path(source).suffix.lower())
     if found is None:
         raise CommandError(
@@ -114,9 +117,28 @@ def _format_of(source: str, wished: str | None, text: str) -> Format:
     return found
 
 
+def _format_of_stdin(text: str) -> Format:
+    """Tell JSON lines from text; a table says so itself, or its header would be bought as a picture."""
+    if text.lstrip().startswith("{"):
+        return "jsonl"
+    number, line = next(((number, line) for number, line in _numbered(text) if line.strip()), (1, ""))
+    names = [name.strip(" \"'\n") for name in re.split("[,;\t]", line)]
+    if "prompt" in names and all(map(_is_column, names)):
+        raise CommandError(
+            f"line {number} of stdin, {line.strip()!r}, looks like the header of a table: add --format csv, or "
+            "--format txt where it is a prompt"
+        )
+    return "txt"
+
+
+def _numbered(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines with their numbers, whichever system's line ends they have."""
+    return enumerate(io.StringIO(text, newline=None), 1)
+
+
 def _from_txt(text: str) -> Iterator[Line | None]:
     """Yield the prompts, and None for each comment."""
-    for number, line in enumerate(io.StringIO(text), 1):
+    for number, line in _numbered(text):
         prompt = line.strip()
         if prompt.startswith("#"):
             yield None
@@ -126,13 +148,29 @@ def _from_txt(text: str) -> Iterator[Line | None]:
 
 def _from_jsonl(text: str) -> Iterator[Line | Problem]:
     decoder = msgspec.json.Decoder(Fields)
-    for number, line in enumerate(io.StringIO(text), 1):
+    for number, line in _numbered(text):
         if not line.strip():
             continue
         try:
-            yield Line(number, decoder.decode(line))
-        except msgspec.MsgspecError as error:
+            request = Line(number, decoder.decode(line))
+            _check_keys(line)
+            yield request
+        except (msgspec.MsgspecError, RecursionError) as error:
             yield Problem(number, _reason(error))
+
+
+def _check_keys(text: str) -> None:
+    """Refuse JSON in which an object has a key twice: all but the last would be dropped."""
+    json.loads(text, object_pairs_hook=_check_pairs)
+
+
+def _check_pairs(pairs: list[tuple[str, Any]]) -> None:
+    if twice := _repeated(name for name, _ in pairs):
+        raise msgspec.ValidationError(f"the same key more than once in one object: {', '.join(map(repr, twice))}")
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _from_csv(text: str) -> Iterator[Line | Problem]:
@@ -146,6 +184,9 @@ def _from_csv(text: str) -> Iterator[Line | Problem]:
     if unknown:
         known = ", ".join(Fields.__struct_fields__)
         yield Problem(begins, f"unknown columns {', '.join(map(repr, unknown))}; known are {known}, {_OPTION}NAME")
+        return
+    if twice := _repeated(names):
+        yield Problem(begins, f"the same column more than once: {', '.join(map(repr, twice))}")
         return
     for number, cells in rows:
         yield cells if isinstance(cells, Problem) else _from_row(number, names, cells)
@@ -184,11 +225,14 @@ def _from_row(number: int, names: Sequence[str], cells: Sequence[str]) -> Line |
     try:
         for name, opening in (("options", "{"), ("references", "[")):
             if fields.get(name, "").startswith(opening):
-                fields[name] = msgspec.json.decode(fields[name])
+                text = fields[name]
+                fields[name] = msgspec.json.decode(text)
+                _check_keys(text)
         if options:
+            _check_pairs([*fields.get("options", {}).items(), *options.items()])
             fields["options"] = {**fields.get("options", {}), **options}
         return Line(number, msgspec.convert(fields, Fields, strict=False))
-    except (msgspec.MsgspecError, TypeError) as error:
+    except (msgspec.MsgspecError, RecursionError, TypeError) as error:
         return Problem(number, _reason(error))
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from mirage_async.cli._batch.record import State
 from mirage_async.cli._demo.style import STYLE
+from mirage_async.cli._lines import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,9 +35,9 @@ def render(records: Sequence[Record]) -> str:
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>mirage_async: {pictures} pictures</title>\n"
+        f"<title>mirage_async: {counted(pictures, 'picture')}</title>\n"
         f"<style>{STYLE}</style>\n</head>\n<body>\n{_header(records, pictures)}\n<main>\n"
-        f"<section>\n<h2></h2>\n<div class=sheet>\n{cards}</div>\n</section>\n</main>\n"
+        f'<section style="margin-top:2.2rem">\n<div class=sheet>\n{cards}</div>\n</section>\n</main>\n'
         "<footer>What became of each request is in results.jsonl.</footer>\n</body>\n</html>\n"
     )
 
@@ -52,8 +53,7 @@ def _header(records: Sequence[Record], pictures: int) -> str:
     if credits_spent:
         totals["credits"] = f"{sum(credits_spent):g}"
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in totals.items())
-    noun = "picture" if pictures == 1 else "pictures"
-    return f"<header>\n<h1>{pictures} {noun}</h1>\n<dl class=totals>{cells}</dl>\n</header>"
+    return f"<header>\n<h1>{counted(pictures, 'picture')}</h1>\n<dl class=totals>{cells}</dl>\n</header>"
 
 
 def _cards(record: Record, hue: int) -> Iterator[str]:

@@ -87,18 +87,21 @@ class Tally:
         return f"{counted(sum(self.spent.values()), 'credit')}{who}"
 
     def words(self) -> list[str]:
-        """Say what it has cost, what is under way, what went wrong, how fast it goes and how long it will take."""
+        """Say what went wrong, how long it will take, what is under way, how fast it goes and what it has cost.
+
+        What matters most comes first: a narrow terminal cuts off the end.
+        """
         flying, states = self.flying(), self.states
-        words = [self.money] if self.money else []
-        words += [f"{flying} in flight"] if flying else []
-        words += [f"{states[name]} {name}" for name in sorted(states) if name not in {"done", "unbought"}]
         elapsed = time.monotonic() - self.began
-        rate = states.total() / elapsed if elapsed > 0 else 0.0
-        if rate and self.ended < self.total:
-            words.append(_rate(rate * _MINUTE))
-            words.append("stopping" if self.stopping else f"{_duration((self.total - self.ended) / rate)} left")
-        elif self.stopping and self.ended < self.total:
+        rate = states.total() / elapsed if elapsed > 0 and self.ended < self.total else 0.0
+        words = [f"{states[name]} {name}" for name in sorted(states) if name not in {"done", "unbought"}]
+        if self.stopping and self.ended < self.total:
             words.append("stopping")
+        elif rate:
+            words.append(f"{_duration((self.total - self.ended) / rate)} left")
+        words += [f"{flying} in flight"] if flying else []
+        words += [_rate(rate * _MINUTE)] if rate else []
+        words += [self.money] if self.money else []
         words.append(counted(self.pictures, "picture"))
         return words
 

@@ -21,6 +21,7 @@ from mirage_async.exceptions import (
     MirageError,
     SubmissionUncertainError,
 )
+from mirage_async.jobs import ended_well
 from mirage_async.journal import EntryState
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from mirage_async.cli._batch.progress import Tally
     from mirage_async.cli._batch.record import Record
     from mirage_async.hub import Mirage
-    from mirage_async.jobs import Job
     from mirage_async.journal import Journal
     from mirage_async.models import Generation, Outcome
 
@@ -135,7 +135,7 @@ class Worker:
     async def _collect(self, task: Task) -> None:
         try:
             job = await self._hub.submit(self._request(task))  # which buys nothing: the journal knows the key
-            generation = await _ended(job)
+            generation = await ended_well(job)
         except MirageError as error:
             if isinstance(error, SubmissionUncertainError):
                 self._doubtful.add(task.key)
@@ -291,17 +291,6 @@ class Worker:
         if self.reason != _NOBODY_READS:
             for text in held or ():
                 self._print_text(text)
-
-
-async def _ended(job: Job[Generation]) -> Generation:
-    """Wait until a job is done and return its result without taking it, or raise why there is none."""
-    async for _ in job.updates():
-        pass
-    generation, error = job.ending or (None, None)
-    if error is not None:
-        raise error
-    assert generation is not None  # noqa: S101 - a job that is done has one of the two; says so to the type checker
-    return generation
 
 
 def _shares_a_terminal(order: BatchOrder) -> bool:
