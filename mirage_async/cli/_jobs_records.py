@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mirage_async.cli._exits import CommandError
+from mirage_async.cli._lines import command_line
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import Entry, EntryState, journal_entries
 
@@ -83,7 +83,7 @@ def entry_record(entry: Entry) -> dict[str, Any]:
 
 def advice(folder: Path, entries: Iterable[Entry]) -> list[str]:
     """Say, in lines, what can be done about the entries that are open."""
-    place = shlex.quote(str(folder))
+    place = command_line(str(folder))
     counts = dict.fromkeys(EntryState, 0)
     waiting = 0
     for entry in entries:
@@ -104,7 +104,7 @@ def advice(folder: Path, entries: Iterable[Entry]) -> list[str]:
 
 def settling(folder: Path) -> str:
     """Say how a purchase nobody knows the end of is settled."""
-    place = shlex.quote(str(folder))
+    place = command_line(str(folder))
     return (
         f"look at the provider's dashboard, then settle it with: mirage-async jobs resolve --journal {place} KEY "
         "(--id ID | --not-bought | --give-up)"

@@ -66,7 +66,7 @@ def list_all(folder: Path, *, every: bool, as_json: bool) -> ExitCode:
         sys.stdout.writelines("\t".join(_fields(entry)) + "\n" for entry in shown)
     sys.stdout.flush()
     for line in advice(folder, filter(is_open, shown)):
-        tell(line)
+        tell(line, whole=True)
     return ExitCode.DONE
 
 
@@ -85,7 +85,7 @@ def show(folder: Path, key: str, *, as_json: bool) -> ExitCode:
     sys.stdout.flush()
     if is_open(entry) and not as_json:
         for line in advice(folder, (entry,)):
-            tell(line)
+            tell(line, whole=True)
     return ExitCode.DONE
 
 

@@ -5,13 +5,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import sys
 import warnings
 
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.exceptions import ClosedError, JobError, MirageError, SubmissionUncertainError
 
-__all__ = ["AdvisedError", "complain", "counted", "for_shell", "one_line", "resume_line", "set_up", "tell", "warn"]
+__all__ = [
+    "AdvisedError",
+    "command_line",
+    "complain",
+    "counted",
+    "for_shell",
+    "one_line",
+    "resume_line",
+    "set_up",
+    "tell",
+    "warn",
+]
 
 _PROGRAM = "mirage-async"
 _IN_THE_SHELL = (  # what a program can do, and what somebody at a prompt can
@@ -35,9 +47,40 @@ class AdvisedError(CommandError):
 
 
 def one_line(text: str, *, whole: bool = False) -> str:
-    """Return `text` as one line of printable characters; what is very long is cut unless it is wanted whole."""
+    """Return `text` as one line of printable characters.
+
+    What is very long is cut, and blanks in a row become one, unless it is wanted whole: a path in it may have two.
+    """
     kept = text if whole else text[:_LONGEST_WORDS]
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in kept).split())
+    printable = "".join(letter if letter.isprintable() else " " for letter in kept)
+    return printable if whole else " ".join(printable.split())
+
+
+def command_line(*words: str) -> str:
+    """Return the line at which a shell reads these very words, in characters that stderr can show."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    shown = [letter for letter in word if _can_be_shown(letter)]
+    if len(shown) == len(word):
+        return shlex.quote(word)
+    return f"$'{''.join(map(_escaped, word))}'"
+
+
+def _can_be_shown(letter: str) -> bool:
+    try:
+        letter.encode(getattr(sys.stderr, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return letter.isprintable()
+
+
+def _escaped(letter: str) -> str:
+    """Return a letter as it stands within $'...', by its bytes where it cannot be shown."""
+    if letter in "\\'":
+        return f"\\{letter}"
+    return letter if _can_be_shown(letter) else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
 
 
 def counted(amount: float, noun: str) -> str:

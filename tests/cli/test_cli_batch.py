@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import shlex
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -295,6 +296,22 @@ async def test_one_interruption_stops_the_buying_and_brings_home_what_is_in_flig
     assert "nothing more is bought; 3 in flight are finished first" in ended.stderr
     assert f"buy nothing twice: mirage-async {' '.join(words)}" in ended.stderr
     assert (rest.code, len(rest.lines)) == (0, 12 - bought)
+
+
+async def test_the_line_that_goes_on_buys_nothing_twice_in_a_folder_with_two_blanks(tmp_path: Path) -> None:
+    """It is run as it was printed."""
+    async with sandbox_for_commands(durations=0.4) as (sandbox, environment):
+        file = write_prompts(tmp_path, *(f"picture {number}" for number in range(6)), name="my  prompts.txt")
+        words = ("batch", file, "-o", "My  Photos", "--provider", "miragic", "--limit", "2")
+        async with running(*words, folder=tmp_path, environment=environment) as process:
+            await until_seen(sandbox, "miragic.status", 2)
+            process.send_signal(signal.SIGINT)
+            ended = await end(process)
+        printed = shlex.split(ended.stderr.splitlines()[-1].partition("buy nothing twice: ")[2])
+        rest = await command_here(*printed[1:], folder=tmp_path, environment=environment)
+        assert drawn(sandbox) == {f"picture {number}": 1 for number in range(6)}
+    assert (ended.code, rest.code) == (ExitCode.INTERRUPTED, 0), rest.stderr
+    assert len(pictures_in(tmp_path / "My  Photos")) == 6
 
 
 @pytest.mark.parametrize(

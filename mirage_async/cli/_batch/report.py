@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from mirage_async.cli._batch.worker import INTERRUPTED
 from mirage_async.cli._exits import ExitCode
-from mirage_async.cli._lines import counted, tell
+from mirage_async.cli._lines import command_line, counted, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +47,7 @@ def tell_before(plan: Plan, folder: BatchFolder) -> None:
         belong = "belongs" if len(plan.strays) == 1 else "belong"
         tell(
             f"{counted(len(plan.strays), 'purchase')} of earlier runs {belong} to no line any more; to collect: "
-            f"mirage-async jobs wait --journal {shlex.quote(str(folder.journal))} -o DIR",
+            f"mirage-async jobs wait --journal {command_line(str(folder.journal))} -o DIR",
             whole=True,
         )
 
@@ -90,7 +89,7 @@ def tell_uncertain(records: Sequence[Record], folder: BatchFolder) -> None:
     doubtful = [record for record in records if record.state == "uncertain"]
     if not doubtful:
         return
-    place = shlex.quote(str(folder.journal))
+    place = command_line(str(folder.journal))
     unknown = sum(record.billed != "yes" for record in doubtful)
     if unknown:
         these = "this one was" if unknown == 1 else f"these {unknown} were"
@@ -109,7 +108,7 @@ def _ways(record: Record, settle: str) -> str:
     if record.job_id is None:
         return f": {record.error}; it is lost: {settle} --give-up"
     return (
-        f": {record.error}; to collect it, do this and run the batch again: {settle} --id {shlex.quote(record.job_id)}"
+        f": {record.error}; to collect it, do this and run the batch again: {settle} --id {command_line(record.job_id)}"
     )
 
 
