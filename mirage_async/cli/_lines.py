@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shlex
@@ -10,6 +9,7 @@ import sys
 import warnings
 
 from mirage_async.cli._exits import CommandError, ExitCode
+from mirage_async.cli._streams import write_stderr
 from mirage_async.exceptions import ClosedError, JobError, MirageError, SubmissionUncertainError
 
 __all__ = [
@@ -96,23 +96,13 @@ def for_shell(text: str) -> str:
 
 
 def tell(text: str, *, whole: bool = False) -> None:
-    """Write one line to stderr, whatever stderr is at this moment: a progress display may have replaced it.
+    """Write one line to stderr, or nowhere where stderr fails.
 
     Args:
         text: the line.
         whole: whether all of it counts, however long, as where it holds a command that is to be copied.
     """
-    try:
-        sys.stderr.write(f"{_PROGRAM}: {one_line(for_shell(text), whole=whole)}\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):  # a full disk or a closed pipe must not cost a purchase
-        _silence()
-
-
-def _silence() -> None:
-    """Send stderr nowhere from now on, what is still in its buffer included."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    write_stderr(f"{_PROGRAM}: {one_line(for_shell(text), whole=whole)}\n")
 
 
 def warn(text: str) -> None:

@@ -13,6 +13,7 @@ from mirage_async.cli._batch.plan import BOUGHT_ALL_THE_SAME
 from mirage_async.cli._batch.troubles import Troubles
 from mirage_async.cli._exits import ExitCode, code_for
 from mirage_async.cli._lines import for_shell, one_line, tell
+from mirage_async.cli._streams import fit_for_stdout
 from mirage_async.exceptions import (
     BudgetExceededError,
     ClosedError,
@@ -268,7 +269,7 @@ class Worker:
     def _print(self, record: Record) -> None:
         """Print what was saved, at once or, where it would tear the bar on the same terminal, at the end."""
         if self._order.as_json:
-            self._print_text(msgspec.json.encode(record).decode())
+            self._print_text(fit_for_stdout(msgspec.json.encode(record).decode()))
         elif record.state == "done":
             for name in record.files:
                 self._print_text(str(self._folder.path / name))
@@ -280,7 +281,7 @@ class Worker:
         try:
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
-        except OSError:
+        except (OSError, ValueError):
             self._held_back = []  # and never printed
             self._stop(_NOBODY_READS)
 
