@@ -86,14 +86,16 @@ def advice(folder: Path, entries: Iterable[Entry]) -> list[str]:
     place = command_line(str(folder))
     counts = dict.fromkeys(EntryState, 0)
     waiting = 0
+    uncertain: list[Entry] = []
     for entry in entries:
         counts[entry.state] += 1
+        uncertain += [entry] if entry.state is EntryState.UNCERTAIN else []
         waiting += (entry.owed and entry.settled) or entry.state is EntryState.ACCEPTED
     lines: list[str] = []
     if waiting:
         lines.append(f"{_purchases(waiting)} can be collected: mirage-async jobs wait --journal {place} -o DIR")
-    if counts[EntryState.UNCERTAIN]:
-        lines.append(f"nobody knows what became of {_purchases(counts[EntryState.UNCERTAIN])}; {settling(folder)}")
+    if uncertain:
+        lines.append(f"nobody knows what became of {_purchases(len(uncertain))}; {settling(folder, uncertain)}")
     if counts[EntryState.INTENDED]:
         lines.append(
             f"of {_purchases(counts[EntryState.INTENDED])} no answer is on record: they are being sent right now, or "
@@ -102,12 +104,15 @@ def advice(folder: Path, entries: Iterable[Entry]) -> list[str]:
     return lines
 
 
-def settling(folder: Path) -> str:
-    """Say how a purchase nobody knows the end of is settled."""
+def settling(folder: Path, entries: Sequence[Entry]) -> str:
+    """Say how purchases nobody knows the end of are settled."""
+    blocking = [entry.blocking for entry in entries]
+    ways = "--not-bought | --give-up" if all(blocking) else "--id ID | --not-bought | --give-up"
+    but = "" if len(set(blocking)) == 1 else "; what is answered with the pictures has no ID"
     place = command_line(str(folder))
     return (
         f"look at the provider's dashboard, then settle it with: mirage-async jobs resolve --journal {place} KEY "
-        "(--id ID | --not-bought | --give-up)"
+        f"({ways}{but})"
     )
 
 

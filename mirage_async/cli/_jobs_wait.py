@@ -103,7 +103,7 @@ def _tell_of(folder: Path, entry: Entry) -> ExitCode:
         tell(f"nothing is owed for {entry.key}: {entry.provider} {entry.kind}, {state_words(entry)}")
         return ExitCode.DONE
     what = f"whether the {entry.provider} {entry.kind} {entry.key} was bought"
-    tell(f"error: nobody knows {what}; {settling(folder)}", whole=True)
+    tell(f"error: nobody knows {what}; {settling(folder, [entry])}", whole=True)
     return ExitCode.FAILURE
 
 

@@ -346,6 +346,27 @@ async def test_two_interruptions_or_a_polite_end_leave_at_once(
     assert (rest.code, len(pictures_in(tmp_path / "out"))) == (0, 3)
 
 
+async def test_what_is_cut_off_for_good_is_not_called_collectable(tmp_path: Path) -> None:
+    """Mira answers with the picture: nobody can come back for it, and no id settles it; a job of Miragic stays owed."""
+    lines = [{"prompt": "fox"}, {"prompt": "owl"}, {"prompt": "elk", "provider": "miragic"}]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    words = words_for("a.jsonl", provider="mira")
+    async with (
+        sandbox_for_commands(durations=60) as (sandbox, environment),
+        running(*words, folder=tmp_path, environment=environment) as process,
+    ):
+        await until_seen(sandbox, "mira.generate", 2)
+        await until_seen(sandbox, "miragic.status", 1)
+        process.send_signal(signal.SIGTERM)
+        ended = await end(process)
+    assert states_in(tmp_path / "out") == {"uncertain": 2, "pending": 1}
+    assert (
+        "ending at once; 1 in flight stay owed, and the next run collects them; 2 are cut off and become uncertain: "
+    ) in ended.stderr
+    assert ended.stderr.count(" (--not-bought | --give-up)") == 2
+    assert "--id" not in ended.stderr
+
+
 async def test_an_embedded_sandbox_needs_no_key_and_its_folder_is_not_taken_for_a_real_one(tmp_path: Path) -> None:
     """What it has drawn is not drawn again; without it the folder is refused, and so is the other way round."""
     words = words_for(write_prompts(tmp_path, "fox"), "--sandbox", provider="mira")

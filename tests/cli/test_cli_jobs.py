@@ -370,6 +370,24 @@ async def test_what_is_advised_names_the_very_folder(tmp_path: Path) -> None:
             assert f"--journal '{odd}/journal' KEY" in told.stderr, told.stderr
 
 
+@pytest.mark.parametrize(
+    ("blocking", "ways"),
+    [
+        ([True], "KEY (--not-bought | --give-up)"),
+        ([False], "KEY (--id ID | --not-bought | --give-up)"),
+        ([True, False], "KEY (--id ID | --not-bought | --give-up; what is answered with the pictures has no ID)"),
+    ],
+)
+def test_an_id_is_asked_for_where_there_can_be_one(blocking: list[bool], ways: str, tmp_path: Path) -> None:
+    """`resolve` refuses it for what is answered with the pictures."""
+    found = [
+        msgspec.structs.replace(_entry_like(str(number) * 32), state=EntryState.UNCERTAIN, blocking=each)
+        for number, each in enumerate(blocking)
+    ]
+    (line,) = advice(tmp_path, found)
+    assert line.endswith(ways)
+
+
 def _entry_like(key: str) -> Entry:
     return Entry(
         key=key,

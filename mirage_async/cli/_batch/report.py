@@ -10,7 +10,7 @@ from mirage_async.cli._exits import ExitCode
 from mirage_async.cli._lines import command_line, counted, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from mirage_async.cli._batch.folder import BatchFolder
     from mirage_async.cli._batch.plan import Plan
@@ -84,8 +84,14 @@ def _were(count: int) -> str:
     return f"{count} was" if count == 1 else f"{count} were"
 
 
-def tell_uncertain(records: Sequence[Record], folder: BatchFolder) -> None:
-    """Say which purchases nobody knows the end of, and how to settle them."""
+def tell_uncertain(records: Sequence[Record], folder: BatchFolder, nameless: Container[str] = ()) -> None:
+    """Say which purchases nobody knows the end of, and how to settle them.
+
+    Args:
+        records: of the batch.
+        folder: of the batch.
+        nameless: keys of those that are answered with the pictures: they have no id to ask with.
+    """
     doubtful = [record for record in records if record.state == "uncertain"]
     if not doubtful:
         return
@@ -96,16 +102,16 @@ def tell_uncertain(records: Sequence[Record], folder: BatchFolder) -> None:
         tell(f"nobody knows whether {these} bought: look at the provider's dashboard, then say what became of it:")
     for record in sorted(doubtful, key=lambda each: each.billed == "yes")[:_MOST_UNCERTAIN]:
         settle = f"mirage-async jobs resolve --journal {place} {record.key}"
-        tell(f"{record.title}{_ways(record, settle)}", whole=True)
+        tell(f"{record.title}{_ways(record, settle, nameless=record.key in nameless)}", whole=True)
     if len(doubtful) > _MOST_UNCERTAIN:
         tell(f"all of them: mirage-async jobs list --journal {place}", whole=True)
 
 
-def _ways(record: Record, settle: str) -> str:
+def _ways(record: Record, settle: str, *, nameless: bool) -> str:
     """Say what can be done about a purchase, given what is known of it."""
     if record.billed != "yes":
-        return f": {settle} (--id ID | --not-bought | --give-up)"
-    if record.job_id is None:
+        return f": {settle} ({'' if nameless else '--id ID | '}--not-bought | --give-up)"
+    if record.job_id is None or nameless:
         return f": {record.error}; it is lost: {settle} --give-up"
     return (
         f": {record.error}; to collect it, do this and run the batch again: {settle} --id {command_line(record.job_id)}"

@@ -181,7 +181,9 @@ class _Run:
         records = self._records(plan, worker)
         problem = self._keep(records)
         if not self._fleeting:
-            tell_uncertain(records, self._folder)
+            uncertain = any(record.state == "uncertain" for record in records)
+            nameless = {entry.key for entry in self._entries() if entry.blocking} if uncertain else ()
+            tell_uncertain(records, self._folder, nameless)
         code = ending(records, self._folder, plan, tally, worker, quiet=self._order.quiet, kept=problem is None)
         missing = problem is not None or any(record.state in {"unbought", "unsaved"} for record in records)
         again = f"to go on with the batch, and buy nothing twice: {self._order.again}"

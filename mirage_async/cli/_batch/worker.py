@@ -95,6 +95,7 @@ class Worker:
         self.over_budget = False
         self.codes: set[ExitCode] = set()
         self.written: set[str] = set()
+        self._asked_for: set[str] = set()  # keys of what this run is to buy
         self._bought: set[str] = set()  # keys of what this run has taken from its own purchases
         tally.flying = self._flying
 
@@ -111,7 +112,22 @@ class Worker:
     def leave(self) -> None:
         """Say that a person, or the system, wants it to end at once."""
         self._stop(INTERRUPTED)
-        tell(f"ending at once; {self._flying()} in flight stay owed, and the next run collects them")
+        cut = self._cut_off()
+        owed = max(self._flying() - cut, 0)
+        words = [f"{owed} in flight stay owed, and the next run collects them"] if owed or not cut else []
+        these = "1 is cut off and becomes" if cut == 1 else f"{cut} are cut off and become"
+        words += [f"{these} uncertain: its answer would be the picture, which cannot be collected"] if cut else []
+        tell(f"ending at once; {'; '.join(words)}")
+
+    def _cut_off(self) -> int:
+        """Return how many requests are on the wire whose answers are the pictures: nobody can come back for these."""
+        try:
+            entries = self._folder.entries()
+        except (MirageError, OSError):  # then nobody knows, and what becomes of them is told in the end
+            return 0
+        return sum(
+            each.blocking and each.state is EntryState.INTENDED and each.key in self._asked_for for each in entries
+        )
 
     def refuse(self, reason: str) -> None:
         """Buy nothing, because of the budget."""
@@ -151,6 +167,7 @@ class Worker:
         """Buy, as far as the budget goes."""
         if self.reason is not None:
             return
+        self._asked_for = {task.key for task in tasks}
         requests = map(self._request, tasks)
         self._batch = self._hub.batch(requests, limit=self._order.limit, budget=budget)
         async with self._batch, asyncio.TaskGroup() as group:
