@@ -6,21 +6,26 @@ None of that may cost a purchase.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
 from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
     from typing import TextIO
 
-__all__ = ["bear_all_letters", "enduring_stderr", "fit_for_stdout", "write_stderr"]
+__all__ = ["bear_all_letters", "divert_stderr", "enduring_stderr", "fit_for_stdout", "write_stderr"]
+
+
+_diverted: list[Callable[[str], object]] = []
 
 
 def bear_all_letters() -> None:
     """Have stdout and stderr escape the letters they have no code for, instead of failing at them."""
     for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -35,7 +40,20 @@ def fit_for_stdout(text: str) -> str:
 
 def write_stderr(text: str) -> None:
     """Write to stderr, whatever it is at this moment: a progress display may have replaced it. Never fails."""
-    _write(sys.stderr, text)
+    if _diverted:
+        _diverted[-1](text)
+    else:
+        _write(sys.stderr, text)
+
+
+@contextlib.contextmanager
+def divert_stderr(write: Callable[[str], object]) -> Generator[None]:
+    """Have another one write to stderr until the block ends."""
+    _diverted.append(write)
+    try:
+        yield
+    finally:
+        _diverted.remove(write)
 
 
 def enduring_stderr() -> IO[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from asyncio.subprocess import PIPE
@@ -14,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from batches import states_in, write_prompts
+from batches import records_in, states_in, write_prompts
 from command_line import PATIENCE, inherited, sandbox_for_commands
 from terminals import on_terminal
 from test_cli_batch import until_seen
 
 from mirage_async import Mirage
+from mirage_async.cli._aside import Aside
 from mirage_async.cli._batch.progress import Tally
 from mirage_async.cli._batch.progress import displayed as batch_displayed
 from mirage_async.cli._display import displayed
@@ -179,7 +182,7 @@ async def test_letters_that_stdout_has_no_code_for_are_escaped(arguments: tuple[
 
 @pytest.mark.anyio
 async def test_a_terminal_that_is_closed_costs_no_picture_of_a_batch(tmp_path: Path) -> None:
-    """Where the system does not end the command for it: the bar is drawn nowhere from then on."""
+    """Where the system does not end the command for it; the code says that the paths could not be printed."""
     write_prompts(tmp_path, *(f"picture {number}" for number in range(6)), name="a.txt")
     words = ("batch", "a.txt", "-o", "out", "--provider", "mira", "--limit", "3")
     async with (
@@ -188,7 +191,7 @@ async def test_a_terminal_that_is_closed_costs_no_picture_of_a_batch(tmp_path: P
     ):
         await until_seen(sandbox, "mira.generate", 3)
         terminal.close()
-    assert (terminal.process.returncode, states_in(tmp_path / "out")) == (0, {"done": 6})
+    assert (terminal.process.returncode, states_in(tmp_path / "out")) == (1, {"done": 6})
 
 
 def test_a_display_whose_terminal_fails_is_drawn_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,3 +216,119 @@ def test_a_display_whose_terminal_fails_is_drawn_nowhere(monkeypatch: pytest.Mon
     with batch_displayed(tally, quiet=False):
         tell("above")
     assert tally.ended == 0
+
+
+# --- slow readers ---
+
+
+def full_pipe() -> tuple[int, int]:
+    """Return both ends of a pipe that takes nothing more until somebody reads."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"." * 512)
+    os.set_blocking(writing, True)
+    return reading, writing
+
+
+def rest_of(reading: int) -> bytes:
+    """Read a pipe to its end."""
+    with os.fdopen(reading, "rb") as pipe:
+        return pipe.read().lstrip(b".")
+
+
+async def until_done(folder: Path, count: int) -> None:
+    """Wait until the manifest of a running batch has so many records."""
+    async with asyncio.timeout(15):
+        while not (folder / "results.jsonl").exists() or len(records_in(folder)) < count:  # noqa: ASYNC110 - another process writes
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+async def test_a_slow_reader_holds_up_no_purchase(stream: str, tmp_path: Path) -> None:
+    """All is bought and saved meanwhile; the end waits for the reader, who gets every line."""
+    write_prompts(tmp_path, *(f"picture {number}" for number in range(6)), name="a.txt")
+    async with sandbox_for_commands() as (_, environment):
+        reading, writing = full_pipe()
+        stdout, stderr = (writing, PIPE) if stream == "stdout" else (PIPE, writing)
+        async with batch(
+            "--limit", "2", folder=tmp_path, environment=environment, stdout=stdout, stderr=stderr
+        ) as process:
+            os.close(writing)
+            await until_done(tmp_path / "out", 6)
+            await asyncio.sleep(0.2)
+            waited = process.returncode is None
+            read, _ = await asyncio.gather(asyncio.to_thread(rest_of, reading), process.communicate())
+    assert (waited, process.returncode) == (True, 0)
+    lines = [line for line in read.decode().splitlines() if "out/" in line or " done " in line]
+    assert len(lines) == (6 if stream == "stdout" else 7), read
+
+
+@pytest.mark.anyio
+async def test_a_person_need_not_wait_for_a_slow_reader(tmp_path: Path) -> None:
+    """All is kept and told by then, and Ctrl-C ends the command."""
+    write_prompts(tmp_path, "a fox", "an owl", name="a.txt")
+    async with sandbox_for_commands() as (_, environment):
+        reading, writing = full_pipe()
+        async with batch(folder=tmp_path, environment=environment, stdout=writing) as process:
+            os.close(writing)
+            assert process.stderr is not None
+            told = [await asyncio.wait_for(process.stderr.readline(), PATIENCE) for _ in range(3)]
+            await asyncio.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            _, rest = await asyncio.wait_for(process.communicate(), PATIENCE)
+        os.close(reading)
+    assert b"2 of 2 done" in told[-1]
+    assert (process.returncode, rest) == (130, b"mirage-async: interrupted\n")
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+@pytest.mark.anyio
+async def test_a_reader_that_leaves_at_last_ends_the_wait(tmp_path: Path) -> None:
+    """The code says that not all was printed."""
+    write_prompts(tmp_path, "a fox", "an owl", name="a.txt")
+    async with sandbox_for_commands() as (_, environment):
+        reading, writing = full_pipe()
+        async with batch(folder=tmp_path, environment=environment, stdout=writing) as process:
+            os.close(writing)
+            await until_done(tmp_path / "out", 2)
+            os.close(reading)
+            await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert (process.returncode, states_in(tmp_path / "out")) == (1, {"done": 2})
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_does_not_wait_is_written_to_when_it_takes_more() -> None:
+    """As a pipe or a terminal that another program has set up so; nothing is lost or cut."""
+    reading, writing = full_pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        aside = Aside(stream)
+        for number in range(3):
+            aside.write(f"line {number} {'x' * 9000}\n")
+        early = aside.wait(0.1)
+        read = asyncio.create_task(asyncio.to_thread(rest_of, reading))
+        await aside.written()
+        aside.close()
+    lines = (await read).decode().splitlines()
+    assert (early, aside.failed) == (False, False)
+    assert [(line[:6], len(line)) for line in lines] == [(f"line {number}", 9007) for number in range(3)]
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_is_closed_has_failed_and_is_waited_for_no_more() -> None:
+    """Once it is told, and what follows is dropped."""
+    told: list[str] = []
+    stream = io.StringIO()
+    aside = Aside(stream, lambda: told.append("failed"))
+    aside.write("a")
+    await aside.written()
+    kept = stream.getvalue()
+    stream.close()
+    for _ in range(2):
+        aside.write("b")
+    await aside.written()
+    aside.close()
+    assert (kept, aside.failed, told) == ("a", True, ["failed"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mirage_async.cli._aside import Aside
 from mirage_async.cli._batch.plan import BOUGHT_ALL_THE_SAME
 from mirage_async.cli._batch.troubles import Troubles
 from mirage_async.cli._exits import ExitCode, code_for
@@ -44,6 +45,7 @@ __all__ = ["INTERRUPTED", "Worker"]
 INTERRUPTED = "interrupted"
 """Why the buying stopped where a person said so."""
 
+_MOMENT = 1.0  # seconds; whoever reads at all needs far less
 _NOBODY_READS = "nobody reads stdout any more"
 _MOST_UNREACHED = 5  # requests in a row that did not reach anybody: then the others will not, either
 
@@ -90,6 +92,7 @@ class Worker:
         self._unreached = 0  # requests in a row
         self._doubtful: set[str] = set()  # since an earlier run, which has told of them
         self._held_back: list[str] | None = [] if _shares_a_terminal(order) else None
+        self._stdout = Aside(sys.stdout, self._stop_unheard)
         self.show: Callable[[Record], None] = lambda _: None
         self.reason: str | None = None
         self.over_budget = False
@@ -294,21 +297,39 @@ class Worker:
     def _print_text(self, text: str) -> None:
         if self._held_back is not None:
             self._held_back.append(text)
-            return
-        try:
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
-        except (OSError, ValueError):
-            self._held_back = []  # and never printed
-            self._stop(_NOBODY_READS)
+        else:
+            self._stdout.write(f"{text}\n")
+
+    def _stop_unheard(self) -> None:
+        self._stop(_NOBODY_READS)
+
+    @property
+    def unheard(self) -> bool:
+        """Whether stdout has failed, so that something was not printed."""
+        return self._stdout.failed
 
     def finish_printing(self) -> None:
-        """Print what was held back, and tell which lines have met the same trouble."""
+        """Print what was held back, and tell which lines have met the same trouble.
+
+        Waits a moment for whoever reads it.
+        """
         self._troubles.sum_up()
         held, self._held_back = self._held_back, None
-        if self.reason != _NOBODY_READS:
-            for text in held or ():
-                self._print_text(text)
+        for text in held or ():
+            self._print_text(text)
+        self._stdout.wait(_MOMENT)
+        if self.unheard:
+            self._stop_unheard()
+
+    async def printed(self) -> bool:
+        """Wait until all is printed or nobody reads; False where a person does not want to wait for that any more."""
+        try:
+            await self._stdout.written()
+        except asyncio.CancelledError:
+            return False
+        finally:
+            self._stdout.close()
+        return True
 
 
 async def _ended(job: Job[Generation]) -> Generation:
