@@ -312,6 +312,8 @@ async def test_the_line_that_goes_on_buys_nothing_twice_in_a_folder_with_two_bla
         assert drawn(sandbox) == {f"picture {number}": 1 for number in range(6)}
     assert (ended.code, rest.code) == (ExitCode.INTERRUPTED, 0), rest.stderr
     assert len(pictures_in(tmp_path / "My  Photos")) == 6
+    assert "going on with 'My  Photos': " in rest.stderr
+    assert "; My  Photos/index.html shows them" in rest.stderr
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def tell_before(plan: Plan, folder: BatchFolder) -> None:
         words += [f"{_were(bought)} bought and {'is' if bought == 1 else 'are'} collected"] if bought else []
         words += [f"nobody knows whether {_were(plan.doubtful)} bought"] if plan.doubtful else []
         words += [f"{_are(len(plan.fresh))} to be bought"] if plan.fresh else []
-        tell(f"going on with {str(folder.path)!r}: {', '.join(words)}")
+        tell(f"going on with {str(folder.path)!r}: {', '.join(words)}", whole=True)
     if plan.left and plan.fresh:
         belong = "belongs" if plan.left == 1 else "belong"
         tell(
@@ -133,7 +133,7 @@ def ending(
         collected = counted(sum(tally.collected.values()), "credit")
         words += [f"{collected} of earlier runs collected"] if tally.collected else []
         where = f"; {folder.page!s} shows them, {folder.manifest.name} lists them" if kept else ""
-        tell(f"{', '.join(words)}{where}")
+        tell(f"{', '.join(words)}{where}", whole=True)
     if states["done"] == len(records):
         return ExitCode.DONE
     alike = not states["done"] and not states["unbought"] and len(worker.codes) == 1
