@@ -12,6 +12,7 @@ import typer
 import mirage_async
 from mirage_async.cli import _lines
 from mirage_async.cli._exits import EPILOG, CommandError, ExitCode, code_for
+from mirage_async.cli._streams import bear_all_letters
 from mirage_async.cli._verbosity import Verbose
 
 __all__ = ["run"]
@@ -77,6 +78,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; None takes the process's own.
     """
     _open_missing_streams()
+    bear_all_letters()
     _lines.set_up()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mirage_async.cli._board import Board
+from mirage_async.cli._streams import enduring_stderr, write_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -44,7 +45,7 @@ def displayed(*, lines: bool, quiet: bool = False) -> Generator[Board, None, Non
         quiet: show nothing at all.
     """
     # A line break in the middle of a command would cut it short for whoever copies it: the terminal wraps it, not we.
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(file=enduring_stderr(), highlight=False, soft_wrap=True)
     animated = sys.stderr.isatty() and console.is_interactive and not console.is_dumb_terminal
     if animated and not quiet and not logging.getLogger("mirage_async").isEnabledFor(logging.INFO):
         board = Board()
@@ -60,7 +61,7 @@ def displayed(*, lines: bool, quiet: bool = False) -> Generator[Board, None, Non
 
 def _write_line(row: Row) -> None:
     reason = f": {row.reason}" if row.reason else ""
-    sys.stderr.write(f"{row.provider:<8} {row.state:<6} {_seconds(row.elapsed):>7}  {row.title}{reason}\n")
+    write_stderr(f"{row.provider:<8} {row.state:<6} {_seconds(row.elapsed):>7}  {row.title}{reason}\n")
 
 
 class Frame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mirage_async.cli._exits import CommandError
+from mirage_async.cli._lines import command_line
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import Entry, EntryState, Journal, journal_entries
 from mirage_async.journal._reading import readable_entries
@@ -70,7 +70,7 @@ def _warning(folder: Path, error: JournalError) -> str:
         return str(error)
     return (
         f"{error}; its purchases are not shown. Once no program uses it, this takes over what can be read of "
-        f"it: mirage-async jobs wait --journal {shlex.quote(str(folder))}"
+        f"it: {command_line('mirage-async', 'jobs', 'wait', '--journal', str(folder))}"
     )
 
 
@@ -136,17 +136,19 @@ def entry_record(entry: Entry) -> dict[str, Any]:
 
 def advice(folder: Path, entries: Iterable[Entry]) -> list[str]:
     """Say, in lines, what can be done about the entries that are open."""
-    place = shlex.quote(str(folder))
+    place = command_line(str(folder))
     counts = dict.fromkeys(EntryState, 0)
     waiting = 0
+    uncertain: list[Entry] = []
     for entry in entries:
         counts[entry.state] += 1
+        uncertain += [entry] if entry.state is EntryState.UNCERTAIN else []
         waiting += (entry.owed and entry.settled) or entry.state is EntryState.ACCEPTED
     lines: list[str] = []
     if waiting:
         lines.append(f"{_purchases(waiting)} can be collected: mirage-async jobs wait --journal {place} -o DIR")
-    if counts[EntryState.UNCERTAIN]:
-        lines.append(f"nobody knows what became of {_purchases(counts[EntryState.UNCERTAIN])}; {settling(folder)}")
+    if uncertain:
+        lines.append(f"nobody knows what became of {_purchases(len(uncertain))}; {settling(folder, uncertain)}")
     if counts[EntryState.INTENDED]:
         lines.append(
             f"of {_purchases(counts[EntryState.INTENDED])} no answer is on record: they are being sent right now, or "
@@ -155,12 +157,15 @@ def advice(folder: Path, entries: Iterable[Entry]) -> list[str]:
     return lines
 
 
-def settling(folder: Path) -> str:
-    """Say how a purchase nobody knows the end of is settled."""
-    place = shlex.quote(str(folder))
+def settling(folder: Path, entries: Sequence[Entry]) -> str:
+    """Say how purchases nobody knows the end of are settled."""
+    blocking = [entry.blocking for entry in entries]
+    ways = "--not-bought | --give-up" if all(blocking) else "--id ID | --not-bought | --give-up"
+    but = "" if len(set(blocking)) == 1 else "; what is answered with the pictures has no ID"
+    place = command_line(str(folder))
     return (
         f"look at the provider's dashboard, then settle it with: mirage-async jobs resolve --journal {place} KEY "
-        "(--id ID | --not-bought | --give-up)"
+        f"({ways}{but})"
     )
 
 

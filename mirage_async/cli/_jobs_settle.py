@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from typing import TYPE_CHECKING
 
 from mirage_async.cli._exits import ExitCode
 from mirage_async.cli._jobs_records import entries_after_salvage, found
-from mirage_async.cli._lines import tell
+from mirage_async.cli._lines import command_line, tell
 from mirage_async.journal import EntryState, Journal
 
 if TYPE_CHECKING:
@@ -35,6 +34,6 @@ async def settle(folder: Path, key: str, *, job_id: str | None, not_bought: bool
     sys.stdout.write(f"{settled.key}\t{settled.state.value}\n")
     sys.stdout.flush()
     if settled.state is EntryState.ACCEPTED:
-        again = f"mirage-async jobs wait --journal {shlex.quote(str(folder))} {settled.key} -o DIR"
-        tell(f"to collect it: {again} (or run the program or the batch it belongs to again)")
+        again = f"mirage-async jobs wait --journal {command_line(str(folder))} {settled.key} -o DIR"
+        tell(f"to collect it: {again} (or run the program or the batch it belongs to again)", whole=True)
     return ExitCode.DONE

@@ -68,9 +68,9 @@ def list_all(folder: Path, *, every: bool, as_json: bool) -> ExitCode:
         sys.stdout.writelines("\t".join(_fields(entry)) + "\n" for entry in shown)
     sys.stdout.flush()
     for line in advice(folder, filter(is_open, shown)):
-        tell(line)
+        tell(line, whole=True)
     for line in warnings:
-        warn(line)
+        warn(line, whole=True)
     return ExitCode.FAILURE if warnings else ExitCode.DONE
 
 
@@ -85,7 +85,7 @@ def show(folder: Path, key: str, *, as_json: bool) -> ExitCode:
     """
     known, warnings = readable_in(folder)
     for line in warnings:
-        warn(line)
+        warn(line, whole=True)
     try:
         entry = found(known, key)
     except CommandError as error:
@@ -100,7 +100,7 @@ def show(folder: Path, key: str, *, as_json: bool) -> ExitCode:
     sys.stdout.flush()
     if is_open(entry) and not as_json:
         for line in advice(folder, (entry,)):
-            tell(line)
+            tell(line, whole=True)
     return ExitCode.FAILURE if warnings else ExitCode.DONE
 
 

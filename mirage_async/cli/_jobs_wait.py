@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import shlex
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from mirage_async.cli._display import displayed
 from mirage_async.cli._exits import CommandError, ExitCode, code_for
 from mirage_async.cli._jobs_records import advice, entries_after_salvage, entries_in, found, settling, state_words
 from mirage_async.cli._keeping import keep_all
-from mirage_async.cli._lines import tell
+from mirage_async.cli._lines import command_line, tell
 from mirage_async.cli._record import picture_record, write_json
 from mirage_async.clients._base import MissingKeyError
 from mirage_async.exceptions import ConfigurationError, MirageError, SubmissionUncertainError, WaitTimeoutError
@@ -95,7 +94,7 @@ async def wait(folder: Path, wish: Wish, place: Output, *, as_json: bool, quiet:
 
 
 def _again(folder: Path, place: Output) -> str:
-    return shlex.join(["mirage-async", "jobs", "wait", "--journal", str(folder), "-o", f"{place.path}"])
+    return command_line("mirage-async", "jobs", "wait", "--journal", str(folder), "-o", f"{place.path}")
 
 
 def _tell_of(folder: Path, entry: Entry) -> ExitCode:
@@ -103,7 +102,8 @@ def _tell_of(folder: Path, entry: Entry) -> ExitCode:
     if entry.state is not EntryState.UNCERTAIN:
         tell(f"nothing is owed for {entry.key}: {entry.provider} {entry.kind}, {state_words(entry)}")
         return ExitCode.DONE
-    tell(f"error: nobody knows whether the {entry.provider} {entry.kind} {entry.key} was bought; {settling(folder)}")
+    what = f"whether the {entry.provider} {entry.kind} {entry.key} was bought"
+    tell(f"error: nobody knows {what}; {settling(folder, [entry])}", whole=True)
     return ExitCode.FAILURE
 
 
@@ -130,7 +130,7 @@ async def _collect_all(
         _tell_problems(one, again=_again(folder, place))
     uncertain = {one.job.key for one in collected if isinstance(one.error, SubmissionUncertainError)}
     for line in advice(folder, (entry for entry in entries_in(folder) if entry.key in uncertain)):
-        tell(line)
+        tell(line, whole=True)
     return codes
 
 
@@ -217,4 +217,4 @@ def _tell_problems(one: _Collected, *, again: str) -> None:
         if kept.problem is not None:
             tell(f"error: {kept.problem}")
     if isinstance(one.error, WaitTimeoutError) and one.error.token is not None:
-        tell(f"it stays owed; to go on waiting: {again} {one.job.key}")
+        tell(f"it stays owed; to go on waiting: {again} {one.job.key}", whole=True)

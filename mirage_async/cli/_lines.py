@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+import shlex
 import sys
 import warnings
 
 from mirage_async.cli._exits import CommandError, ExitCode
+from mirage_async.cli._streams import write_stderr
 from mirage_async.exceptions import ClosedError, JobError, MirageError, SubmissionUncertainError
 
-__all__ = ["AdvisedError", "complain", "counted", "for_shell", "one_line", "resume_line", "set_up", "tell", "warn"]
+__all__ = [
+    "AdvisedError",
+    "command_line",
+    "complain",
+    "counted",
+    "for_shell",
+    "one_line",
+    "resume_line",
+    "set_up",
+    "tell",
+    "warn",
+]
 
 _PROGRAM = "mirage-async"
 _IN_THE_SHELL = (  # what a program can do, and what somebody at a prompt can
@@ -35,9 +47,40 @@ class AdvisedError(CommandError):
 
 
 def one_line(text: str, *, whole: bool = False) -> str:
-    """Return `text` as one line of printable characters; what is very long is cut unless it is wanted whole."""
+    """Return `text` as one line of printable characters.
+
+    What is very long is cut, and blanks in a row become one, unless it is wanted whole: a path in it may have two.
+    """
     kept = text if whole else text[:_LONGEST_WORDS]
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in kept).split())
+    printable = "".join(letter if letter.isprintable() else " " for letter in kept)
+    return printable if whole else " ".join(printable.split())
+
+
+def command_line(*words: str) -> str:
+    """Return the line at which a shell reads these very words, in characters that stderr can show."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    shown = [letter for letter in word if _can_be_shown(letter)]
+    if len(shown) == len(word):
+        return shlex.quote(word)
+    return f"$'{''.join(map(_escaped, word))}'"
+
+
+def _can_be_shown(letter: str) -> bool:
+    try:
+        letter.encode(getattr(sys.stderr, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return letter.isprintable()
+
+
+def _escaped(letter: str) -> str:
+    """Return a letter as it stands within $'...', by its bytes where it cannot be shown."""
+    if letter in "\\'":
+        return f"\\{letter}"
+    return letter if _can_be_shown(letter) else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
 
 
 def counted(amount: float, noun: str) -> str:
@@ -53,28 +96,18 @@ def for_shell(text: str) -> str:
 
 
 def tell(text: str, *, whole: bool = False) -> None:
-    """Write one line to stderr, whatever stderr is at this moment: a progress display may have replaced it.
+    """Write one line to stderr, or nowhere where stderr fails.
 
     Args:
         text: the line.
         whole: whether all of it counts, however long, as where it holds a command that is to be copied.
     """
-    try:
-        sys.stderr.write(f"{_PROGRAM}: {one_line(for_shell(text), whole=whole)}\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):  # a full disk or a closed pipe must not cost a purchase
-        _silence()
+    write_stderr(f"{_PROGRAM}: {one_line(for_shell(text), whole=whole)}\n")
 
 
-def _silence() -> None:
-    """Send stderr nowhere from now on, what is still in its buffer included."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
-def warn(text: str) -> None:
-    """Tell about something odd that stops nothing."""
-    tell(f"warning: {text}")
+def warn(text: str, *, whole: bool = False) -> None:
+    """Tell about something odd that stops nothing; `whole` as for `tell`."""
+    tell(f"warning: {text}", whole=whole)
 
 
 def complain(error: BaseException) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mirage_async.cli._streams import fit_for_stdout
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -37,4 +39,4 @@ def picture_record(path: Path, generation: Generation, image: GeneratedImage) ->
 
 def write_json(record: Mapping[str, Any]) -> None:
     """Write one object and a line break to stdout."""
-    sys.stdout.write(f"{msgspec.json.encode(record).decode()}\n")
+    sys.stdout.write(f"{fit_for_stdout(msgspec.json.encode(record).decode())}\n")

@@ -1,7 +1,6 @@
 """`mirage-async batch`: buy a file full of pictures, and go on where it was left, whatever ended it."""
 
 import asyncio
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ import typer
 
 from mirage_async.cli._arguments import amount, options_of, reference_of, whole
 from mirage_async.cli._exits import CommandError
+from mirage_async.cli._lines import command_line
 from mirage_async.cli._requests import PROVIDERS, MaxWait, Model, Options, References, Sandboxed, Seed, Size
 from mirage_async.cli._verbosity import Verbose
 
@@ -151,5 +151,5 @@ def _absolute(text: str) -> str:
 
 def _again(*, from_stdin: bool) -> str:
     """Return the command line that goes on with the batch: this one, which has bought once more what had failed."""
-    line = shlex.join(["mirage-async", *(word for word in sys.argv[1:] if word != "--retry-failed")])
+    line = command_line("mirage-async", *(word for word in sys.argv[1:] if word != "--retry-failed"))
     return f"{line} (with the same lines on stdin)" if from_stdin else line

@@ -28,9 +28,16 @@ class OnTerminal:
         shown: every byte it wrote, once it has ended.
     """
 
-    def __init__(self, process: Process, shown: bytearray) -> None:
+    def __init__(self, process: Process, shown: bytearray, primary: int) -> None:
         self.process = process
         self.shown = shown
+        self._primary = primary
+
+    def close(self) -> None:
+        """Close the terminal's window: what the command writes from then on fails."""
+        nowhere = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nowhere, self._primary)  # which whoever reads it takes for the end
+        os.close(nowhere)
 
     @property
     def text(self) -> str:
@@ -63,7 +70,7 @@ async def on_terminal(
         env=env,
     )
     try:
-        yield OnTerminal(process, shown)
+        yield OnTerminal(process, shown, primary)
         await asyncio.wait_for(process.wait(), PATIENCE)
     finally:
         if process.returncode is None:

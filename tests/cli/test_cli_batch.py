@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import shlex
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -297,6 +298,24 @@ async def test_one_interruption_stops_the_buying_and_brings_home_what_is_in_flig
     assert (rest.code, len(rest.lines)) == (0, 12 - bought)
 
 
+async def test_the_line_that_goes_on_buys_nothing_twice_in_a_folder_with_two_blanks(tmp_path: Path) -> None:
+    """It is run as it was printed."""
+    async with sandbox_for_commands(durations=0.4) as (sandbox, environment):
+        file = write_prompts(tmp_path, *(f"picture {number}" for number in range(6)), name="my  prompts.txt")
+        words = ("batch", file, "-o", "My  Photos", "--provider", "miragic", "--limit", "2")
+        async with running(*words, folder=tmp_path, environment=environment) as process:
+            await until_seen(sandbox, "miragic.status", 2)
+            process.send_signal(signal.SIGINT)
+            ended = await end(process)
+        printed = shlex.split(ended.stderr.splitlines()[-1].partition("buy nothing twice: ")[2])
+        rest = await command_here(*printed[1:], folder=tmp_path, environment=environment)
+        assert drawn(sandbox) == {f"picture {number}": 1 for number in range(6)}
+    assert (ended.code, rest.code) == (ExitCode.INTERRUPTED, 0), rest.stderr
+    assert len(pictures_in(tmp_path / "My  Photos")) == 6
+    assert "going on with 'My  Photos': " in rest.stderr
+    assert "; My  Photos/index.html shows them" in rest.stderr
+
+
 @pytest.mark.parametrize(
     "signals",
     [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,), (signal.SIGHUP,)],
@@ -327,6 +346,27 @@ async def test_two_interruptions_or_a_polite_end_leave_at_once(
     assert f"buy nothing twice: mirage-async {' '.join(words)}" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert (rest.code, len(pictures_in(tmp_path / "out"))) == (0, 3)
+
+
+async def test_what_is_cut_off_for_good_is_not_called_collectable(tmp_path: Path) -> None:
+    """Mira answers with the picture: nobody can come back for it, and no id settles it; a job of Miragic stays owed."""
+    lines = [{"prompt": "fox"}, {"prompt": "owl"}, {"prompt": "elk", "provider": "miragic"}]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    words = words_for("a.jsonl", provider="mira")
+    async with (
+        sandbox_for_commands(durations=60) as (sandbox, environment),
+        running(*words, folder=tmp_path, environment=environment) as process,
+    ):
+        await until_seen(sandbox, "mira.generate", 2)
+        await until_seen(sandbox, "miragic.status", 1)
+        process.send_signal(signal.SIGTERM)
+        ended = await end(process)
+    assert states_in(tmp_path / "out") == {"uncertain": 2, "pending": 1}
+    assert (
+        "ending at once; 1 in flight stay owed, and the next run collects them; 2 are cut off and become uncertain: "
+    ) in ended.stderr
+    assert ended.stderr.count(" (--not-bought | --give-up)") == 2
+    assert "--id" not in ended.stderr
 
 
 async def test_an_embedded_sandbox_needs_no_key_and_its_folder_is_not_taken_for_a_real_one(tmp_path: Path) -> None:

@@ -389,6 +389,34 @@ def test_purchases_without_an_answer_are_told_of_as_what_they_may_be(tmp_path: P
     assert "of 1 purchase no answer is on record" in line
 
 
+async def test_what_is_advised_names_the_very_folder(tmp_path: Path) -> None:
+    """Whatever blanks its name has."""
+    odd = tmp_path / "j  x"
+    async with sandbox_for_commands() as (sandbox, environment):
+        key = await left_uncertain(sandbox, odd)
+        for text in ("list", f"show {key}", "wait"):
+            told = await command_here(*words_for(text, odd), folder=tmp_path, environment=environment)
+            assert f"--journal '{odd}/journal' KEY" in told.stderr, told.stderr
+
+
+@pytest.mark.parametrize(
+    ("blocking", "ways"),
+    [
+        ([True], "KEY (--not-bought | --give-up)"),
+        ([False], "KEY (--id ID | --not-bought | --give-up)"),
+        ([True, False], "KEY (--id ID | --not-bought | --give-up; what is answered with the pictures has no ID)"),
+    ],
+)
+def test_an_id_is_asked_for_where_there_can_be_one(blocking: list[bool], ways: str, tmp_path: Path) -> None:
+    """`resolve` refuses it for what is answered with the pictures."""
+    found = [
+        msgspec.structs.replace(_entry_like(str(number) * 32), state=EntryState.UNCERTAIN, blocking=each)
+        for number, each in enumerate(blocking)
+    ]
+    (line,) = advice(tmp_path, found)
+    assert line.endswith(ways)
+
+
 def _entry_like(key: str) -> Entry:
     return Entry(
         key=key,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
 import re
+import shutil
+import subprocess
 import time
 from html import unescape
 from pathlib import Path
@@ -313,3 +316,24 @@ def test_verbosity_can_stand_before_and_after_the_command(words: list[str]) -> N
         assert logger.level == logging.INFO
     finally:
         logger.setLevel(before)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["My  Photos", "a\nb", "\ttab's \\ end", "no\u00a0break", "caf\u00e9", "\x1b[2J", "\udcff\udcfe", "", "it's  so"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_a_command_that_is_told_is_read_by_a_shell_as_it_was_given(
+    word: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two blanks stay two, and what a terminal cannot show, or would obey, is escaped."""
+    shell = shutil.which("bash")
+    if shell is None:
+        pytest.skip("there is no bash")
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(raw, encoding, "backslashreplace"))
+    _lines.tell(f"to go on: {_lines.command_line('printf', '%s.%s', word, 'end')}", whole=True)
+    (told,) = raw.getvalue().decode(encoding).splitlines()
+    assert told.isprintable()
+    read = subprocess.run([shell, "-c", told.partition("to go on: ")[2].encode()], capture_output=True, check=True)
+    assert read.stdout == os.fsencode(word) + b".end"

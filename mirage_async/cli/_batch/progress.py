@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mirage_async.cli._lines import counted, one_line
+from mirage_async.cli._streams import enduring_stderr, write_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -152,7 +153,7 @@ def displayed(tally: Tally, *, quiet: bool) -> Generator[Callable[[Record], None
     log, which no prompt is to stand in.
     """
     # A line break in the middle of a command would cut it short for whoever copies it: the terminal wraps it, not we.
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(file=enduring_stderr(), highlight=False, soft_wrap=True)
     animated = sys.stderr.isatty() and console.is_interactive and not console.is_dumb_terminal
     if quiet:
         yield lambda _: None
@@ -167,4 +168,4 @@ def _write_line(tally: Tally, record: Record) -> None:
     if record.state != "unbought":
         counted = f"{tally.ended}/{tally.total}"
         what = shorten(one_line(record.prompt), _LONGEST_PROMPT) if sys.stderr.isatty() else f"key {record.key}"
-        sys.stderr.write(f"{counted:>9}  {record.provider:<8} {record.state:<9}  {record.title}: {what}\n")
+        write_stderr(f"{counted:>9}  {record.provider:<8} {record.state:<9}  {record.title}: {what}\n")

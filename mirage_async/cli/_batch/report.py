@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from mirage_async.cli._batch.worker import INTERRUPTED
 from mirage_async.cli._exits import ExitCode
-from mirage_async.cli._lines import counted, tell
+from mirage_async.cli._lines import command_line, counted, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from mirage_async.cli._batch.folder import BatchFolder
     from mirage_async.cli._batch.plan import Plan
@@ -37,7 +36,7 @@ def tell_before(plan: Plan, folder: BatchFolder) -> None:
         words += [f"{_were(bought)} bought and {'is' if bought == 1 else 'are'} collected"] if bought else []
         words += [f"nobody knows whether {_were(plan.doubtful)} bought"] if plan.doubtful else []
         words += [f"{_are(len(plan.fresh))} to be bought"] if plan.fresh else []
-        tell(f"going on with {str(folder.path)!r}: {', '.join(words)}")
+        tell(f"going on with {str(folder.path)!r}: {', '.join(words)}", whole=True)
     if plan.left and plan.fresh:
         belong = "belongs" if plan.left == 1 else "belong"
         tell(
@@ -48,7 +47,7 @@ def tell_before(plan: Plan, folder: BatchFolder) -> None:
         belong = "belongs" if len(plan.strays) == 1 else "belong"
         tell(
             f"{counted(len(plan.strays), 'purchase')} of earlier runs {belong} to no line any more; to collect: "
-            f"mirage-async jobs wait --journal {shlex.quote(str(folder.journal))} -o DIR",
+            f"mirage-async jobs wait --journal {command_line(str(folder.journal))} -o DIR",
             whole=True,
         )
 
@@ -85,31 +84,37 @@ def _were(count: int) -> str:
     return f"{count} was" if count == 1 else f"{count} were"
 
 
-def tell_uncertain(records: Sequence[Record], folder: BatchFolder) -> None:
-    """Say which purchases nobody knows the end of, and how to settle them."""
+def tell_uncertain(records: Sequence[Record], folder: BatchFolder, nameless: Container[str] = ()) -> None:
+    """Say which purchases nobody knows the end of, and how to settle them.
+
+    Args:
+        records: of the batch.
+        folder: of the batch.
+        nameless: keys of those that are answered with the pictures: they have no id to ask with.
+    """
     doubtful = [record for record in records if record.state == "uncertain"]
     if not doubtful:
         return
-    place = shlex.quote(str(folder.journal))
+    place = command_line(str(folder.journal))
     unknown = sum(record.billed != "yes" for record in doubtful)
     if unknown:
         these = "this one was" if unknown == 1 else f"these {unknown} were"
         tell(f"nobody knows whether {these} bought: look at the provider's dashboard, then say what became of it:")
     for record in sorted(doubtful, key=lambda each: each.billed == "yes")[:_MOST_UNCERTAIN]:
         settle = f"mirage-async jobs resolve --journal {place} {record.key}"
-        tell(f"{record.title}{_ways(record, settle)}", whole=True)
+        tell(f"{record.title}{_ways(record, settle, nameless=record.key in nameless)}", whole=True)
     if len(doubtful) > _MOST_UNCERTAIN:
         tell(f"all of them: mirage-async jobs list --journal {place}", whole=True)
 
 
-def _ways(record: Record, settle: str) -> str:
+def _ways(record: Record, settle: str, *, nameless: bool) -> str:
     """Say what can be done about a purchase, given what is known of it."""
     if record.billed != "yes":
-        return f": {settle} (--id ID | --not-bought | --give-up)"
-    if record.job_id is None:
+        return f": {settle} ({'' if nameless else '--id ID | '}--not-bought | --give-up)"
+    if record.job_id is None or nameless:
         return f": {record.error}; it is lost: {settle} --give-up"
     return (
-        f": {record.error}; to collect it, do this and run the batch again: {settle} --id {shlex.quote(record.job_id)}"
+        f": {record.error}; to collect it, do this and run the batch again: {settle} --id {command_line(record.job_id)}"
     )
 
 
@@ -128,7 +133,7 @@ def ending(
         collected = counted(sum(tally.collected.values()), "credit")
         words += [f"{collected} of earlier runs collected"] if tally.collected else []
         where = f"; {folder.page!s} shows them, {folder.manifest.name} lists them" if kept else ""
-        tell(f"{', '.join(words)}{where}")
+        tell(f"{', '.join(words)}{where}", whole=True)
     if states["done"] == len(records):
         return ExitCode.DONE
     alike = not states["done"] and not states["unbought"] and len(worker.codes) == 1

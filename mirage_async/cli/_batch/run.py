@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mirage_async.cli._aside import stderr_aside
 from mirage_async.cli._batch.folder import BatchFolder, held_folder, write_whole
 from mirage_async.cli._batch.interruption import Interruption, minding_signals
 from mirage_async.cli._batch.items import items_of, purchases_of
@@ -57,8 +58,9 @@ async def fulfil(order: BatchOrder) -> ExitCode:
     """
     purchases = await _checked(order)
     sandbox = order.sandbox or bool(os.environ.get("MIRAGE_SANDBOX_URL"))
-    with held_folder(order.folder, sandbox=sandbox) as folder:
-        return await _Run(order, folder).go(purchases)
+    async with stderr_aside():
+        with held_folder(order.folder, sandbox=sandbox) as folder:
+            return await _Run(order, folder).go(purchases)
 
 
 async def _checked(order: BatchOrder) -> Sequence[Purchase]:
@@ -123,7 +125,14 @@ class _Run:
             await self._put_back(journal)
             del recovered  # until now they were held, so that whoever asks with their keys gets these very jobs
             worker.finish_printing()
-        return self._end(plan, tally, worker, interruption)
+        heard = True
+        try:
+            code = self._end(plan, tally, worker, interruption)
+        finally:  # all is kept and told: now there is time for a slow reader of stdout, unless somebody wants to leave
+            heard = interruption.leaving or await worker.printed()
+        if not heard:
+            return ExitCode.INTERRUPTED
+        return ExitCode.FAILURE if worker.unheard else code
 
     async def _put_back(self, journal: Journal) -> None:
         """Have the next run find what was bought, where somebody has removed the folder in the middle of this one."""
@@ -181,7 +190,9 @@ class _Run:
         records = self._records(plan, worker)
         problem = self._keep(records)
         if not self._fleeting:
-            tell_uncertain(records, self._folder)
+            uncertain = any(record.state == "uncertain" for record in records)
+            nameless = {entry.key for entry in self._entries() if entry.blocking} if uncertain else ()
+            tell_uncertain(records, self._folder, nameless)
         code = ending(records, self._folder, plan, tally, worker, quiet=self._order.quiet, kept=problem is None)
         missing = problem is not None or any(record.state in {"unbought", "unsaved"} for record in records)
         again = f"to go on with the batch, and buy nothing twice: {self._order.again}"

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mirage_async.cli._aside import Aside
 from mirage_async.cli._batch.plan import BOUGHT_ALL_THE_SAME
 from mirage_async.cli._batch.troubles import Troubles
 from mirage_async.cli._exits import ExitCode, code_for
 from mirage_async.cli._lines import for_shell, one_line, tell
+from mirage_async.cli._streams import fit_for_stdout
 from mirage_async.exceptions import (
     BudgetExceededError,
     ClosedError,
@@ -43,6 +45,7 @@ __all__ = ["INTERRUPTED", "Worker"]
 INTERRUPTED = "interrupted"
 """Why the buying stopped where a person said so."""
 
+_MOMENT = 1.0  # seconds; whoever reads at all needs far less
 _NOBODY_READS = "nobody reads stdout any more"
 _MOST_UNREACHED = 5  # requests in a row that did not reach anybody: then the others will not, either
 
@@ -89,11 +92,13 @@ class Worker:
         self._unreached = 0  # requests in a row
         self._doubtful: set[str] = set()  # since an earlier run, which has told of them
         self._held_back: list[str] | None = [] if _shares_a_terminal(order) else None
+        self._stdout = Aside(sys.stdout, self._stop_unheard)
         self.show: Callable[[Record], None] = lambda _: None
         self.reason: str | None = None
         self.over_budget = False
         self.codes: set[ExitCode] = set()
         self.written: set[str] = set()
+        self._asked_for: set[str] = set()  # keys of what this run is to buy
         self._bought: set[str] = set()  # keys of what this run has taken from its own purchases
         tally.flying = self._flying
 
@@ -110,7 +115,22 @@ class Worker:
     def leave(self) -> None:
         """Say that a person, or the system, wants it to end at once."""
         self._stop(INTERRUPTED)
-        tell(f"ending at once; {self._flying()} in flight stay owed, and the next run collects them")
+        cut = self._cut_off()
+        owed = max(self._flying() - cut, 0)
+        words = [f"{owed} in flight stay owed, and the next run collects them"] if owed or not cut else []
+        these = "1 is cut off and becomes" if cut == 1 else f"{cut} are cut off and become"
+        words += [f"{these} uncertain: its answer would be the picture, which cannot be collected"] if cut else []
+        tell(f"ending at once; {'; '.join(words)}")
+
+    def _cut_off(self) -> int:
+        """Return how many requests are on the wire whose answers are the pictures: nobody can come back for these."""
+        try:
+            entries = self._folder.entries()
+        except (MirageError, OSError):  # then nobody knows, and what becomes of them is told in the end
+            return 0
+        return sum(
+            each.blocking and each.state is EntryState.INTENDED and each.key in self._asked_for for each in entries
+        )
 
     def refuse(self, reason: str) -> None:
         """Buy nothing, because of the budget."""
@@ -150,6 +170,7 @@ class Worker:
         """Buy, as far as the budget goes."""
         if self.reason is not None:
             return
+        self._asked_for = {task.key for task in tasks}
         requests = map(self._request, tasks)
         self._batch = self._hub.batch(requests, limit=self._order.limit, budget=budget)
         async with self._batch, asyncio.TaskGroup() as group:
@@ -268,7 +289,7 @@ class Worker:
     def _print(self, record: Record) -> None:
         """Print what was saved, at once or, where it would tear the bar on the same terminal, at the end."""
         if self._order.as_json:
-            self._print_text(msgspec.json.encode(record).decode())
+            self._print_text(fit_for_stdout(msgspec.json.encode(record).decode()))
         elif record.state == "done":
             for name in record.files:
                 self._print_text(str(self._folder.path / name))
@@ -276,21 +297,39 @@ class Worker:
     def _print_text(self, text: str) -> None:
         if self._held_back is not None:
             self._held_back.append(text)
-            return
-        try:
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
-        except OSError:
-            self._held_back = []  # and never printed
-            self._stop(_NOBODY_READS)
+        else:
+            self._stdout.write(f"{text}\n")
+
+    def _stop_unheard(self) -> None:
+        self._stop(_NOBODY_READS)
+
+    @property
+    def unheard(self) -> bool:
+        """Whether stdout has failed, so that something was not printed."""
+        return self._stdout.failed
 
     def finish_printing(self) -> None:
-        """Print what was held back, and tell which lines have met the same trouble."""
+        """Print what was held back, and tell which lines have met the same trouble.
+
+        Waits a moment for whoever reads it.
+        """
         self._troubles.sum_up()
         held, self._held_back = self._held_back, None
-        if self.reason != _NOBODY_READS:
-            for text in held or ():
-                self._print_text(text)
+        for text in held or ():
+            self._print_text(text)
+        self._stdout.wait(_MOMENT)
+        if self.unheard:
+            self._stop_unheard()
+
+    async def printed(self) -> bool:
+        """Wait until all is printed or nobody reads; False where a person does not want to wait for that any more."""
+        try:
+            await self._stdout.written()
+        except asyncio.CancelledError:
+            return False
+        finally:
+            self._stdout.close()
+        return True
 
 
 def _shares_a_terminal(order: BatchOrder) -> bool:

@@ -1,0 +1,100 @@
+"""Standard streams that may fail at any moment: a full disk, a reader that has left, letters they have no code for.
+
+None of that may cost a purchase.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from typing import IO, TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import TextIO
+
+__all__ = ["bear_all_letters", "divert_stderr", "enduring_stderr", "fit_for_stdout", "write_stderr"]
+
+
+_diverted: list[Callable[[str], object]] = []
+
+
+def bear_all_letters() -> None:
+    """Have stdout and stderr escape the letters they have no code for, instead of failing at them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def fit_for_stdout(text: str) -> str:
+    """Return JSON that stdout can take: what it has no code for is escaped in the way of JSON."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return "".join(letter if letter.isascii() else json.dumps(letter)[1:-1] for letter in text)
+    return text
+
+
+def write_stderr(text: str) -> None:
+    """Write to stderr, whatever it is at this moment: a progress display may have replaced it. Never fails."""
+    if _diverted:
+        _diverted[-1](text)
+    else:
+        _write(sys.stderr, text)
+
+
+@contextlib.contextmanager
+def divert_stderr(write: Callable[[str], object]) -> Generator[None]:
+    """Have another one write to stderr until the block ends."""
+    _diverted.append(write)
+    try:
+        yield
+    finally:
+        _diverted.remove(write)
+
+
+def enduring_stderr() -> IO[str]:
+    """Return stderr as a file that never fails, for a progress display to draw on."""
+    return cast("IO[str]", _Enduring(sys.stderr))
+
+
+class _Enduring:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            _silence(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            _silence(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """Send a stream nowhere from now on, what is still in its buffer included."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)
