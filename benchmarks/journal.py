@@ -5,8 +5,8 @@
 
 Rows: as many purchases at a time as there are waiters, each of which waits for its intent, its id and its outcome to be
 durable, one after the other; the other side writes the same rows through `aiosqlite` and commits each, as one does.
-Generations: the same hub without a journal, with one, and with one under keys of the caller's own, in turns, against a
-server in a process of its own.
+Generations: the same hub, once with a journal and once without, in turns, against a server in a process of its own; and
+then the same with purchases under keys of the caller's own.
 Both sides flush to the disk the folder given by --directory is on. The exit code is 1 if a figure misses its mark.
 """
 
@@ -26,7 +26,7 @@ import json
 import secrets
 import tempfile
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -113,25 +113,31 @@ async def _written(purchase: Callable[[], Awaitable[int]], count: int, waiters: 
 
 
 async def generations(base_url: str, folder: Path, options: argparse.Namespace) -> Generations:
-    """Make generations without a journal, with one, and with one under the caller's own keys, in turns."""
+    """Make generations with and without a journal, in turns, and then the same under the caller's own keys."""
     count = GENERATIONS // (4 if options.quick else 1)
-    costs: tuple[list[float], list[float], list[float]] = ([], [], [])
-    with tempfile.TemporaryDirectory(dir=folder) as directory:
-        journals = (None, Journal(Path(directory) / "keys of its own"), Journal(Path(directory) / "callers' keys"))
-        async with AsyncExitStack() as stack:
-            hubs = [await stack.enter_async_context(_hub(base_url, journal)) for journal in journals]
-            sides = (buying(hubs[0].mirako), buying(hubs[1].mirako), _buying_under_own_keys(hubs[2]))
-            for _ in range(options.rounds + 1):  # the first is for warming up
-                for cost, generate, journal in zip(costs, sides, journals, strict=True):
-                    cost.append(await _generated(generate, count, journal))
-    plain, journalled, own_keys = (cost[1:] for cost in costs)
+    plain, journalled = await _pairs(base_url, folder, count, options.rounds, lambda hub: buying(hub.mirako))
+    bare, own_keys = await _pairs(base_url, folder, count, -(-options.rounds // 3), _buying_under_own_keys)
     return Generations(
         plain=spread(plain),
         journalled=spread(journalled),
         own_keys=spread(own_keys),
         ratio=spread([ours / bare for bare, ours in zip(plain, journalled, strict=True)]),
-        own_keys_ratio=spread([ours / bare for bare, ours in zip(plain, own_keys, strict=True)]),
+        own_keys_ratio=spread([ours / other for other, ours in zip(bare, own_keys, strict=True)]),
     )
+
+
+async def _pairs(
+    base_url: str, folder: Path, count: int, rounds: int, side: Callable[[Mirage], Callable[[], Awaitable[None]]]
+) -> tuple[list[float], list[float]]:
+    """Return what generations without a journal cost, and what those of `side` do with one, round by round."""
+    plain, journalled = [], []
+    with tempfile.TemporaryDirectory(dir=folder) as directory:
+        journal = Journal(directory)
+        async with _hub(base_url, None) as without, _hub(base_url, journal) as with_one:
+            for _ in range(rounds + 1):  # the first is for warming up
+                plain.append(await _generated(buying(without.mirako), count))
+                journalled.append(await _generated(side(with_one), count, journal))
+    return plain[1:], journalled[1:]
 
 
 @asynccontextmanager
