@@ -803,7 +803,7 @@ async def test_before_a_wait_ends_there_is_a_last_look(wait: float, earliest: fl
     assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
     looks = provider.times[-50:]
     assert earliest <= min(looks) <= max(looks) <= latest + 2 * TICK + 1e-6
-    assert len(set(looks)) >= 5
+    assert len(set(looks)) >= 3
     await bench.scheduler.aclose()
 
 
