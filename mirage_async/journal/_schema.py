@@ -179,10 +179,11 @@ def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability)
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of a file, 0 for a new one, before anything is changed in it."""
-    owner, version, changes = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("application_id", "user_version", "schema_version")
-    )
+    with transaction(connection):  # all of one moment, since another process may be making it just now
+        owner, version, changes = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("application_id", "user_version", "schema_version")
+        )
     if owner not in {0, APPLICATION_ID} or (owner == 0 and changes):
         msg = f"{path} is a database, but no journal"
         raise JournalError(msg)

@@ -42,6 +42,26 @@ async def test_entries_are_read_beside_the_process_that_writes(tmp_path: Path) -
         await one.intended(job(one), intent())
 
 
+def test_a_file_that_is_being_made_is_a_new_one_or_a_journal(tmp_path: Path) -> None:
+    """Whoever reads it in the middle of that does not take it for a database of somebody else's."""
+    path = tmp_path / "jobs-1.sqlite"
+
+    class Slow(sqlite3.Connection):
+        """Lets the other process go on between two looks at the file."""
+
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            cursor = super().execute(sql, *parameters)
+            if sql == "PRAGMA application_id":
+                _schema.connect(path, "process").close()
+            return cursor
+
+    with contextlib.closing(sqlite3.connect(path)) as maker:
+        maker.execute("PRAGMA journal_mode = WAL")
+    with contextlib.closing(sqlite3.connect(path, factory=Slow, isolation_level=None)) as reader:
+        assert _schema._version(reader, path) == 0
+        assert _schema._version(reader, path) == _schema.VERSION
+
+
 async def test_a_folder_as_a_killed_process_leaves_it_is_read_with_its_log(tmp_path: Path) -> None:
     """With -wal, without -shm."""
     async with journaling(tmp_path / "journal") as journal:
