@@ -100,7 +100,6 @@ class Folder:
                 seat.path,
                 ", ".join(map(str, seat.set_aside())),
             )
-
         self._lost = [self.directory / name for name in _schema.lost(connection)]
 
     def take_over(self, connection: sqlite3.Connection) -> None:

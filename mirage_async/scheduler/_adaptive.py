@@ -184,13 +184,13 @@ class AdaptiveInterval:
         seed: int | None = None,
     ) -> None:
         self._delay_cost = None if delay_cost is None else _number("delay_cost", delay_cost, above=0.0)
-        self._minimum = _number("minimum", minimum, above=0.0)
-        self._maximum = _number("maximum", maximum, least=self._minimum)
+        self.minimum = _number("minimum", minimum, above=0.0)
+        self._maximum = _number("maximum", maximum, least=self.minimum)
         self._jitter = _number("jitter", jitter, least=0.0, below=1.0)
         self._jitter_when_new = max(self._jitter, min(_MOST_JITTER, _NEW_JITTER * self._jitter))
-        self.seed, self.minimum = seed, self._minimum
+        self.seed = seed
         self._random = random.Random(seed)
-        self._allowed = _looks.windows(EDGES, minimum=self._minimum, maximum=self._maximum)
+        self._allowed = _looks.windows(EDGES, minimum=self.minimum, maximum=self._maximum)
         self._models: OrderedDict[_Key, _Model] = OrderedDict()
 
     # --- what the scheduler asks and tells ---
@@ -215,8 +215,8 @@ class AdaptiveInterval:
             step *= _FORESEEN
         jitter = self._jitter if durations.evidence > _NEW_JOBS else self._jitter_when_new
         step *= 1.0 + jitter * (2.0 * self._random.random() - 1.0)
-        if step < self._minimum:
-            return self._minimum
+        if step < self.minimum:
+            return self.minimum
         return min(step, self._maximum)
 
     def observe(self, sighting: Sighting) -> None:

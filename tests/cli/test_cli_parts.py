@@ -328,8 +328,7 @@ def test_a_command_that_is_told_is_read_by_a_shell_as_it_was_given(
 ) -> None:
     """Two blanks stay two, and what a terminal cannot show, or would obey, is escaped."""
     shell = shutil.which("bash")
-    if shell is None:
-        pytest.skip("there is no bash")
+    assert shell is not None, "the tests need bash, as the README says"
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stderr", io.TextIOWrapper(raw, encoding, "backslashreplace"))
     _lines.tell(f"to go on: {_lines.command_line('printf', '%s.%s', word, 'end')}", whole=True)
