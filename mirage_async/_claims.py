@@ -82,10 +82,10 @@ class Claims:
             InputError: it stands for something else, or may do so, since part of the record was lost.
             JournalError: the journal cannot be read or written.
         """
-        if bought(await self._journal.entry(key)):
+        entry, noted = await self._journal.entry_and_note(key, _name(key))
+        if bought(entry):
             raise taken(key)
         text = msgspec.json.encode(claim).decode()
-        noted = await self._journal.noted(_name(key))
         if noted == text:
             return
         await self._check_free(key, noted)
@@ -93,8 +93,9 @@ class Claims:
 
     async def check_none(self, key: str) -> None:
         """Check that a key may stand for itself, as the one of a single purchase; raises as `make` does."""
-        if not bought(await self._journal.entry(key)):
-            await self._check_free(key, await self._journal.noted(_name(key)))
+        entry, noted = await self._journal.entry_and_note(key, _name(key))
+        if not bought(entry):
+            await self._check_free(key, noted)
 
     async def _check_free(self, key: str, noted: str | None) -> None:
         """Raise unless there is surely no claim, or all that was asked for under it is proven unpaid."""

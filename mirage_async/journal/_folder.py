@@ -16,7 +16,7 @@ from mirage_async.journal._salvage import salvage
 from mirage_async.journal._seats import Seat, free_seats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Collection, Generator, Iterable
     from pathlib import Path
 
     from mirage_async.journal._entry import Entry
@@ -105,7 +105,7 @@ class Folder:
     def take_over(self, connection: sqlite3.Connection) -> None:
         """Copy the files of processes that are gone into our own, and remove them."""
         merged = False
-        for seat in free_seats(self.directory):
+        for seat in free_seats(self.directory, but=self._ours):
             opened = self._opened(seat)
             if opened is not None:
                 opened.close()  # brought up to this version, and its log is part of it now
@@ -135,11 +135,11 @@ class Folder:
         seat.release()
         flush_folder(self.directory)
 
-    def of_others(self, key: str) -> list[Entry]:
-        """Return what the other files say of a key, what was paid for first."""
-        return [entry for entry in self.others(_schema.BY_KEY, (key,)) if entry.key == key]
+    def of_others(self, keys: Collection[str]) -> dict[str, Entry]:
+        """Return what the other files say of each of these keys they know, of two histories the one that keeps it."""
+        return {entry.key: entry for entry in self.others(*_schema.by_keys(keys)) if entry.key in keys}
 
-    def others(self, where: str, parameters: tuple[str, ...]) -> list[Entry]:
+    def others(self, where: str, parameters: Iterable[str]) -> list[Entry]:
         """Return what the files of other processes hold."""
         return entries_in(self.directory, where, parameters, but=self._ours)
 

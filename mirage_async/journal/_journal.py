@@ -20,14 +20,14 @@ from mirage_async.exceptions import ConfigurationError, InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
 from mirage_async.journal._folder import Folder
+from mirage_async.journal._lookups import Found, Lookups
 from mirage_async.journal._moves import Fact, IntentRow, Losses, OutcomeRow, not_intended
 from mirage_async.journal._network import check_file_system
-from mirage_async.journal._outcomes import StoredOutcome, stored_images
 from mirage_async.journal._own_keys import OwnKeys
 from mirage_async.journal._requests import read_packed
 from mirage_async.journal._seats import make_folder
 from mirage_async.journal._settling import check_id_is_free, check_settled_by_hand
-from mirage_async.journal._statements import ACCEPTED, HANDED_OVER, INTENDED, SETTLED, WITHDRAWN, write_rows
+from mirage_async.journal._statements import ACCEPTED, HANDED_OVER, INTENDED, SETTLED, WITHDRAWN
 from mirage_async.journal._writer import Write, Writer
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class Journal:
             on_recovery=self._losses.forget,
         )
         self._own_keys = OwnKeys(self._writer, self._folder, self._sending)
+        self._lookups = Lookups(self._writer, self._folder, self.picture_path(""))
         self._used = False
         # One that nobody has any more, as where the hub it was made for was refused, must not keep its file.
         weakref.finalize(self, self._writer.abandon).atexit = False
@@ -280,7 +281,12 @@ class Journal:
         Raises:
             JournalError: as `owed`.
         """
-        return (await self._asked(lambda connection: self._find(connection, key)))[0]
+        return (await self._looked_up(key)).entry
+
+    async def entry_and_note(self, key: str, name: str) -> tuple[Entry | None, str | None]:
+        """Return what `entry` and `noted` do, for the price of one of them."""
+        found = await self._looked_up(key, name)
+        return found.entry, found.note
 
     async def knows_id(self, provider: str, id: str) -> bool:  # noqa: A002 - the provider's id is called that everywhere
         """Return whether a job of a provider is that of some purchase on record.
@@ -308,11 +314,12 @@ class Journal:
                 that of another purchase on record.
             JournalError: as `owed`.
         """
-        found, ours = await self._asked(lambda connection: self._find(connection, key))
+        looked_up = await self._looked_up(key)
+        found = looked_up.entry
         if found is None:
             msg = f"the journal in {str(self.directory)!r} knows no purchase with the key {key!r}"
             raise InputError(msg)
-        if not ours:
+        if not looked_up.is_ours:
             msg = f"the process that made the purchase {key} goes on, and settles it itself; end that one first"
             raise InputError(msg, provider=found.provider)
         if found.key in self._sending:
@@ -340,12 +347,7 @@ class Journal:
         Raises:
             JournalError: as `owed`.
         """
-
-        def find(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
-            return None if row is None else str(row[0])
-
-        return await self._asked(find)
+        return (await self._looked_up(name=name)).note
 
     def check_nothing_lost(self, key: str) -> None:
         """Check that a caller's own key of which nothing is on record has surely bought nothing.
@@ -394,8 +396,14 @@ class Journal:
         return f"<Journal {str(self.directory)!r} {self._seat.path.name}>"
 
     async def _asked(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._readable(self._writer.do(work))
+
+    def _looked_up(self, key: str = "", name: str = "") -> Awaitable[Found]:
+        return self._readable(self._lookups.ask(key, name))
+
+    async def _readable(self, answer: Awaitable[T]) -> T:
         try:
-            return await self._writer.do(work)
+            return await answer
         except (sqlite3.Error, OSError) as error:
             msg = f"the journal in {str(self.directory)!r} cannot be read or written: {error}"
             raise JournalError(msg) from error
@@ -406,38 +414,7 @@ class Journal:
         self._folder.take_over(connection)
         self._prune(connection)
         found = _schema.select_readable(connection, "WHERE run != ? AND NOT handed_over", (self._run,))
-        return [self._with_pictures(connection, entry) for entry in found if entry.owed]
-
-    def _find(self, connection: sqlite3.Connection, key: str) -> tuple[Entry | None, bool]:
-        """Return an entry, and whether it is in our file, or in one that nobody has.
-
-        What we did not pay for may have been bought by another process since.
-        """
-        ours = _schema.select(connection, _schema.BY_KEY, (key,))
-        if not ours or ours[0].state is EntryState.UNPAID:
-            self._folder.take_over(connection)
-            ours = _schema.select(connection, _schema.BY_KEY, (key,))
-        if ours and ours[0].state is not EntryState.UNPAID:
-            return self._with_pictures(connection, ours[0]), True
-        others = self._folder.of_others(key)
-        if ours and (not others or others[0].state is EntryState.UNPAID):
-            return ours[0], True
-        return (others[0] if others else None), False
-
-    def _with_pictures(self, connection: sqlite3.Connection, entry: Entry) -> Entry:
-        """Complete, also on record, an entry whose pictures were written just before its process ended.
-
-        Its outcome was not. Were it left out of the record, the hand-over would be noted for a purchase of unknown end.
-        """
-        if entry.state is not EntryState.INTENDED or not entry.blocking:
-            return entry
-        images = stored_images(sorted(self.picture_path("").glob(f"{entry.key}-*")))
-        if not images:
-            return entry
-        outcome, state = StoredOutcome(images=images), EntryState.SUCCEEDED
-        text = msgspec.json.encode(outcome).decode()
-        write_rows(connection, [(SETTLED, [(entry.key, state.value, text, time.time())])])
-        return msgspec.structs.replace(entry, state=state, outcome=outcome)
+        return [self._lookups.with_pictures(connection, entry) for entry in found if entry.owed]
 
     def _resolve(self, connection: sqlite3.Connection, found: Entry, state: EntryState, id: str | None) -> None:  # noqa: A002 - same
         if id is not None:

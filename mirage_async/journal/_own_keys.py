@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-import threading
-from typing import TYPE_CHECKING, Final
-
-import msgspec
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mirage_async._disk import only_one
-from mirage_async.exceptions import MirageError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import EntryState
-from mirage_async.journal._writer import Write
+from mirage_async.journal._together import Asked, Together, answer_each
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Container, Sequence
 
+    from mirage_async.journal._entry import Entry
     from mirage_async.journal._folder import Folder
-    from mirage_async.journal._writer import Writer
+    from mirage_async.journal._writer import Write, Writer
 
 __all__ = ["OwnKeys"]
 
 _DOUBTFUL: Final = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
-
-
-class _Asked(msgspec.Struct):
-    key: str
-    write: Write
-    taken: bool = False  # somebody else has bought under the key, or is about to
-    error: Exception | None = None  # what kept it from being written
+_Asked: TypeAlias = "Asked[tuple[str, Write], bool]"
 
 
 class OwnKeys:
@@ -46,9 +37,7 @@ class OwnKeys:
         self._writer = writer
         self._folder = folder
         self._sending = sending
-        self._lock = threading.Lock()
-        self._asked: list[_Asked] = []
-        self._served: asyncio.Future[None] | None = None  # once those who are asking are
+        self._together = Together(writer, self._serve, default=False)
 
     async def take(self, key: str, write: Write) -> bool:
         """Write an intent under a key; False where the key is taken, and nothing is written.
@@ -60,56 +49,30 @@ class OwnKeys:
             JournalError: the journal is closed, or what it says of the key cannot be read.
             sqlite3.Error, OSError: it cannot be written.
         """
-        asked = _Asked(key, write)
-        with self._lock:
-            if self._served is None:
-                self._served = self._writer.do(self._serve)
-            self._asked.append(asked)
-            served = self._served
-        await asyncio.shield(served)
-        if asked.error is not None:
-            raise asked.error
-        return not asked.taken
+        return await self._together.ask((key, write))
 
     # --- what follows runs in the writer's thread ---
 
-    def _serve(self, connection: sqlite3.Connection) -> None:
-        with self._lock:
-            all_, self._asked, self._served = self._asked, [], None
-        try:
-            with only_one(self._folder.directory / "keys.lock"):
-                free: dict[str, _Asked] = {}
-                for asked in all_:
-                    asked.taken = asked.key in free or self._is_taken(connection, asked)
-                    if not asked.taken and asked.error is None:
-                        free[asked.key] = asked
-                self._write(tuple(free.values()))
-        except (sqlite3.Error, OSError) as error:
-            for asked in all_:
-                asked.error = error
+    def _serve(self, connection: sqlite3.Connection, all_: Sequence[_Asked]) -> None:
+        with only_one(self._folder.directory / "keys.lock"):
+            answer_each(all_, partial(self._take, connection))
 
-    def _is_taken(self, connection: sqlite3.Connection, asked: _Asked) -> bool:
-        key, free = asked.key, {EntryState.UNPAID, *(_DOUBTFUL if asked.key in self._sending else ())}
-        try:
-            ours, others = _schema.select(connection, _schema.BY_KEY, (key,)), self._folder.of_others(key)
-            if not ours and not others:
+    def _take(self, connection: sqlite3.Connection, all_: Sequence[_Asked]) -> None:
+        """Take those that are free: all of them in one transaction, or none."""
+        keys = {asked.question[0] for asked in all_}
+        ours, others = _schema.select_keys(connection, keys), self._folder.of_others(keys)
+        free: dict[str, _Asked] = {}
+        for asked in all_:
+            key, _ = asked.question
+            if key not in ours and key not in others:
                 self._folder.check_nothing_lost(key)
-        except (MirageError, sqlite3.Error, OSError) as error:  # of this key alone, as where its entry is damaged
-            asked.error = error
-            return False
-        return any(entry.state not in free for entry in ours) or any(
-            entry.state is not EntryState.UNPAID for entry in others
-        )
+            if key not in free and self._is_free(key, ours.get(key), others.get(key)):
+                free[key] = asked
+        if free:
+            self._writer.commit_now([asked.question[1] for asked in free.values()])
+        for asked in free.values():
+            asked.answer = True
 
-    def _write(self, group: Sequence[_Asked]) -> None:
-        """Write them together, or as many as can be written each by itself."""
-        if not group:
-            return
-        try:
-            self._writer.commit_now([asked.write for asked in group])
-        except (sqlite3.Error, OSError) as error:
-            if len(group) == 1:
-                group[0].error = error
-                return
-            for asked in group:
-                self._write([asked])
+    def _is_free(self, key: str, ours: Entry | None, others: Entry | None) -> bool:
+        unpaid = {EntryState.UNPAID, *(_DOUBTFUL if key in self._sending else ())}
+        return (ours is None or ours.state in unpaid) and (others is None or others.state is EntryState.UNPAID)

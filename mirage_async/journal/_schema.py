@@ -15,12 +15,11 @@ from mirage_async.journal._entry import Entry, EntryState
 from mirage_async.journal._outcomes import decode_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Collection, Generator, Iterable
 
 __all__ = [
     "ALL",
     "BY_ID",
-    "BY_KEY",
     "LATER_NOTE",
     "LOST",
     "NOTE",
@@ -28,6 +27,7 @@ __all__ = [
     "Durability",
     "NewerError",
     "Version",
+    "by_keys",
     "check_sqlite",
     "connect",
     "entry_of",
@@ -36,6 +36,8 @@ __all__ = [
     "read",
     "remove",
     "select",
+    "select_keys",
+    "select_notes",
     "select_readable",
     "take",
     "transaction",
@@ -92,7 +94,6 @@ _COLUMNS: Final = (
 ALL: Final = f"{_COLUMNS}, own_key, run, born, revision"
 
 BY_ID: Final = "WHERE provider = ? AND id = ?"
-BY_KEY: Final = "WHERE key = ?"
 
 RESOLVED: Final = """
 UPDATE jobs SET state = ?2, id = coalesce(?3, id), updated_at = ?4, handed_over = 0, run = '', revision = revision + 1
@@ -254,6 +255,26 @@ def select(connection: sqlite3.Connection, where: str = "", parameters: Iterable
         JournalError: one of them cannot be read.
     """
     return [entry_of(row) for row in _rows(connection, where, parameters)]
+
+
+def by_keys(keys: Collection[str]) -> tuple[str, Collection[str]]:
+    """Return in SQL that an entry has one of these keys, and the parameters of that."""
+    return f"WHERE key IN ({_places(keys)})", keys
+
+
+def select_keys(connection: sqlite3.Connection, keys: Collection[str]) -> dict[str, Entry]:
+    """Return the entries of those keys that have one; raises as `select` does."""
+    return {entry.key: entry for entry in select(connection, *by_keys(keys))}
+
+
+def select_notes(connection: sqlite3.Connection, names: Collection[str]) -> dict[str, str]:
+    """Return the notes of those names that have one."""
+    text = f"SELECT name, value FROM notes WHERE name IN ({_places(names)})"  # noqa: S608 - ours alone
+    return {name: str(value) for name, value in connection.execute(text, tuple(names))}
+
+
+def _places(parameters: Collection[str]) -> str:
+    return ", ".join("?" * len(parameters))
 
 
 def select_readable(connection: sqlite3.Connection, where: str, parameters: Iterable[Any]) -> list[Entry]:

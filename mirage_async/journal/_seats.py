@@ -108,10 +108,10 @@ def aside_of(path: Path) -> Path:
     return path.with_suffix(".damaged")
 
 
-def free_seats(folder: Path) -> Iterator[Seat]:
-    """Take one after the other the files nobody holds; whoever iterates removes or releases each."""
+def free_seats(folder: Path, but: Path | None = None) -> Iterator[Seat]:
+    """Take one after the other the files nobody holds, `but` one; whoever iterates removes or releases each."""
     for path in journal_files(folder):
-        seat = Seat.take(path)
+        seat = None if path == but else Seat.take(path)
         if seat is not None and not path.exists():  # somebody else has just dealt with it
             seat.remove()
         elif seat is not None:

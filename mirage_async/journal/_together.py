@@ -1,0 +1,95 @@
+"""Those who ask the journal while others are being answered are answered together, at the cost of one."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import msgspec
+
+from mirage_async.exceptions import MirageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mirage_async.journal._writer import Writer
+
+__all__ = ["MOST", "Asked", "Together", "answer_each"]
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+MOST: Final = 500  # questions answered at a time: SQLite takes only so many parameters
+
+
+class Asked(msgspec.Struct, Generic[Q, A]):
+    """A question, and what comes of it.
+
+    Attributes:
+        question: as it was asked.
+        answer: to it.
+        error: raised to whoever asked, in place of an answer.
+    """
+
+    question: Q
+    answer: A
+    error: Exception | None = None
+
+
+class Together(Generic[Q, A]):
+    """Collects questions, and has the journal's thread answer all that have come until it gets to it.
+
+    Args:
+        writer: whose thread answers.
+        serve: fills in the answers or errors, in the thread; what it raises, everybody gets.
+        default: the answer until there is one.
+    """
+
+    def __init__(
+        self, writer: Writer, serve: Callable[[sqlite3.Connection, Sequence[Asked[Q, A]]], None], default: A
+    ) -> None:
+        self._writer = writer
+        self._serve = serve
+        self._default = default
+        self._lock = threading.Lock()
+        self._asked: list[Asked[Q, A]] = []
+        self._served: asyncio.Future[None] | None = None  # once those who are asking are
+
+    async def ask(self, question: Q) -> A:
+        """Return the answer. For whoever is cancelled, the question may be answered all the same.
+
+        Raises:
+            JournalError: the journal is closed.
+        """
+        asked = Asked(question, self._default)
+        with self._lock:
+            if self._served is None or self._served.get_loop() is not asyncio.get_running_loop():
+                self._served = self._writer.do(self._answer)
+            self._asked.append(asked)
+            served = self._served
+        await asyncio.shield(served)
+        if asked.error is not None:
+            raise asked.error
+        return asked.answer
+
+    def _answer(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            all_, self._asked, self._served = self._asked, [], None
+        if all_:  # else another loop's turn to answer has done it
+            self._serve(connection, all_)
+
+
+def answer_each(all_: Sequence[Asked[Q, Any]], answer: Callable[[Sequence[Asked[Q, Any]]], None]) -> None:
+    """Have questions answered together, and where that fails one by one, so that none spoils it for the others."""
+    for start in range(0, len(all_), MOST):
+        some = all_[start : start + MOST]
+        try:
+            answer(some)
+        except (MirageError, sqlite3.Error, OSError) as error:
+            if len(some) == 1:
+                some[0].error = error
+                continue
+            for asked in some:
+                answer_each([asked], answer)
