@@ -33,7 +33,7 @@ __all__ = [
     "state_words",
 ]
 
-_SHORTEST = 8  # digits of a key
+_SHORTEST = 12  # digits of a key: of one made here, eight are the second it was made in
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -105,7 +105,7 @@ def found(entries: Iterable[Entry], key: str) -> Entry:
 
 
 def short_keys(entries: Sequence[Entry]) -> dict[str, str]:
-    """Return by key as many of its first digits as tell all of them apart, at least eight."""
+    """Return by key as many of its first digits as tell all of them apart, at least twelve."""
     digits = _SHORTEST
     while len({entry.key[:digits] for entry in entries}) < len(entries):
         digits += 1

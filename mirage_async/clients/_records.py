@@ -151,7 +151,7 @@ def _ended(desk: Desk, kind: JobKind[Any], entry: Entry, outcome: StoredOutcome)
 def _generation(desk: Desk, job: Job[Any], outcome: StoredOutcome) -> Generation:
     journal = desk.runtime.journal
     assert journal is not None  # noqa: S101 - the outcome comes from it
-    name = f"{job.provider}-{job.id or job.key[:12]}"
+    name = f"{job.provider}-{job.id or job.key[-12:]}"
     many = len(outcome.images) > 1
     images = [
         _image(desk, journal, job, image, index, name=f"{name}-{index + 1}" if many else name)

@@ -31,7 +31,7 @@ async def redeem_pictures(runtime: Runtime, job: Job[Generation], report: Report
     A picture that cannot be fetched does not fail the job: it is paid for, and `read()` tries again later.
     """
     provider = job.provider
-    name = f"{provider}-{job.id or job.key[:12]}"
+    name = f"{provider}-{job.id or job.key[-12:]}"
     images: list[GeneratedImage] = []
     for index, piece in enumerate(report.pieces):
         if piece.flaw is not None:

@@ -339,7 +339,7 @@ class Journal:
         Raises:
             JournalError: as `owed`.
         """
-        await self._asked(lambda connection: connection.execute(_schema.NOTE, (name, value, time.time())) and None)
+        await self._readable(self._lookups.keep(name, value))
 
     async def noted(self, name: str) -> str | None:
         """Return the text that is kept under a name, by any process that is gone; None where there is none.

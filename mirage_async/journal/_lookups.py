@@ -56,6 +56,7 @@ class Lookups:
         self._folder = folder
         self._pictures = pictures
         self._together = Together(writer, self._serve, _NOTHING)
+        self._notes = Together(writer, self._serve_notes, None)
 
     def ask(self, key: str = "", name: str = "") -> Awaitable[Found]:
         """Return what is on record of a key, of a note, or of both.
@@ -66,10 +67,21 @@ class Lookups:
         """
         return self._together.ask((key, name))
 
+    def keep(self, name: str, text: str) -> Awaitable[None]:
+        """Keep a note in place of the one of that name; those who ask at a time share a flush. Raises as `ask` does."""
+        return self._notes.ask((name, text))
+
     # --- what follows runs in the writer's thread ---
 
     def _serve(self, connection: sqlite3.Connection, all_: Sequence[_Asked]) -> None:
         answer_each(all_, partial(self._answer, connection))
+
+    def _serve_notes(self, connection: sqlite3.Connection, all_: Sequence[Asked[tuple[str, str], None]]) -> None:
+        def keep(some: Sequence[Asked[tuple[str, str], None]]) -> None:
+            with _schema.transaction(connection):
+                connection.executemany(_schema.NOTE, [(*asked.question, time.time()) for asked in some])
+
+        answer_each(all_, keep)
 
     def _answer(self, connection: sqlite3.Connection, all_: Sequence[_Asked]) -> None:
         keys, names = ({asked.question[place] for asked in all_} - {""} for place in range(2))

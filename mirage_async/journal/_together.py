@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from mirage_async.exceptions import MirageError
-
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Sequence
 
     from mirage_async.journal._writer import Writer
@@ -87,7 +85,7 @@ def answer_each(all_: Sequence[Asked[Q, Any]], answer: Callable[[Sequence[Asked[
         some = all_[start : start + MOST]
         try:
             answer(some)
-        except (MirageError, sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
             if len(some) == 1:
                 some[0].error = error
                 continue

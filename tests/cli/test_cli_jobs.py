@@ -74,7 +74,7 @@ async def test_what_is_owed_is_listed_shown_and_collected(tmp_path: Path) -> Non
             return await command_here(*words_for(text, tmp_path), folder=tmp_path / "out", environment=environment)
 
         listed, as_json, shown = await asyncio.gather(
-            jobs("list"), jobs("list --json"), jobs(f"show {keys[0][:6].upper()}")
+            jobs("list"), jobs("list --json"), jobs(f"show {keys[0][:12].upper()}")
         )
         waited = await jobs("wait -o pictures --json")
         after, every, again = await asyncio.gather(jobs("list"), jobs("list --all"), jobs("wait"))
@@ -156,7 +156,7 @@ async def test_a_failed_and_a_slow_job_end_in_their_own_codes(tmp_path: Path) ->
             return await command_here(*words_for(text, tmp_path), folder=tmp_path, environment=environment)
 
         both = await wait()
-        alone, over = await wait(slow[:8]), await wait(failing)
+        alone, over = await wait(slow[:12]), await wait(failing)
     assert both.code == ExitCode.PARTIAL
     assert "out of paint" in both.stderr
     again = f"mirage-async jobs wait --journal {tmp_path}/journal -o . {slow}"
@@ -177,8 +177,8 @@ async def test_an_uncertain_purchase_is_told_and_settled_with_the_id_that_was_fo
 
         listed, waited = await asyncio.gather(jobs("list"), jobs("wait"))
         (job_id,) = sandbox.jobs
-        no_id = await jobs(f"resolve {key[:8]} --id ../x")
-        settled = await jobs(f"resolve {key[:8]} --id {job_id}")
+        no_id = await jobs(f"resolve {key[:12]} --id ../x")
+        settled = await jobs(f"resolve {key[:12]} --id {job_id}")
         collected = await jobs("wait -o out")
         creates = sum(request.method == "POST" for request in sandbox.requests)
     assert listed.lines[0].split("\t")[3] == "uncertain"
@@ -335,7 +335,9 @@ async def test_the_environment_names_the_journal_and_a_terminal_gets_a_table(
     assert run(["jobs", "list"]) == 0
     heading, *rows = capsys.readouterr().out.splitlines()
     assert heading.split() == ["KEY", "PROVIDER", "KIND", "STATE", "ID", "AGE", "ATTEMPTS"]
-    assert [row.split()[0] for row in rows] == [key[:8] for key in keys]
+    shown = [row.split()[0] for row in rows]
+    assert len(set(shown)) == len(keys)
+    assert all(key.startswith(short) and len(short) >= 12 for key, short in zip(keys, shown, strict=True))
     assert all(any(job_id in row for row in rows) for job_id in uncertain_looking)
     assert run(["jobs"]) == 0
     assert "resolve" in capsys.readouterr().out

@@ -76,6 +76,26 @@ async def test_entries_and_notes_are_asked_for_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_notes_are_kept_together(tmp_path: Path) -> None:
+    """In one transaction, the last of a name; and the others where one of them cannot be kept."""
+    async with journaling(tmp_path) as journal:
+        statements: list[str] = []
+        await journal._writer.do(lambda connection: connection.set_trace_callback(statements.append))
+        names = [f"name {number}" for number in range(40)]
+        assert await together(journal, *(journal.note(name, "text") for name in names)) == [None] * 40
+        await together(journal, journal.note("twice", "first"), journal.note("twice", "second"))
+        assert statements.count("COMMIT") == 2
+        bad = await together(
+            journal, journal.note("good", "kept"), journal.note("bad", "\ud800"), journal.note("x", "y")
+        )
+        assert [type(end) for end in bad] == [type(None), UnicodeEncodeError, type(None)]
+        assert await together(journal, *map(journal.noted, [*names[:2], "twice", "good", "bad", "x"])) == [
+            *["text"] * 2,
+            *("second", "kept", None, "y"),
+        ]
+
+
+@pytest.mark.anyio
 async def test_an_entry_that_cannot_be_read_spoils_only_its_own_answer(tmp_path: Path) -> None:
     """The others get theirs, in the same moment."""
     async with journaling(tmp_path) as journal:

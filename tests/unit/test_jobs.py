@@ -21,7 +21,7 @@ from mirage_async.exceptions import (
     SubmissionUncertainError,
     WaitTimeoutError,
 )
-from mirage_async.jobs import Job, JobKind, NullRecorder, checked_wait, new_job, read_token
+from mirage_async.jobs import Job, JobKind, NullRecorder, checked_wait, new_job, new_key, read_token
 from mirage_async.models import JobStatus, JobUpdate, Pace
 from mirage_async.testing import FakeClock
 
@@ -593,6 +593,18 @@ def test_every_job_mints_a_key_of_its_own(bench: Bench) -> None:
     assert len(keys) == 100
     assert all(len(key) == 32 and int(key, 16) >= 0 for key in keys)
     assert bench.job(key="mine").key == "mine"
+
+
+def test_keys_sort_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever two are made in different seconds, as long as eight digits hold these: until 2106."""
+    moments = [0, 1_700_000_000.9, 1_700_000_001.0, 2**32 - 1]
+    keys = []
+    for moment in moments:
+        monkeypatch.setattr("time.time", lambda moment=moment: moment)
+        keys.append(new_key())
+    assert keys == sorted(keys)
+    assert [int(key[:8], 16) for key in keys] == [0, 1_700_000_000, 1_700_000_001, 2**32 - 1]
+    assert {len(key) for key in keys} == {32}
 
 
 def test_the_repr_tells_where_a_job_stands(bench: Bench) -> None:
