@@ -32,7 +32,7 @@ from mirage_async.journal._writer import Write, Writer
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from mirage_async.jobs import Intent, Job
     from mirage_async.journal._schema import Durability
@@ -45,7 +45,9 @@ T = TypeVar("T")
 _logger = logging.getLogger("mirage_async.journal")
 
 WEEK = 7 * 24 * 3600.0  # seconds
-_PRUNE_EVERY = 10_000  # rows
+# Rows written until it is looked for what is over, and rows that are looked at. Looking at all of a million would take
+# most of a second, in which nobody can buy. A purchase writes its one row four times, so this keeps up all the same.
+_PRUNE_EVERY, _PRUNED_AT_A_TIME = 10_000, 20_000
 
 
 class JournalStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +133,7 @@ class Journal:
         self._used = False
         # One that nobody has any more, as where the hub it was made for was refused, must not keep its file.
         weakref.finalize(self, self._writer.abandon).atexit = False
-        self._pruned_at = 0
+        self._pruned_at, self._pruned_to = 0, 0  # at so many rows written, up to which one
 
     def claim(self) -> None:
         """Belong to one hub from now on.
@@ -412,7 +414,7 @@ class Journal:
 
     def _owed(self, connection: sqlite3.Connection) -> list[Entry]:
         self._folder.take_over(connection)
-        self._prune(connection)
+        self._remove(connection, set(_schema.over(connection, time.time() - self._retention)[0]))
         found = _schema.select_readable(connection, "WHERE run != ? AND NOT handed_over", (self._run,))
         return [self._lookups.with_pictures(connection, entry) for entry in found if entry.owed]
 
@@ -431,8 +433,13 @@ class Journal:
         self._folder.copy(connection)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
-        """Remove what is over for long enough, and its files."""
-        keys = set(_schema.over(connection, time.time() - self._retention))
+        """Remove of the next rows, in turn, what is over for long enough."""
+        before = time.time() - self._retention
+        keys, self._pruned_to = _schema.over(connection, before, after=self._pruned_to, most=_PRUNED_AT_A_TIME)
+        self._remove(connection, set(keys))
+
+    def _remove(self, connection: sqlite3.Connection, keys: Collection[str]) -> None:
+        """Remove entries and their files."""
         if keys:
             for folder in (self.picture_path(""), self._request_path("").parent):
                 for path in folder.iterdir():

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import sqlite3
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
@@ -322,12 +323,29 @@ def lost(connection: sqlite3.Connection) -> list[str]:
     return [str(name) for (name,) in rows]
 
 
-def over(connection: sqlite3.Connection, before: float) -> list[str]:
-    """Return the keys of the entries that are over, were written last before a moment, and have anything to remove."""
+def over(
+    connection: sqlite3.Connection, before: float, *, after: int = 0, most: int = sys.maxsize
+) -> tuple[list[str], int]:
+    """Return the keys of the entries that are over, were written last before a moment, and have anything to remove.
+
+    Args:
+        connection: to the database.
+        before: the moment.
+        after: the row behind which it is looked.
+        most: rows that are looked at.
+
+    Returns:
+        The keys, and after which row to go on: 0 where that was the last one.
+    """
+    some = "SELECT rowid FROM jobs WHERE rowid > ? ORDER BY rowid LIMIT ?"
+    looked_at, last = connection.execute(f"SELECT count(*), max(rowid) FROM ({some})", (after, most)).fetchone()  # noqa: S608 - ours alone
     ended = "state IN ('unpaid', 'abandoned') OR (handed_over AND state NOT IN ('intended', 'accepted', 'uncertain'))"
     left = "(own_key < 2 OR state = 'unpaid')"
-    rows = connection.execute(f"SELECT key FROM jobs WHERE ({ended}) AND {left} AND updated_at < ?", (before,))  # noqa: S608 - ours alone
-    return [str(key) for (key,) in rows]
+    rows = connection.execute(
+        f"SELECT key FROM jobs WHERE rowid > ? AND rowid <= ? AND ({ended}) AND {left} AND updated_at < ?",  # noqa: S608 - ours alone
+        (after, last, before),
+    )
+    return [str(key) for (key,) in rows], 0 if looked_at < most else last
 
 
 def remove(connection: sqlite3.Connection, keys: Iterable[str]) -> None:

@@ -25,7 +25,7 @@ from journal_bench import (
 
 from mirage_async import ImageRequest
 from mirage_async.exceptions import InputError, SubmissionUncertainError
-from mirage_async.journal import EntryState, Journal, journal_entries
+from mirage_async.journal import EntryState, Journal, _journal, journal_entries
 from mirage_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -112,6 +112,29 @@ async def test_only_what_is_over_is_ever_removed(tmp_path: Path, monkeypatch: py
         pictures = [path.name for path in (tmp_path / "pictures").iterdir()]
         assert sorted(pictures) == [f"{owners['owed'].key}-1.png", f"{owners['owed'].key}-2.png"]
         assert await journal.request(owners["over"].key) is None
+
+
+async def test_what_is_over_is_removed_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much a journal holds, nobody waits for all of it to be looked through; each row has its turn."""
+    monkeypatch.setattr(_journal, "_PRUNED_AT_A_TIME", 4)
+    clock = WallClock(monkeypatch)
+    async with journaling(tmp_path, retention=100) as journal:
+
+        async def bought(count: int) -> None:
+            for _ in range(count):
+                owner = job(journal)
+                await journal.intended(owner, intent())
+                await journal.withdrawn(owner)
+
+        async def left_after_a_turn() -> int:
+            await journal._writer.do(journal._prune)
+            return len(journal_entries(tmp_path))
+
+        await bought(6)
+        assert [await left_after_a_turn() for _ in range(3)] == [6, 6, 6]
+        clock.now += 101
+        await bought(3)
+        assert [await left_after_a_turn() for _ in range(4)] == [7, 7, 3, 3]
 
 
 @pytest.mark.parametrize("provider", ["miragic", "mira"])
