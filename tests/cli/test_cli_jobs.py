@@ -369,11 +369,11 @@ async def test_all_that_is_on_record_is_shown(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_keys_are_as_long_as_it_takes_to_tell_them_apart() -> None:
-    """At least eight digits; a beginning that fits two is refused."""
-    one, two, three = (_entry_like(key) for key in ("a" * 32, "a" * 9 + "b" * 23, "c" * 32))
-    assert short_keys([one, three]) == {one.key: "a" * 8, three.key: "c" * 8}
-    assert short_keys([one, two])[two.key] == "a" * 9 + "b"
-    assert found([one, two], "A" * 10) is one
+    """At least twelve digits; a beginning that fits two is refused."""
+    one, two, three = (_entry_like(key) for key in ("a" * 32, "a" * 13 + "b" * 19, "c" * 32))
+    assert short_keys([one, three]) == {one.key: "a" * 12, three.key: "c" * 12}
+    assert short_keys([one, two])[two.key] == "a" * 13 + "b"
+    assert found([one, two], "A" * 14) is one
     with pytest.raises(CommandError, match="2 purchases have a key that begins with 'aaa'"):
         found([one, two], "aaa")
 
