@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -191,12 +190,12 @@ class Buyer:
         """Wait until `at`, and longer where the account was paused meanwhile."""
         clock, account = self._runtime.waits, self._account
         while at > now:
-            job.buying = "pause" if now < account.paused_until else "spacing"
+            job.buying = "pause" if now < account.pauses.until else "spacing"
             if at >= deadline:  # known by now, so not slept out
                 raise job.wait_timeout(job.buying)
             await clock.sleep(at - now)
             now = clock.monotonic()
-            if now >= account.paused_until:
+            if now >= account.pauses.until:
                 return
             at = account.purchase_at(now, deadline)
 
@@ -288,22 +287,20 @@ class Buyer:
                 msg = f"the purchase of the {job.provider} job {job.key} was cancelled before anything was sent"
                 return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(msg, provider=job.provider))
             job.may_be_billed = True
-            # Where the account is at ease there is nothing to take back, and what comes meanwhile this does not undo.
-            pauses = self._account.pauses
-            asked = self._runtime.clock.monotonic() if pauses.uneasy else -math.inf
+            pauses, asked = self._account.pauses, self._runtime.clock.monotonic()
             outcome = await attempt(self._runtime.transport, self._endpoint, offer)
             if outcome.fate is Fate.ACCEPTED:  # as nearly always
                 if pauses.uneasy:
                     pauses.calm(asked)
                 return outcome
+            if outcome.fate is Fate.THROTTLED:
+                self._account.pause(self._runtime.clock.monotonic(), outcome.retry_after, asked=asked)
             if outcome.fate in _PROVEN_UNPAID:
                 await self._withdraw(job)
         if outcome.fate in _PROVEN_UNPAID:
             job.may_be_billed = before
             if before and outcome.error is not None:
                 outcome.error.billed = "unknown"
-        if outcome.fate is Fate.THROTTLED:
-            self._account.pause(self._runtime.clock.monotonic(), outcome.retry_after)
         return outcome
 
     async def _intend(self, job: Job[Any], offer: Offer[Any], deadline: float) -> MirageError | None:

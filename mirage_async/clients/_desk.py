@@ -343,6 +343,7 @@ class Desk:
                 self.runtime.clock, tries=QUESTION_TRIES, budget=QUESTION_BUDGET, max_floor=QUESTION_BUDGET
             )
             while True:
+                asked = self.runtime.clock.monotonic()
                 try:
                     with anyio.fail_after(self._patience()):
                         return await self.ask_once(call, read)
@@ -355,7 +356,7 @@ class Desk:
                     if raised.status != 429 and raised.status < 500:  # noqa: PLR2004 - HTTP's own numbers
                         raise
                     if raised.status == 429 or raised.retry_after is not None:  # noqa: PLR2004
-                        self.account.pause(self.runtime.clock.monotonic(), raised.retry_after)
+                        self.account.pause(self.runtime.clock.monotonic(), raised.retry_after, asked=asked)
                     error = raised
                 if not await retrier.again(getattr(error, "retry_after", None)):
                     raise error

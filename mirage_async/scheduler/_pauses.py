@@ -38,11 +38,11 @@ class Pauses:
         self.purchase_at = _LONG_AGO
         self._own: Iterator[float] | None = None
 
-    def begin(self, now: float, seconds: float | None) -> None:
+    def begin(self, now: float, seconds: float | None, asked: float) -> None:
         """Pause, or pause longer; see `Account.pause`."""
         self.uneasy = True
         wait = 0.0 if seconds is None else min(seconds, LONGEST_PAUSE)
-        if now >= self.until:  # else one burst of calls in flight together tells the same news many times
+        if asked >= self.until:  # else one burst of calls in flight together tells the same news many times
             self.spacing = min(LONGEST_SPACING, max(FIRST_SPACING, 2 * self.spacing))
             if self._own is None:
                 self._own = delays(1.0, 2.0, 30.0)

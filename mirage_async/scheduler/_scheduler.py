@@ -143,7 +143,7 @@ class Scheduler:
             if self._waits.extend(entry, deadline) and deadline < self._timer_at:
                 self._arm()
             if at_once:
-                self._hurry(entry, -math.inf)  # somebody wants to know, which says nothing about the job
+                self._hurry(entry, job)
 
     def wake(self, job: Job[Any]) -> None:
         """Ask about `job` now, because a hint says it has changed.
@@ -152,17 +152,19 @@ class Scheduler:
         """
         entry: Entry | None = job.ticket
         if entry is not None:
-            self._hurry(entry, self.clock.monotonic())
+            if entry.hinted is None:  # a status call that is under way may have been answered before the change
+                entry.hinted = self.clock.monotonic()
+            self._hurry(entry, job)
 
-    def _hurry(self, entry: Entry, hinted: float) -> None:
-        """Ask now, or right after the status call that is under way."""
-        if entry.hinted is None:
-            entry.hinted = hinted
-        if not entry.flying and entry.due is not None:
+    def _hurry(self, entry: Entry, job: Job[Any]) -> None:
+        """Ask now, unless that is being done, or in line to be."""
+        if entry.flying or job.claimed or entry in entry.account.ready:
+            return
+        if entry.due is not None:  # as for anybody whose wait was to end before the next call, and goes on after all
             entry.due = None
             self._due.withdrawn()
-            self._ask_in(0.0, entry, self.clock.monotonic())
-            self._arm()  # not a turn right now: hints come in bunches, and one call answers them all
+        self._ask_in(0.0, entry, self.clock.monotonic())
+        self._arm()  # not a turn right now: hints come in bunches, and one call answers them all
 
     def forget(self, job: Job[Any]) -> None:
         """Stop asking about `job`; harmless when nobody does."""
@@ -325,9 +327,10 @@ class Scheduler:
             entry.account.ready.discard(entry)
 
     def _sweep(self, now: float) -> None:
+        stood_still = now - self._next_sweep > SWEEP  # as a stopped process: answers have come that nobody has read
         self._next_sweep = now + SWEEP if self._pollers else math.inf
         for poller in self._pollers:
-            if now - poller.began > LONGEST_CALL:
+            if now - poller.began > LONGEST_CALL and not stood_still:
                 poller.end()
         parked, self._parked = self._parked, []
         for poller in parked:
@@ -378,7 +381,7 @@ class Scheduler:
                         account.pauses.calm(asked)
                     ended = self._answered(entry, job, report, asked, hinted)
                 except Exception as error:  # noqa: BLE001 - logged, if it is not one of ours
-                    self._missed(entry, foreseen(error, job))
+                    self._missed(entry, foreseen(error, job), asked)
                 else:
                     if ended:
                         await self._finish(poller, job, report)
@@ -404,7 +407,8 @@ class Scheduler:
         poller.began, poller.entry, poller.is_at_work = math.inf, None, False
         account.in_flight -= 1
         if entry is not None:
-            self._missed(entry, ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most"))
+            cut_short = ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most")
+            self._missed(entry, cut_short, self.clock.monotonic())
         if account in self._ready and account.lively:
             self._turn()
 
@@ -447,7 +451,7 @@ class Scheduler:
             self._let_rest(job.ticket)
         return True
 
-    def _missed(self, entry: Entry, error: MirageError) -> None:
+    def _missed(self, entry: Entry, error: MirageError, asked: float) -> None:
         """Act on a status call that brought no usable answer."""
         account, now = entry.account, self.clock.monotonic()
         account.failed += 1
@@ -456,7 +460,7 @@ class Scheduler:
         job, verdict = entry.job, judge(error, entry.not_found)
         if verdict is Verdict.SLOW_DOWN:  # whoever's answer it was, and be it that of a job nobody asks about any more
             assert isinstance(error, APIError)  # noqa: S101 - the verdict is about these only; for the type checker
-            account.pause(now, error.retry_after)
+            account.pause(now, error.retry_after, asked=asked)
         if job is None:
             return
         if verdict is Verdict.GIVE_UP:

@@ -239,7 +239,7 @@ async def test_the_pause_after_a_refusal_for_load_starts_small_again(purchase: P
                 sandbox.fail(purchase.operation, Fault(status=429))
                 buyer = asyncio.ensure_future(purchase.buy(client))
                 await until(lambda: account.throttles > before)  # noqa: B023 - called before the next round
-                assert account.paused_until == clock.monotonic() + 1.0
+                assert account.pauses.until == clock.monotonic() + 1.0
                 await clock.advance(2)
                 await buyer
                 await clock.advance(HOUR)

@@ -170,12 +170,12 @@ def test_pauses_without_a_wish_grow_and_start_small_again() -> None:
     now = 0.0
     for _ in range(8):
         account.pause(now, None)
-        pauses.append(account.paused_until - now)
-        now = account.paused_until
+        pauses.append(account.pauses.until - now)
+        now = account.pauses.until
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
-    account.calm(now)
+    account.pauses.calm(now)
     account.pause(now, None)
-    assert account.paused_until - now == 1
+    assert account.pauses.until - now == 1
     assert account.throttles == 9
 
 
@@ -186,7 +186,7 @@ def test_a_wish_is_honoured_up_to_a_minute(asked: float, pause: float) -> None:
     """A provider that asks for more is asked again after a minute, since a job waits; for less, after our own pause."""
     account = Account("mira", Limits())
     account.pause(100, asked)
-    assert account.paused_until == 100 + pause
+    assert account.pauses.until == 100 + pause
     assert LONGEST_PAUSE == 60
 
 
@@ -197,21 +197,21 @@ def test_our_own_pauses_grow_under_small_wishes_as_without_any(asked: float) -> 
     for _ in range(7):
         for _ in range(32):  # one burst each
             account.pause(now, asked)
-        pauses.append(account.paused_until - now)
-        now = account.paused_until
+        pauses.append(account.pauses.until - now)
+        now = account.pauses.until
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_an_account_tells_of_its_pauses_and_takes_a_good_answer() -> None:
-    """One without a moment is one to what was asked just now."""
+def test_a_pause_leaves_something_for_good_answers_to_take_back() -> None:
+    """An answer to what was asked before the end of the pause is none."""
     account = Account("mira", Limits())
-    assert (account.uneasy, account.paused_until) == (False, -math.inf)
+    assert (account.pauses.uneasy, account.pauses.until) == (False, -math.inf)
     account.pause(0, 10)
-    account.calm(9)
-    assert (account.uneasy, account.paused_until) == (True, 10)
+    account.pauses.calm(9)
+    assert (account.pauses.uneasy, account.pauses.until) == (True, 10)
     for _ in range(16):
-        account.calm()
-    assert account.uneasy is False
+        account.pauses.calm(math.inf)
+    assert account.pauses.uneasy is False
 
 
 def test_accounts_of_one_key_share_what_the_provider_asked_and_count_apart() -> None:
@@ -265,7 +265,7 @@ def test_calls_are_spaced_after_a_throttle_ever_more_and_ever_less() -> None:
     assert spacings == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2])
     good = 0
     while account.opens_at(now) != now:
-        account.calm(now)
+        account.pauses.calm(now)
         good += 1
         opens = account.opens_at(now)
         assert opens == pytest.approx(now + 2 * 0.9**good) or (opens == now and 2 * 0.9**good < 0.01)
@@ -282,7 +282,7 @@ def test_spaced_calls_begin_no_sooner_than_they_may() -> None:
     assert account.take(1) is entries[0]
     assert account.take(1.049) is None
     assert account.take(1.05) is entries[1]
-    account.calm(1.0)
+    account.pauses.calm(1.0)
     assert account.opens_at(1.05) == pytest.approx(1.095)
 
 
@@ -318,7 +318,7 @@ def test_purchases_held_up_by_a_pause_are_sent_one_after_the_other() -> None:
     assert [account.purchase_at(1, 100), account.purchase_at(1, 10.05)] == pytest.approx([10, 10.05])
     assert [account.purchase_at(2, 100) for _ in range(2)] == pytest.approx([10.05, 10.1])
     for _ in range(30):
-        account.calm(10)
+        account.pauses.calm(10)
     assert account.purchase_at(10, 100) == 10
 
 
@@ -327,11 +327,11 @@ def test_only_answers_to_what_was_asked_after_the_pause_take_anything_back() -> 
     account = Account("mira", Limits())
     account.pause(0, None)
     for asked in (-3, 0, 0.999):
-        account.calm(asked)
+        account.pauses.calm(asked)
     assert account.statistics(1).spacing == 0.05
     account.pause(1, None)
     assert account.statistics(1).paused_for == 2
-    account.calm(3)
+    account.pauses.calm(3)
     assert account.statistics(3).spacing == pytest.approx(0.09)
     account.pause(3, None)
     assert account.statistics(3).paused_for == 1

@@ -769,6 +769,21 @@ async def test_an_extended_wait_asks_at_once_and_keeps_the_job(bench: Bench) -> 
         await soon(waiter)
 
 
+async def test_an_extended_wait_makes_no_second_call_while_one_is_under_way(bench: Bench) -> None:
+    """Whoever only wants to know is told by the answer that is on its way; a hint, though, may be newer than that."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    job = provider.watch()
+    await bench.clock.advance(10)
+    waiters = [asyncio.ensure_future(job.result(max_wait=30)) for _ in range(3)]
+    await bench.clock.advance(1)
+    provider.gate.set()
+    await bench.clock.advance(1)
+    assert provider.times == [10]
+    for waiter in waiters:
+        waiter.cancel()
+
+
 async def test_a_stopped_job_can_be_watched_again(bench: Bench) -> None:
     """After a timeout `result(max_wait=)` begins afresh with an immediate status call."""
     provider = bench.provider()
@@ -919,6 +934,53 @@ async def test_a_wait_without_a_look_to_come_ends_after_a_stop_as_well(bench: Be
     await bench.clock.advance(0)
     assert provider.times == [10]
     assert bench.scheduler.statistics().waits_expired == 1
+
+
+async def test_a_stop_of_minutes_cuts_no_call_whose_answer_has_come_meanwhile(bench: Bench) -> None:
+    """The sweep lets it be read first; a call that got no answer is cut short by the next one."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    over, going_on = provider.watch("over", wait=15), provider.watch("going on")
+    await bench.clock.advance(12)
+    stop(bench, 600)
+    provider.answers = [DONE]
+    await bench.clock.advance(1)
+    assert (provider.in_flight, over.stopped) == (2, None)
+    provider.gate.set()
+    await bench.clock.advance(0)
+    assert [await soon(over), await soon(going_on)] == ["picture of over", "picture of going on"]
+    assert provider.times == [10, 10]
+    provider.gate = asyncio.Event()
+    provider.watch("unanswered", at_once=True)
+    await bench.clock.advance(1)
+    stop(bench, 600)
+    await bench.clock.advance(5)
+    assert provider.in_flight == 0
+
+
+@pytest.mark.parametrize("by", ["a longer wait", "a hint and a longer wait"])
+async def test_a_wait_that_is_over_and_goes_on_after_all_is_asked_about(bench: Bench, by: str) -> None:
+    """While so many others are told that theirs is over that it takes more than one turn."""
+    provider = bench.provider(limits=Limits(polls=None))
+    jobs = [provider.watch(str(number), wait=11.5) for number in range(2 * SLICE)]
+    await bench.clock.advance(11)  # asked at 10, and to be asked at 20, which was after the end
+    stop(bench, 50)
+    last = jobs[-1]
+
+    def go_on(_: object) -> None:
+        assert last.stopped is None
+        if by != "a longer wait":
+            bench.scheduler.wake(last)
+        bench.scheduler.watch(last, 200, at_once=True)
+
+    first = asyncio.ensure_future(jobs[0].result())
+    first.add_done_callback(go_on)
+    provider.answers = [DONE]
+    await bench.clock.advance(0)
+    with pytest.raises(WaitTimeoutError):
+        await soon(first)
+    assert await soon(last) == f"picture of {last.id}"
+    assert provider.times[2 * SLICE :] == [61]
 
 
 async def test_a_flood_of_calls_after_a_stop_is_made_ready_in_parts(bench: Bench) -> None:
@@ -1123,6 +1185,34 @@ async def test_one_burst_of_throttling_that_asks_for_nothing_counts_as_one_and_p
     assert (account.paused_for, account.spacing) == (1, 0.05)
     await bench.clock.advance(0.99)
     assert len(provider.asked) == 32
+
+
+async def test_a_throttle_that_straggles_in_after_the_pause_is_of_the_same_burst(bench: Bench) -> None:
+    """It was the answer to a call from before; what it asks for is granted, and nothing is doubled."""
+    provider = bench.provider()
+    gates, answers = {name: asyncio.Event() for name in "abc"}, {"c": 7.0}
+
+    async def look(job: Job[str]) -> Report:
+        provider.asked.append((bench.clock.monotonic(), job.id))
+        assert job.id is not None
+        await gates[job.id].wait()
+        message = "429"
+        raise RateLimitError(message, status=429, retry_after=answers.get(job.id))
+
+    provider.kind.look = look
+    for name in gates:
+        provider.watch(name, at_once=True)
+    await bench.clock.advance(0)
+    told = list[tuple[float, float]]()
+    for name in gates:
+        gates[name].set()
+        await bench.clock.advance(0)
+        account = bench.scheduler.statistics().accounts[0]
+        told.append((account.spacing, account.paused_for))
+        await bench.clock.advance(2)
+    assert told == [(0.05, 1), (0.05, 0), (0.05, 7)]
+    await bench.clock.advance(100)  # asked after the pause and throttled again: that is news
+    assert bench.scheduler.statistics().accounts[0].spacing > 0.05
 
 
 async def test_answers_to_questions_from_before_a_throttle_do_not_undo_it(bench: Bench) -> None:
