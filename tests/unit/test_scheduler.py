@@ -1204,8 +1204,8 @@ async def test_a_throttle_that_straggles_in_after_the_pause_is_of_the_same_burst
         provider.watch(name, at_once=True)
     await bench.clock.advance(0)
     told = list[tuple[float, float]]()
-    for name in gates:
-        gates[name].set()
+    for gate in gates.values():
+        gate.set()
         await bench.clock.advance(0)
         account = bench.scheduler.statistics().accounts[0]
         told.append((account.spacing, account.paused_for))
