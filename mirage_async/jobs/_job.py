@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mirage_async.exceptions import MirageError, WaitedFor  # noqa: TC004
     from mirage_async.jobs._kind import JobKind  # noqa: TC004
 
-__all__ = ["Job", "checked_wait", "new_job", "new_key"]
+__all__ = ["LAST_LOOK", "Job", "checked_wait", "last_look_time", "new_job", "new_key"]
 
 _logger = logging.getLogger("mirage_async.jobs")
 
@@ -49,6 +49,10 @@ _WAITS: dict[WaitedFor, str] = {
 }
 
 LONGEST_WAIT = 30 * 24 * 3600.0  # seconds; anything above is a mistake in the caller's arithmetic
+# When the last look before the end of a wait is made, in seconds before that and as a share of the wait: at random in
+# the first half of this time, so that waits that end together have none in one moment, and half is left for the answer,
+# of which a look that comes by itself needs half: a status call takes less than half a second as a rule.
+LAST_LOOK, _LAST_LOOK_SHARE = 2.0, 0.25
 
 
 class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
@@ -158,8 +162,8 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
 
         Args:
             max_wait: seconds this call waits at most. A number also extends the watching of a job with an id, or
-                starts it afresh with an immediate status call where it had stopped. None waits as long as the job is
-                being watched.
+                starts it afresh where it had stopped; the provider is asked now, and once more shortly before the end.
+                None waits as long as the job is being watched.
 
         Raises:
             JobError: the provider gave up, or (`WaitTimeoutError`) the wait is over and the job lives on.
@@ -171,11 +175,16 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
         if max_wait is None:
             return await self
         deadline = self._extend(checked_wait(max_wait))
+        wakes_at = deadline - last_look_time(max_wait)
         while not self._over():
-            if self.kind.clock.monotonic() >= deadline:
+            now = self.kind.clock.monotonic()
+            if now >= deadline:
                 raise self.wait_timeout(self._waits_for(), max_wait)
+            if now >= wakes_at:
+                wakes_at = deadline
+                self.kind.waker.look_before(self, deadline)
             sleeper = self._sleeper()
-            timer = self.kind.clock.call_at(deadline, partial(wake, sleeper))
+            timer = self.kind.clock.call_at(wakes_at, partial(wake, sleeper))
             try:
                 await sleeper
             finally:
@@ -416,6 +425,11 @@ def checked_wait(seconds: float) -> float:
         msg = f"max_wait must be above 0 and at most {LONGEST_WAIT:.0f} seconds; got {seconds!r}"
         raise InputError(msg)
     return float(seconds)
+
+
+def last_look_time(wait: float) -> float:
+    """Return how many seconds before the end of a wait of so many seconds the time for its last look begins."""
+    return min(LAST_LOOK, _LAST_LOOK_SHARE * wait)
 
 
 class _Wait(Iterator[object]):

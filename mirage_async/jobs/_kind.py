@@ -111,6 +111,9 @@ class Waker(Protocol):
             at_once: make the first status call now instead of after the usual first interval.
         """
 
+    def look_before(self, job: Job[Any], end: float) -> None:
+        """Ask about `job` shortly before `end` (monotonic seconds), which is near, if nobody is going to."""
+
     def wake(self, job: Job[Any]) -> None:
         """Ask about `job` now, because a hint says it has changed."""
 

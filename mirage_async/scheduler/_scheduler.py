@@ -27,12 +27,12 @@ from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
-from mirage_async.jobs import is_dubious, note
+from mirage_async.jobs import LAST_LOOK, is_dubious, last_look_time, note
 from mirage_async.scheduler._account import Account
 from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._endings import Endings
 from mirage_async.scheduler._entry import Entry
-from mirage_async.scheduler._learning import LAST_LOOK, LONGEST_INTERVAL, Learning, begin
+from mirage_async.scheduler._learning import LONGEST_INTERVAL, Learning, begin
 from mirage_async.scheduler._poller import Poller, Rest
 from mirage_async.scheduler._statistics import SchedulerStatistics
 from mirage_async.scheduler._verdicts import Verdict, foreseen, judge
@@ -144,6 +144,19 @@ class Scheduler:
                 self._arm()
             if at_once:
                 self._hurry(entry, job)
+
+    def look_before(self, job: Job[Any], end: float) -> None:
+        """Ask about `job` shortly before `end`, which is near, if nobody is going to; see `mirage_async.jobs.Waker`."""
+        entry: Entry | None = job.ticket
+        if entry is None or entry.due is None:
+            return
+        now, looked = self.clock.monotonic(), entry.started if entry.looked is None else entry.looked
+        at = self._learning.last_look(end - now, end, before=looked, latest=entry.due * TICK)
+        if at < math.inf:
+            self._due.withdrawn()
+            entry.due = self._due.add(at, entry)
+            if at < self._timer_at:
+                self._arm()
 
     def wake(self, job: Job[Any]) -> None:
         """Ask about `job` now, because a hint says it has changed.
@@ -303,7 +316,8 @@ class Scheduler:
             return
         at, slack, over = now + wait, SLACK * wait, entry.over
         if over is not None and at + slack > over * TICK - LAST_LOOK and wait < LONGEST_INTERVAL:  # which means "never"
-            last = self._learning.last_look(entry, over * TICK, now, at + slack)
+            end = over * TICK
+            last = self._learning.last_look(last_look_time(end - entry.started), end, before=now, latest=at + slack)
             if last < math.inf:
                 at, slack = min(at, last), 0.0
         entry.due = self._due.add(at, entry, slack=slack)

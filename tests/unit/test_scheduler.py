@@ -855,6 +855,63 @@ async def test_the_minimum_of_the_policy_holds_for_the_last_look() -> None:
     await bench.scheduler.aclose()
 
 
+@pytest.mark.parametrize(("wait", "earliest", "latest"), [(20, 18, 19), (4, 3, 3.5)])
+async def test_before_a_callers_own_wait_ends_there_is_a_last_look(wait: float, earliest: float, latest: float) -> None:
+    """What has ended meanwhile is delivered although the watching, and so the next look, goes on much longer."""
+    bench = Bench(FixedInterval(100))
+    provider = bench.provider(limits=Limits(polls=None))
+    jobs = [provider.watch(str(number)) for number in range(50)]
+    waiters = [asyncio.ensure_future(job.result(max_wait=wait)) for job in jobs]
+    await bench.clock.advance(1)
+    provider.answers = [DONE]
+    await bench.clock.advance(wait - 1)
+    assert {await soon(waiter) for waiter in waiters} == {f"picture of {job.id}" for job in jobs}
+    looks = provider.times[50:]
+    assert len(looks) == 50
+    assert earliest <= min(looks) <= max(looks) <= latest + 2 * TICK + 1e-6
+    assert len(set(looks)) >= 3
+    await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize(
+    ("interval", "wait", "times"),
+    [
+        (10, 20.6, [0, 10, 20, 30]),  # late enough by itself
+        (19.9, 20, [0, 18.5]),  # too late for an answer: earlier
+        (18, 20, [0, 18, 36]),  # looked at as the time for the last look began
+        (9.9, 10, [0, 8.5, 18.4, 28.3]),
+        (100, 0.3, [0]),  # less than the least interval after the look at the beginning
+    ],
+)
+async def test_a_callers_last_look_is_made_only_where_the_next_would_be_too_late(
+    bench: Bench, interval: float, wait: float, times: list[float]
+) -> None:
+    """And the interval that follows is the usual one."""
+    provider = bench.provider()
+    bench.scheduler._policy._seconds = interval  # type: ignore[attr-defined]
+    job = provider.watch()
+    waiter = asyncio.ensure_future(job.result(max_wait=wait))
+    await bench.clock.advance(36.5)
+    assert provider.times == pytest.approx(times, abs=0.5 + TICK)
+    with pytest.raises(WaitTimeoutError):
+        await soon(waiter)
+
+
+async def test_a_callers_last_look_needs_a_job_that_waits_for_one(bench: Bench) -> None:
+    """One that is in line, being asked about or not watched any more is left alone."""
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.gate = asyncio.Event()
+    flying, ready, forgotten = [provider.watch(name, at_once=True) for name in ("flying", "ready", "forgotten")]
+    await bench.clock.advance(0)
+    bench.scheduler.forget(forgotten)
+    for job in (flying, ready, forgotten):
+        bench.scheduler.look_before(job, 2)
+    await bench.clock.advance(2)
+    provider.gate.set()
+    await bench.clock.advance(5)
+    assert provider.asked == [(0, "flying"), (2, "ready")]
+
+
 def stop(bench: Bench, seconds: float) -> None:
     """Let time go by as for a process that is stopped: nothing happens meanwhile, and all of it afterwards."""
     bench.clock._now += seconds
