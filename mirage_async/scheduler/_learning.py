@@ -66,7 +66,8 @@ class Learning:
     """Asks a policy for intervals, and passes on what is seen if it wants that.
 
     Beyond `next_interval` the policy need not have any of the methods of `LearningPolicy`. One that fails is logged
-    once for each of them, and nothing else comes of it.
+    once for each of them, as there may be a hundred thousand jobs to ask it about, and nothing else comes of it: in
+    place of an interval it is the one of the document that counts.
 
     A job was unfinished when it was asked about, and finished when the answer came; whatever happened in between may
     have happened on either side.
@@ -93,16 +94,16 @@ class Learning:
 
     def interval(self, entry: Entry, job: Job[Any], now: float) -> float:
         """Return seconds until the next status call for a job."""
-        policy, kind, interval = self._policy, job.kind, math.nan
+        kind, interval = job.kind, math.nan
         view = view_of(entry, job, now)
         try:
-            interval = float(policy.next_interval(view))  # which may well be a Decimal, or numpy's
-        except Exception:
-            _logger.exception("the interval policy %r failed", policy)
+            interval = float(self._policy.next_interval(view))  # which may well be a Decimal, or numpy's
+        except Exception as error:  # noqa: BLE001 - logged, once
+            self._complain("next_interval", error)
         if not 0 <= interval < math.inf:
             # A faulty policy of a user's must not strand a job that was paid for.
+            self._complain("next_interval", ValueError(f"it returned {interval}, which is no number of seconds"))
             interval = kind.pace.interval
-            _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
         if type(kind.hints) is not NullHints:  # which expect nothing
             patience = kind.hints.patience(job)
             if patience > interval:
