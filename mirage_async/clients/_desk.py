@@ -122,6 +122,7 @@ class Desk:
             ended=self._ended,
             account=self.account,
             hints=self.runtime.hints,
+            check_loop=self.runtime.check_loop,
         )
 
     def _ended(self, job: Job[Any]) -> None:

@@ -170,6 +170,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
             SubmissionUncertainError: nobody can say whether the job was bought.
             APIError: the purchase was refused, or the provider refuses to be asked about the job.
             ClosedError: the client was closed meanwhile.
+            ConfigurationError: the job is not done, and its client belongs to another event loop.
             InputError: `max_wait` is not a positive number of seconds.
         """
         if max_wait is None:
@@ -209,6 +210,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
 
     def _sleeper(self) -> Sleeper:
         """Return a new future that ends with the job or its watching."""
+        self.kind.check_loop()
         sleeper: Sleeper = asyncio.get_running_loop().create_future()
         self._waiters = joined(self._waiters, sleeper)
         return sleeper
@@ -221,6 +223,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
 
         Raises:
             WaitTimeoutError: the wait for the job is over; likewise `ClosedError` and whatever else stops the watching.
+            ConfigurationError: the job is not done, and its client belongs to another event loop.
         """
         while True:
             seen = self.version
@@ -231,6 +234,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
             if stopped is not None:
                 raise copy.copy(stopped)
             while self.version == seen:
+                self.kind.check_loop()
                 reader: Sleeper = asyncio.get_running_loop().create_future()
                 self._readers = joined(self._readers, reader)
                 try:
@@ -242,6 +246,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
         """Watch for `wait` seconds from now and return the moment that ends; a finished job needs no watching."""
         deadline = self.kind.clock.monotonic() + wait
         if self._outcome is None and self.id is not None and not isinstance(self._stopped, ClosedError):
+            self.kind.check_loop()
             self._stopped = None
             if not self.claimed:
                 self.kind.waker.watch(self, deadline, at_once=True)

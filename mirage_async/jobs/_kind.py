@@ -185,10 +185,12 @@ class JobKind(Generic[T]):
         ended: told synchronously when nobody works on the job any more, for whatever reason.
         account: where the scheduler keeps the limits of the provider account; opaque here.
         hints: hears of jobs from elsewhere.
+        check_loop: raises what somebody is to be told who waits in an event loop where nothing will ever wake him.
     """
 
     __slots__ = (
         "account",
+        "check_loop",
         "clock",
         "ended",
         "hints",
@@ -215,7 +217,9 @@ class JobKind(Generic[T]):
         ended: Callable[[Job[T]], None],
         account: Any,
         hints: Hints = _NO_HINTS,
+        check_loop: Callable[[], object] = bool,
     ) -> None:
+        self.check_loop = check_loop
         self.provider = provider
         self.name = name
         self.pace = pace
