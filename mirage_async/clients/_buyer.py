@@ -168,10 +168,8 @@ class Buyer:
             Where its outcome will be.
         """
         runtime, slots = self._runtime, self._runtime.transport.paid_posts
-        now = runtime.clock.monotonic()
-        at = self._account.purchase_at(now, deadline)
-        if at > now:
-            await self._wait_out_pauses(job, at, now, deadline)
+        if self._account.pauses.uneasy:
+            await self._take_turn(job, deadline)
         try:
             slots.acquire_on_behalf_of_nowait(job)
         except anyio.WouldBlock:
@@ -186,18 +184,28 @@ class Buyer:
         runtime.posts.spawn(self._post(job, offer, deadline, answer))
         return answer
 
-    async def _wait_out_pauses(self, job: Job[Any], at: float, now: float, deadline: float) -> None:
-        """Wait until `at`, and longer where the account was paused meanwhile."""
-        clock, account = self._runtime.waits, self._account
-        while at > now:
-            job.buying = "pause" if now < account.pauses.until else "spacing"
-            if at >= deadline:  # known by now, so not slept out
-                raise job.wait_timeout(job.buying)
-            await clock.sleep(at - now)
-            now = clock.monotonic()
-            if now >= account.pauses.until:
-                return
-            at = account.purchase_at(now, deadline)
+    async def _take_turn(self, job: Job[Any], deadline: float) -> None:
+        """Wait for the end of a pause, and after it for a turn, at whatever pace is the right one by then."""
+        clock, pauses = self._runtime.waits, self._account.pauses
+        job.buying = "pause" if clock.monotonic() < pauses.until else "spacing"
+        if pauses.until >= deadline:  # known by now, so not slept out
+            raise job.wait_timeout("pause")
+        try:
+            pauses.turns.acquire_nowait()
+        except anyio.WouldBlock:
+            with self._runtime.until(deadline) as wait:
+                await pauses.turns.acquire()
+            if wait.over:
+                raise job.wait_timeout("pause" if clock.monotonic() < pauses.until else "spacing") from None
+        try:
+            while (at := pauses.purchase_at(now := clock.monotonic())) > now:
+                job.buying = "pause" if now < pauses.until else "spacing"
+                if at >= deadline:
+                    raise job.wait_timeout(job.buying)
+                await clock.sleep(at - now)
+            pauses.purchased_at = now
+        finally:
+            pauses.turns.release()
 
     async def _wait_for_slot(self, job: Job[Any], deadline: float) -> None:
         job.buying = "slot"

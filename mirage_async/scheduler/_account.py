@@ -168,20 +168,6 @@ class Account:
         self._finished += 1
         self._finished_polls += polls
 
-    def purchase_at(self, now: float, deadline: float) -> float:
-        """Return when a purchase may be sent that wants to be sent now, and not at all from `deadline` on.
-
-        After a pause each that asks gets a moment of its own, so it asks once, and again only if another pause has
-        come until then.
-        """
-        pauses = self.pauses
-        at = max(now, pauses.until)
-        if pauses.spacing:
-            at = max(at, pauses.purchase_at)
-            if at < deadline:
-                pauses.purchase_at = at + pauses.spacing
-        return at
-
     def opens_at(self, now: float) -> float:
         """Return when the next status call may begin, infinity while there is no place or nobody to ask about."""
         if not self.has_room():

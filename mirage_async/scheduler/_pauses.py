@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import anyio
+
 from mirage_async._retry import delays
 
 if TYPE_CHECKING:
@@ -26,16 +28,18 @@ class Pauses:
         until: when the last pause ends, in monotonic seconds.
         spacing: seconds to keep between two status calls of an account, and between any two purchases.
         uneasy: something is left of a pause that a good answer takes back.
-        purchase_at: when the next purchase may be sent, if they are spaced.
+        turns: held by the purchase that is sent next while `uneasy`; the others come after it in the order of asking.
+        purchased_at: when the last of these was sent.
     """
 
-    __slots__ = ("__weakref__", "_own", "purchase_at", "spacing", "uneasy", "until")
+    __slots__ = ("__weakref__", "_own", "purchased_at", "spacing", "turns", "uneasy", "until")
 
     def __init__(self) -> None:
         self.until = _LONG_AGO
         self.spacing = 0.0
         self.uneasy = False
-        self.purchase_at = _LONG_AGO
+        self.turns = anyio.Lock()
+        self.purchased_at = _LONG_AGO
         self._own: Iterator[float] | None = None
 
     def begin(self, now: float, seconds: float | None, asked: float) -> None:
@@ -65,4 +69,7 @@ class Pauses:
         if self.spacing < _NO_SPACING:
             self.spacing = 0.0
             self.uneasy = False
-        self.purchase_at = _LONG_AGO
+
+    def purchase_at(self, now: float) -> float:
+        """Return when the purchase whose turn it is may be sent, as things stand."""
+        return max(now, self.until, self.purchased_at + self.spacing)

@@ -226,7 +226,8 @@ def test_accounts_of_one_key_share_what_the_provider_asked_and_count_apart() -> 
     assert [account.opens_at(3) for account in (wide, narrow, apart)] == [11, 11, 3]
     assert [account.throttles for account in (wide, narrow, apart)] == [1, 1, 0]
     assert [account.statistics(3).spacing for account in (wide, narrow, apart)] == [0.05, 0.05, 0]
-    assert [wide.purchase_at(3, 100), narrow.purchase_at(3, 100)] == pytest.approx([11, 11.05])
+    assert wide.pauses is narrow.pauses
+    assert pauses.purchase_at(3) == 11
     assert [wide.take(11) is None, narrow.take(11) is None] == [False, False]
     narrow.pauses.calm(11)
     assert wide.opens_at(11) == pytest.approx(11.045)
@@ -311,15 +312,19 @@ def test_a_spacing_wider_than_the_rate_holds_and_a_narrower_one_changes_nothing(
 
 
 def test_purchases_held_up_by_a_pause_are_sent_one_after_the_other() -> None:
-    """Each gets a moment of its own; one whose time would be over by then takes none."""
+    """The next so long after the last as is the pace of the moment."""
     account = Account("mira", Limits())
-    assert [account.purchase_at(0, 100) for _ in range(2)] == [0, 0]
+    pauses = account.pauses
+    assert pauses.purchase_at(0) == 0
     account.pause(0, 10)
-    assert [account.purchase_at(1, 100), account.purchase_at(1, 10.05)] == pytest.approx([10, 10.05])
-    assert [account.purchase_at(2, 100) for _ in range(2)] == pytest.approx([10.05, 10.1])
+    assert pauses.purchase_at(1) == 10
+    pauses.purchased_at = 10
+    assert pauses.purchase_at(10) == pytest.approx(10.05)
+    pauses.calm(10)
+    assert pauses.purchase_at(10) == pytest.approx(10.045)
     for _ in range(30):
-        account.pauses.calm(10)
-    assert account.purchase_at(10, 100) == 10
+        pauses.calm(10)
+    assert pauses.purchase_at(10) == 10
 
 
 def test_only_answers_to_what_was_asked_after_the_pause_take_anything_back() -> None:
