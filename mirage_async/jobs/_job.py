@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import random
 import secrets
 from collections.abc import Iterator
 from functools import partial
@@ -176,14 +177,15 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
         if max_wait is None:
             return await self
         deadline = self._extend(checked_wait(max_wait))
-        wakes_at = deadline - last_look_time(max_wait)
+        span = last_look_time(max_wait)
+        wakes_at = deadline - span * random.uniform(0.5, 1.0)
         while not self._over():
             now = self.kind.clock.monotonic()
             if now >= deadline:
                 raise self.wait_timeout(self._waits_for(), max_wait)
             if now >= wakes_at:
                 wakes_at = deadline
-                self.kind.waker.look_before(self, deadline)
+                self.kind.waker.look_before(self, deadline, deadline - span)
             sleeper = self._sleeper()
             timer = self.kind.clock.call_at(wakes_at, partial(wake, sleeper))
             try:

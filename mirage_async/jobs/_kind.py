@@ -111,8 +111,8 @@ class Waker(Protocol):
             at_once: make the first status call now instead of after the usual first interval.
         """
 
-    def look_before(self, job: Job[Any], end: float) -> None:
-        """Ask about `job` shortly before `end` (monotonic seconds), which is near, if nobody is going to."""
+    def look_before(self, job: Job[Any], end: float, since: float) -> None:
+        """Ask about `job` now, unless it was asked about since then, or will be in time before `end`, which is near."""
 
     def wake(self, job: Job[Any]) -> None:
         """Ask about `job` now, because a hint says it has changed."""

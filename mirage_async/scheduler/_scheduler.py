@@ -145,18 +145,14 @@ class Scheduler:
             if at_once:
                 self._hurry(entry, job)
 
-    def look_before(self, job: Job[Any], end: float) -> None:
-        """Ask about `job` shortly before `end`, which is near, if nobody is going to; see `mirage_async.jobs.Waker`."""
+    def look_before(self, job: Job[Any], end: float, since: float) -> None:
+        """Make a last look at `job` now if none was or will be in time; see `mirage_async.jobs.Waker`."""
         entry: Entry | None = job.ticket
-        if entry is None or entry.due is None:
-            return
-        now, looked = self.clock.monotonic(), entry.started if entry.looked is None else entry.looked
-        at = self._learning.last_look(end - now, end, before=looked, latest=entry.due * TICK)
-        if at < math.inf:
-            self._due.withdrawn()
-            entry.due = self._due.add(at, entry)
-            if at < self._timer_at:
-                self._arm()
+        if entry is not None and entry.due is not None:
+            looked = entry.started if entry.looked is None else entry.looked
+            latest = entry.due * TICK
+            if self._learning.last_look(end - since, end, before=looked, latest=latest) < math.inf:
+                self._hurry(entry, job)
 
     def wake(self, job: Job[Any]) -> None:
         """Ask about `job` now, because a hint says it has changed.

@@ -50,7 +50,7 @@ class FakeWaker:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.watched: list[tuple[float, bool]] = []
-        self.looks: list[tuple[float, float]] = []
+        self.looks: list[tuple[float, float, float]] = []
         self.closed_with: MirageError | None = None
         self.waited_for: WaitedFor = "job"
 
@@ -60,9 +60,9 @@ class FakeWaker:
         if self.closed_with is not None:
             job.stop(self.closed_with)
 
-    def look_before(self, job: Job[Any], end: float) -> None:  # noqa: ARG002 - the port's signature
+    def look_before(self, job: Job[Any], end: float, since: float) -> None:  # noqa: ARG002 - the port's signature
         """Note when that was asked for."""
-        self.looks.append((self.clock.monotonic(), end))
+        self.looks.append((self.clock.monotonic(), end, since))
 
     def wake(self, job: Job[Any]) -> None:
         """Nothing here gives hints."""
@@ -311,16 +311,17 @@ async def test_a_limited_wait_extends_the_watching_and_asks_at_once(bench: Bench
     task.cancel()
 
 
-@pytest.mark.parametrize(("wait", "moment"), [(30.0, 28.0), (4.0, 3.0), (0.4, 0.3)])
-async def test_a_limited_wait_has_a_last_look_made_before_its_end(bench: Bench, wait: float, moment: float) -> None:
-    """Two seconds before, or a quarter of a short wait; once, and not for a job that has ended by then."""
+@pytest.mark.parametrize(("wait", "span"), [(30.0, 2.0), (4.0, 1.0), (0.4, 0.1)])
+async def test_a_limited_wait_has_a_last_look_made_before_its_end(bench: Bench, wait: float, span: float) -> None:
+    """One or two seconds before, or a quarter to an eighth; once, and not for a job that has ended by then."""
     job, other = bench.job(), bench.job(id="other")
     tasks = [asyncio.ensure_future(each.result(max_wait=wait)) for each in (job, other)]
     await bench.clock.advance(wait / 2)
     other.resolve(JobStatus.SUCCEEDED, "picture", None)
     await bench.clock.advance(wait)
-    (look,) = bench.waker.looks
-    assert look == pytest.approx((moment, wait))
+    ((moment, end, since),) = bench.waker.looks
+    assert (end, since) == pytest.approx((wait, wait - span))
+    assert since <= moment <= wait - span / 2
     with pytest.raises(WaitTimeoutError):
         await soon(tasks[0])
     assert await soon(tasks[1]) == "picture"

@@ -28,7 +28,7 @@ class Idle:
     def watch(self, job: Job[Any], deadline: float, *, at_once: bool = False) -> None:
         """Do nothing."""
 
-    def look_before(self, job: Job[Any], end: float) -> None:
+    def look_before(self, job: Job[Any], end: float, since: float) -> None:
         """Do nothing."""
 
     def wake(self, job: Job[Any]) -> None:

@@ -907,7 +907,7 @@ async def test_a_callers_last_look_needs_a_job_that_waits_for_one(bench: Bench) 
     await bench.clock.advance(0)
     bench.scheduler.forget(forgotten)
     for job in (flying, ready, forgotten):
-        bench.scheduler.look_before(job, 2)
+        bench.scheduler.look_before(job, 2, 1)
     await bench.clock.advance(2)
     provider.gate.set()
     await bench.clock.advance(5)
