@@ -33,7 +33,7 @@ class _Nothing:
     def __call__(self, *_: object, **__: object) -> Any:
         raise NotImplementedError
 
-    watch = wake = forget = waits_for = __call__
+    watch = look_before = wake = forget = waits_for = __call__
 
     async def read(self, image: GeneratedImage) -> bytes:
         raise NotImplementedError

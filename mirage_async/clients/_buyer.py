@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -169,10 +168,8 @@ class Buyer:
             Where its outcome will be.
         """
         runtime, slots = self._runtime, self._runtime.transport.paid_posts
-        now = runtime.clock.monotonic()
-        at = self._account.purchase_at(now, deadline)
-        if at > now:
-            await self._wait_out_pauses(job, at, now, deadline)
+        if self._account.pauses.uneasy:
+            await self._take_turn(job, deadline)
         try:
             slots.acquire_on_behalf_of_nowait(job)
         except anyio.WouldBlock:
@@ -187,18 +184,28 @@ class Buyer:
         runtime.posts.spawn(self._post(job, offer, deadline, answer))
         return answer
 
-    async def _wait_out_pauses(self, job: Job[Any], at: float, now: float, deadline: float) -> None:
-        """Wait until `at`, and longer where the account was paused meanwhile."""
-        clock, account = self._runtime.waits, self._account
-        while at > now:
-            job.buying = "pause" if now < account.paused_until else "spacing"
-            if at >= deadline:  # known by now, so not slept out
-                raise job.wait_timeout(job.buying)
-            await clock.sleep(at - now)
-            now = clock.monotonic()
-            if now >= account.paused_until:
-                return
-            at = account.purchase_at(now, deadline)
+    async def _take_turn(self, job: Job[Any], deadline: float) -> None:
+        """Wait for the end of a pause, and after it for a turn, at whatever pace is the right one by then."""
+        clock, pauses = self._runtime.waits, self._account.pauses
+        job.buying = "pause" if clock.monotonic() < pauses.until else "spacing"
+        if pauses.until >= deadline:  # known by now, so not slept out
+            raise job.wait_timeout("pause")
+        try:
+            pauses.turns.acquire_nowait()
+        except anyio.WouldBlock:
+            with self._runtime.until(deadline) as wait:
+                await pauses.turns.acquire()
+            if wait.over:
+                raise job.wait_timeout("pause" if clock.monotonic() < pauses.until else "spacing") from None
+        try:
+            while (at := pauses.purchase_at(now := clock.monotonic())) > now:
+                job.buying = "pause" if now < pauses.until else "spacing"
+                if at >= deadline:
+                    raise job.wait_timeout(job.buying)
+                await clock.sleep(at - now)
+            pauses.purchased_at = now
+        finally:
+            pauses.turns.release()
 
     async def _wait_for_slot(self, job: Job[Any], deadline: float) -> None:
         job.buying = "slot"
@@ -288,22 +295,20 @@ class Buyer:
                 msg = f"the purchase of the {job.provider} job {job.key} was cancelled before anything was sent"
                 return Attempt(fate=Fate.NOT_SENT, error=ConnectionFailedError(msg, provider=job.provider))
             job.may_be_billed = True
-            # Where the account is at ease there is nothing to take back, and what comes meanwhile this does not undo.
-            pauses = self._account.pauses
-            asked = self._runtime.clock.monotonic() if pauses.uneasy else -math.inf
+            pauses, asked = self._account.pauses, self._runtime.clock.monotonic()
             outcome = await attempt(self._runtime.transport, self._endpoint, offer)
             if outcome.fate is Fate.ACCEPTED:  # as nearly always
                 if pauses.uneasy:
                     pauses.calm(asked)
                 return outcome
+            if outcome.fate is Fate.THROTTLED:
+                self._account.pause(self._runtime.clock.monotonic(), outcome.retry_after, asked=asked)
             if outcome.fate in _PROVEN_UNPAID:
                 await self._withdraw(job)
         if outcome.fate in _PROVEN_UNPAID:
             job.may_be_billed = before
             if before and outcome.error is not None:
                 outcome.error.billed = "unknown"
-        if outcome.fate is Fate.THROTTLED:
-            self._account.pause(self._runtime.clock.monotonic(), outcome.retry_after)
         return outcome
 
     async def _intend(self, job: Job[Any], offer: Offer[Any], deadline: float) -> MirageError | None:

@@ -122,6 +122,7 @@ class Desk:
             ended=self._ended,
             account=self.account,
             hints=self.runtime.hints,
+            check_loop=self.runtime.check_loop,
         )
 
     def _ended(self, job: Job[Any]) -> None:
@@ -343,6 +344,7 @@ class Desk:
                 self.runtime.clock, tries=QUESTION_TRIES, budget=QUESTION_BUDGET, max_floor=QUESTION_BUDGET
             )
             while True:
+                asked = self.runtime.clock.monotonic()
                 try:
                     with anyio.fail_after(self._patience()):
                         return await self.ask_once(call, read)
@@ -355,7 +357,7 @@ class Desk:
                     if raised.status != 429 and raised.status < 500:  # noqa: PLR2004 - HTTP's own numbers
                         raise
                     if raised.status == 429 or raised.retry_after is not None:  # noqa: PLR2004
-                        self.account.pause(self.runtime.clock.monotonic(), raised.retry_after)
+                        self.account.pause(self.runtime.clock.monotonic(), raised.retry_after, asked=asked)
                     error = raised
                 if not await retrier.again(getattr(error, "retry_after", None)):
                     raise error

@@ -79,6 +79,8 @@ class Memory:
             await self._journal.note(_NAME, msgspec.json.encode(self._policy.export()).decode())
         except JournalError as error:
             _logger.warning("what was learned about durations is not kept: %s", error)
+        except Exception:  # of a policy that a user has derived: it must not keep the journal open
+            _logger.exception("what was learned about durations is not kept")
 
     async def aclose(self) -> None:
         """Keep all of it, before the journal is closed."""

@@ -118,6 +118,10 @@ class Runtime:
         if self.closed:
             msg = f"the {who} is closed"
             raise ClosedError(msg)
+        self.check_loop()
+
+    def check_loop(self) -> None:
+        """Raise `ConfigurationError` in another event loop than the first."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import random
 import secrets
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from mirage_async.exceptions import MirageError, WaitedFor  # noqa: TC004
     from mirage_async.jobs._kind import JobKind  # noqa: TC004
 
-__all__ = ["Job", "checked_wait", "new_job", "new_key"]
+__all__ = ["LAST_LOOK", "Job", "checked_wait", "last_look_time", "new_job", "new_key"]
 
 _logger = logging.getLogger("mirage_async.jobs")
 
@@ -50,6 +51,10 @@ _WAITS: dict[WaitedFor, str] = {
 }
 
 LONGEST_WAIT = 30 * 24 * 3600.0  # seconds; anything above is a mistake in the caller's arithmetic
+# When the last look before the end of a wait is made, in seconds before that and as a share of the wait: at random in
+# the first half of this time, so that waits that end together have none in one moment, and half is left for the answer,
+# of which a look that comes by itself needs half: a status call takes less than half a second as a rule.
+LAST_LOOK, _LAST_LOOK_SHARE = 2.0, 0.25
 
 
 class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
@@ -159,24 +164,31 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
 
         Args:
             max_wait: seconds this call waits at most. A number also extends the watching of a job with an id, or
-                starts it afresh with an immediate status call where it had stopped. None waits as long as the job is
-                being watched.
+                starts it afresh where it had stopped; the provider is asked now, and once more shortly before the end.
+                None waits as long as the job is being watched.
 
         Raises:
             JobError: the provider gave up, or (`WaitTimeoutError`) the wait is over and the job lives on.
             SubmissionUncertainError: nobody can say whether the job was bought.
             APIError: the purchase was refused, or the provider refuses to be asked about the job.
             ClosedError: the client was closed meanwhile.
+            ConfigurationError: the job is not done, and its client belongs to another event loop.
             InputError: `max_wait` is not a positive number of seconds.
         """
         if max_wait is None:
             return await self
         deadline = self._extend(checked_wait(max_wait))
+        span = last_look_time(max_wait)
+        wakes_at = deadline - span * random.uniform(0.5, 1.0)
         while not self._over():
-            if self.kind.clock.monotonic() >= deadline:
+            now = self.kind.clock.monotonic()
+            if now >= deadline:
                 raise self.wait_timeout(self._waits_for(), max_wait)
+            if now >= wakes_at:
+                wakes_at = deadline
+                self.kind.waker.look_before(self, deadline, deadline - span)
             sleeper = self._sleeper()
-            timer = self.kind.clock.call_at(deadline, partial(wake, sleeper))
+            timer = self.kind.clock.call_at(wakes_at, partial(wake, sleeper))
             try:
                 await sleeper
             finally:
@@ -201,6 +213,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
 
     def _sleeper(self) -> Sleeper:
         """Return a new future that ends with the job or its watching."""
+        self.kind.check_loop()
         sleeper: Sleeper = asyncio.get_running_loop().create_future()
         self._waiters = joined(self._waiters, sleeper)
         return sleeper
@@ -213,6 +226,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
 
         Raises:
             WaitTimeoutError: the wait for the job is over; likewise `ClosedError` and whatever else stops the watching.
+            ConfigurationError: the job is not done, and its client belongs to another event loop.
         """
         while True:
             seen = self.version
@@ -223,6 +237,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
             if stopped is not None:
                 raise copy.copy(stopped)
             while self.version == seen:
+                self.kind.check_loop()
                 reader: Sleeper = asyncio.get_running_loop().create_future()
                 self._readers = joined(self._readers, reader)
                 try:
@@ -234,6 +249,7 @@ class Job(msgspec.Struct, Generic[T], eq=False, weakref=True):
         """Watch for `wait` seconds from now and return the moment that ends; a finished job needs no watching."""
         deadline = self.kind.clock.monotonic() + wait
         if self._outcome is None and self.id is not None and not isinstance(self._stopped, ClosedError):
+            self.kind.check_loop()
             self._stopped = None
             if not self.claimed:
                 self.kind.waker.watch(self, deadline, at_once=True)
@@ -421,6 +437,11 @@ def checked_wait(seconds: float) -> float:
         msg = f"max_wait must be above 0 and at most {LONGEST_WAIT:.0f} seconds; got {seconds!r}"
         raise InputError(msg)
     return float(seconds)
+
+
+def last_look_time(wait: float) -> float:
+    """Return how many seconds before the end of a wait of so many seconds the time for its last look begins."""
+    return min(LAST_LOOK, _LAST_LOOK_SHARE * wait)
 
 
 class _Wait(Iterator[object]):

@@ -111,6 +111,9 @@ class Waker(Protocol):
             at_once: make the first status call now instead of after the usual first interval.
         """
 
+    def look_before(self, job: Job[Any], end: float, since: float) -> None:
+        """Ask about `job` now, unless it was asked about since then, or will be in time before `end`, which is near."""
+
     def wake(self, job: Job[Any]) -> None:
         """Ask about `job` now, because a hint says it has changed."""
 
@@ -182,10 +185,12 @@ class JobKind(Generic[T]):
         ended: told synchronously when nobody works on the job any more, for whatever reason.
         account: where the scheduler keeps the limits of the provider account; opaque here.
         hints: hears of jobs from elsewhere.
+        check_loop: raises what somebody is to be told who waits in an event loop where nothing will ever wake him.
     """
 
     __slots__ = (
         "account",
+        "check_loop",
         "clock",
         "ended",
         "hints",
@@ -212,7 +217,9 @@ class JobKind(Generic[T]):
         ended: Callable[[Job[T]], None],
         account: Any,
         hints: Hints = _NO_HINTS,
+        check_loop: Callable[[], object] = bool,
     ) -> None:
+        self.check_loop = check_loop
         self.provider = provider
         self.name = name
         self.pace = pace

@@ -46,8 +46,9 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
         most_polls_in_flight: the most there ever were at once.
         throttles: times the provider asked to slow down in an answer to a call of this account.
         paused_for: seconds the current pause still lasts, whichever account of the same key was asked for it.
-        spacing: seconds kept between two status calls, and two purchases, since the provider asked to slow down; it
-            shrinks with every good answer to what was asked after the pause. As the pause, it holds for the key.
+        spacing: seconds kept between two status calls of this account, and two purchases of the key, since the provider
+            asked to slow down; it shrinks with every good answer to what was asked after the pause. As the pause, all
+            accounts of the key have the same.
         jobs_finished: jobs whose end a status call told, well or badly.
         polls_per_job: status calls of these on average, failed ones included, or None before any.
         delay_bound_mean: mean of the bounds of the delay, in seconds, or None before any. The bound of a job is the
@@ -140,36 +141,23 @@ class Account:
             # It came when there was no limit, or ended twice (a wait that was over, then the job itself).
             return
 
-    def pause(self, now: float, seconds: float | None) -> None:
+    def pause(self, now: float, seconds: float | None, *, asked: float | None = None) -> None:
         """Stop beginning status calls and purchases for a while, because the provider asked for it, and go on gently.
 
         It holds for all accounts of the key. After the pause status calls of an account begin at least 50 ms apart,
-        twice that for every throttle more, up to 2 s, and so do purchases of the key; `calm` takes that back
+        twice that for every throttle more, up to 2 s, and so do purchases of the key; `Pauses.calm` takes that back
         little by little, so that what was held up does not all come at once.
-        Answers to one burst count as one throttle: those that come while a pause lasts double nothing, and lengthen it
-        only where they ask for more.
+        Answers to one burst count as one throttle: those to what was asked before the end of a pause double nothing,
+        whenever they come, and make it longer only where they ask for more.
 
         Args:
             now: monotonic seconds.
             seconds: what the provider asks for, capped at one minute: a floor under the pause, which is otherwise the
                 next of a schedule that grows from 1 to 30 s. None asks for nothing.
+            asked: when the question left that got this answer; None stands for just now.
         """
         self.throttles += 1
-        self.pauses.begin(now, seconds)
-
-    def calm(self, asked: float = math.inf) -> None:
-        """Note a good answer to what was asked then, or just now; see `Pauses.calm`. Only needed while `uneasy`."""
-        self.pauses.calm(asked)
-
-    @property
-    def uneasy(self) -> bool:
-        """Whether something is left of a pause that a good answer takes back."""
-        return self.pauses.uneasy
-
-    @property
-    def paused_until(self) -> float:
-        """When the last pause ends, in monotonic seconds."""
-        return self.pauses.until
+        self.pauses.begin(now, seconds, now if asked is None else asked)
 
     def noticed(self, bound: float) -> None:
         """Count that the end of a job was noticed at most `bound` seconds late."""
@@ -179,20 +167,6 @@ class Account:
         """Count a job whose end is known after so many status calls."""
         self._finished += 1
         self._finished_polls += polls
-
-    def purchase_at(self, now: float, deadline: float) -> float:
-        """Return when a purchase may be sent that wants to be sent now, and not at all from `deadline` on.
-
-        After a pause each that asks gets a moment of its own, so it asks once, and again only if another pause has
-        come until then.
-        """
-        pauses = self.pauses
-        at = max(now, pauses.until)
-        if pauses.spacing:
-            at = max(at, pauses.purchase_at)
-            if at < deadline:
-                pauses.purchase_at = at + pauses.spacing
-        return at
 
     def opens_at(self, now: float) -> float:
         """Return when the next status call may begin, infinity while there is no place or nobody to ask about."""

@@ -19,6 +19,9 @@ __all__ = ["VERSION", "Learned", "dump", "read"]
 VERSION = 1
 _DIGITS = 6  # behind the point, of counts of jobs
 _MOST_ENDED = 101.0  # evidence fades so that it never weighs more than 100 jobs, and rounding adds less than one
+_MOST_JOBS = 2**53  # as every reader of JSON can tell apart from one more
+_LEAST_MEAN, _MOST_MEAN = -10.0, 20.0
+_LEAST_DEVIATION, _MOST_DEVIATION = 1e-3, 20.0
 _MOST_AT_RISK = 1e4  # kept of however many jobs never ended; more would only take longer to be outweighed
 
 _Key: TypeAlias = tuple[str, str, str | None, str]
@@ -26,10 +29,10 @@ _Ended: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=_MOST_ENDED)]
 _EndedCounts: TypeAlias = Annotated[list[_Ended], msgspec.Meta(max_length=BUCKETS)]
 _Count: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 _Counts: TypeAlias = Annotated[list[_Count], msgspec.Meta(max_length=BUCKETS)]
-_Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_MOST_JOBS)]
 _Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
-_Logarithm: TypeAlias = Annotated[float, msgspec.Meta(ge=-10, le=20)]
-_Deviation: TypeAlias = Annotated[float, msgspec.Meta(ge=1e-3, le=20)]
+_Logarithm: TypeAlias = Annotated[float, msgspec.Meta(ge=_LEAST_MEAN, le=_MOST_MEAN)]
+_Deviation: TypeAlias = Annotated[float, msgspec.Meta(ge=_LEAST_DEVIATION, le=_MOST_DEVIATION)]
 
 
 class _Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,11 +140,11 @@ def _learned(key: _Key, hint: float | None, durations: DurationModel, progress: 
         model=model,
         phase=phase,
         typical=hint,
-        jobs=durations.jobs,
-        drifts=durations.drifts,
+        jobs=min(durations.jobs, _MOST_JOBS),
+        drifts=min(durations.drifts, _MOST_JOBS),
         evidence=min(durations.evidence, _MOST_ENDED),
-        mean=durations.mean,
-        deviation=durations.deviation,
+        mean=min(max(durations.mean, _LEAST_MEAN), _MOST_MEAN),
+        deviation=min(max(durations.deviation, _LEAST_DEVIATION), _MOST_DEVIATION),
         events=_trimmed(events, _MOST_ENDED),
         at_risk=_trimmed(at_risk, _MOST_AT_RISK),
         at_first=_trimmed(at_first, _MOST_ENDED),

@@ -21,16 +21,12 @@ if TYPE_CHECKING:
     from mirage_async.scheduler._intervals import IntervalPolicy
     from mirage_async.wire import Report
 
-__all__ = ["LAST_LOOK", "LONGEST_INTERVAL", "MARKS", "Learning", "begin", "view_of"]
+__all__ = ["LONGEST_INTERVAL", "MARKS", "Learning", "begin", "view_of"]
 
 _logger = logging.getLogger("mirage_async.scheduler")
 
 LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's way to say "never"
 _SOON, _SOON_SHARE = 0.25, 0.05  # seconds, and share of the age of a job, that news of its end may have taken
-# When the last look before the end of a wait is made, in seconds before that and as a share of the wait: at random in
-# the first half of this time, so that waits that end together have none in one moment, and half is left for the answer,
-# of which a look that comes by itself needs half: a status call takes less than half a second as a rule.
-LAST_LOOK, _LAST_LOOK_SHARE = 2.0, 0.25
 _LEAST_INTERVAL = 0.25  # seconds between the last look and the one before, where the policy has no minimum
 _STRETCH = 0.2  # of the time a hint is given, by which it varies upwards: a kind of job has one number for all of them
 MARKS = 16  # of progress that a note keeps, thinned evenly beyond
@@ -70,7 +66,8 @@ class Learning:
     """Asks a policy for intervals, and passes on what is seen if it wants that.
 
     Beyond `next_interval` the policy need not have any of the methods of `LearningPolicy`. One that fails is logged
-    once for each of them, and nothing else comes of it.
+    once for each of them, as there may be a hundred thousand jobs to ask it about, and nothing else comes of it: in
+    place of an interval it is the one of the document that counts.
 
     A job was unfinished when it was asked about, and finished when the answer came; whatever happened in between may
     have happened on either side.
@@ -97,36 +94,35 @@ class Learning:
 
     def interval(self, entry: Entry, job: Job[Any], now: float) -> float:
         """Return seconds until the next status call for a job."""
-        policy, kind, interval = self._policy, job.kind, math.nan
+        kind, interval = job.kind, math.nan
         view = view_of(entry, job, now)
         try:
-            interval = float(policy.next_interval(view))  # which may well be a Decimal, or numpy's
-        except Exception:
-            _logger.exception("the interval policy %r failed", policy)
+            interval = float(self._policy.next_interval(view))  # which may well be a Decimal, or numpy's
+        except Exception as error:  # noqa: BLE001 - logged, once
+            self._complain("next_interval", error)
         if not 0 <= interval < math.inf:
             # A faulty policy of a user's must not strand a job that was paid for.
+            self._complain("next_interval", ValueError(f"it returned {interval}, which is no number of seconds"))
             interval = kind.pace.interval
-            _logger.error("the interval policy %r gave no number of seconds; using %g s", policy, interval)
         if type(kind.hints) is not NullHints:  # which expect nothing
             patience = kind.hints.patience(job)
             if patience > interval:
                 interval = patience * self._random.uniform(1.0, 1.0 + _STRETCH)
         return LONGEST_INTERVAL if interval > LONGEST_INTERVAL else interval  # noqa: FURB136 - is dearer by far
 
-    def last_look(self, entry: Entry, end: float, now: float, latest: float) -> float:
+    def last_look(self, span: float, end: float, *, before: float, latest: float) -> float:
         """Return when to make the last look before the end of a wait, infinity where it needs no moment of its own.
 
         That is where the next look comes early enough anyway, or the one just made was as late, or would be followed
         too soon.
 
         Args:
-            entry: the scheduler's note.
+            span: see `mirage_async.jobs.last_look_time`.
             end: of the wait, in monotonic seconds.
-            now: the moment of the look before, or when the job was accepted.
+            before: the moment of the look before, or when the job was accepted.
             latest: when the next look is made at the latest.
         """
-        span = min(LAST_LOOK, _LAST_LOOK_SHARE * (end - entry.started))
-        if latest <= end - span / 4 or now + self._least > end - span:
+        if latest <= end - span / 4 or before + self._least > end - span:
             return math.inf
         return end - span * self._random.uniform(0.5, 1.0)
 

@@ -14,6 +14,9 @@ __all__ = ["Limits"]
 class Limits(msgspec.Struct, frozen=True):
     """Limits of one provider account, shared by all its jobs; None means unlimited.
 
+    A copy of a client that was given other limits is an account of its own and counts its own calls and jobs, though
+    the key is the same; only pauses hold for both.
+
     Args:
         jobs: jobs in flight, from the purchase to the end of the job or of the wait for it; at least 1.
         polls: status calls in flight; at least 1.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import anyio
+
 from mirage_async._retry import delays
 
 if TYPE_CHECKING:
@@ -26,23 +28,25 @@ class Pauses:
         until: when the last pause ends, in monotonic seconds.
         spacing: seconds to keep between two status calls of an account, and between any two purchases.
         uneasy: something is left of a pause that a good answer takes back.
-        purchase_at: when the next purchase may be sent, if they are spaced.
+        turns: held by the purchase that is sent next while `uneasy`; the others come after it in the order of asking.
+        purchased_at: when the last of these was sent.
     """
 
-    __slots__ = ("__weakref__", "_own", "purchase_at", "spacing", "uneasy", "until")
+    __slots__ = ("__weakref__", "_own", "purchased_at", "spacing", "turns", "uneasy", "until")
 
     def __init__(self) -> None:
         self.until = _LONG_AGO
         self.spacing = 0.0
         self.uneasy = False
-        self.purchase_at = _LONG_AGO
+        self.turns = anyio.Lock()
+        self.purchased_at = _LONG_AGO
         self._own: Iterator[float] | None = None
 
-    def begin(self, now: float, seconds: float | None) -> None:
+    def begin(self, now: float, seconds: float | None, asked: float) -> None:
         """Pause, or pause longer; see `Account.pause`."""
         self.uneasy = True
         wait = 0.0 if seconds is None else min(seconds, LONGEST_PAUSE)
-        if now >= self.until:  # else one burst of calls in flight together tells the same news many times
+        if asked >= self.until:  # else one burst of calls in flight together tells the same news many times
             self.spacing = min(LONGEST_SPACING, max(FIRST_SPACING, 2 * self.spacing))
             if self._own is None:
                 self._own = delays(1.0, 2.0, 30.0)
@@ -65,4 +69,7 @@ class Pauses:
         if self.spacing < _NO_SPACING:
             self.spacing = 0.0
             self.uneasy = False
-        self.purchase_at = _LONG_AGO
+
+    def purchase_at(self, now: float) -> float:
+        """Return when the purchase whose turn it is may be sent, as things stand."""
+        return max(now, self.until, self.purchased_at + self.spacing)

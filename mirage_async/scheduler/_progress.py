@@ -32,6 +32,7 @@ _PRIOR_MARKS = 4.0
 _PRIOR_DEVIATION = 0.5
 _SHARP = 0.15  # variance of a logarithm; forecasts are off by two fifths
 _SHARPEST, _BLUNTEST = 0.05, 2.5
+_LEAST_VARIANCE = 1e-12  # however exact a bar is, nothing is divided by zero
 _NEEDED_MARKS = 10
 _NEEDED_CREDIT = 2.0  # natural logarithm: ends foretold e ** 2 times better than by the durations alone
 _CREDIT_LIMIT = 4.0  # that can be saved up: the more, the longer a bar is believed that was right and is no longer
@@ -95,7 +96,8 @@ class Band:
         weight = 1 / (self.marks + _PRIOR_MARKS)
         away = max(-2.5, min(2.5, self.mean + position * deviation)) - self.mean
         self.mean += weight * away
-        self.variance += weight * (away * away * (1 - weight) + spread * deviation * deviation - self.variance)
+        change = away * away * (1 - weight) + spread * deviation * deviation - self.variance
+        self.variance = max(_LEAST_VARIANCE, self.variance + weight * change)
 
 
 class ProgressModel:

@@ -27,12 +27,12 @@ from mirage_async._clock import Clock, SystemClock, Timer
 from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
-from mirage_async.jobs import is_dubious, note
+from mirage_async.jobs import LAST_LOOK, is_dubious, last_look_time, note
 from mirage_async.scheduler._account import Account
 from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._endings import Endings
 from mirage_async.scheduler._entry import Entry
-from mirage_async.scheduler._learning import LAST_LOOK, LONGEST_INTERVAL, Learning, begin
+from mirage_async.scheduler._learning import LONGEST_INTERVAL, Learning, begin
 from mirage_async.scheduler._poller import Poller, Rest
 from mirage_async.scheduler._statistics import SchedulerStatistics
 from mirage_async.scheduler._verdicts import Verdict, foreseen, judge
@@ -143,7 +143,16 @@ class Scheduler:
             if self._waits.extend(entry, deadline) and deadline < self._timer_at:
                 self._arm()
             if at_once:
-                self._hurry(entry, -math.inf)  # somebody wants to know, which says nothing about the job
+                self._hurry(entry, job)
+
+    def look_before(self, job: Job[Any], end: float, since: float) -> None:
+        """Make a last look at `job` now if none was or will be in time; see `mirage_async.jobs.Waker`."""
+        entry: Entry | None = job.ticket
+        if entry is not None and entry.due is not None:
+            looked = entry.started if entry.looked is None else entry.looked
+            latest = entry.due * TICK
+            if self._learning.last_look(end - since, end, before=looked, latest=latest) < math.inf:
+                self._hurry(entry, job)
 
     def wake(self, job: Job[Any]) -> None:
         """Ask about `job` now, because a hint says it has changed.
@@ -152,17 +161,19 @@ class Scheduler:
         """
         entry: Entry | None = job.ticket
         if entry is not None:
-            self._hurry(entry, self.clock.monotonic())
+            if entry.hinted is None:  # a status call that is under way may have been answered before the change
+                entry.hinted = self.clock.monotonic()
+            self._hurry(entry, job)
 
-    def _hurry(self, entry: Entry, hinted: float) -> None:
-        """Ask now, or right after the status call that is under way."""
-        if entry.hinted is None:
-            entry.hinted = hinted
-        if not entry.flying and entry.due is not None:
+    def _hurry(self, entry: Entry, job: Job[Any]) -> None:
+        """Ask now, unless that is being done, or in line to be."""
+        if entry.flying or job.claimed or entry in entry.account.ready:
+            return
+        if entry.due is not None:  # as for anybody whose wait was to end before the next call, and goes on after all
             entry.due = None
             self._due.withdrawn()
-            self._ask_in(0.0, entry, self.clock.monotonic())
-            self._arm()  # not a turn right now: hints come in bunches, and one call answers them all
+        self._ask_in(0.0, entry, self.clock.monotonic())
+        self._arm()  # not a turn right now: hints come in bunches, and one call answers them all
 
     def forget(self, job: Job[Any]) -> None:
         """Stop asking about `job`; harmless when nobody does."""
@@ -301,7 +312,8 @@ class Scheduler:
             return
         at, slack, over = now + wait, SLACK * wait, entry.over
         if over is not None and at + slack > over * TICK - LAST_LOOK and wait < LONGEST_INTERVAL:  # which means "never"
-            last = self._learning.last_look(entry, over * TICK, now, at + slack)
+            end = over * TICK
+            last = self._learning.last_look(last_look_time(end - entry.started), end, before=now, latest=at + slack)
             if last < math.inf:
                 at, slack = min(at, last), 0.0
         entry.due = self._due.add(at, entry, slack=slack)
@@ -325,9 +337,10 @@ class Scheduler:
             entry.account.ready.discard(entry)
 
     def _sweep(self, now: float) -> None:
+        stood_still = now - self._next_sweep > SWEEP  # as a stopped process: answers have come that nobody has read
         self._next_sweep = now + SWEEP if self._pollers else math.inf
         for poller in self._pollers:
-            if now - poller.began > LONGEST_CALL:
+            if now - poller.began > LONGEST_CALL and not stood_still:
                 poller.end()
         parked, self._parked = self._parked, []
         for poller in parked:
@@ -378,7 +391,7 @@ class Scheduler:
                         account.pauses.calm(asked)
                     ended = self._answered(entry, job, report, asked, hinted)
                 except Exception as error:  # noqa: BLE001 - logged, if it is not one of ours
-                    self._missed(entry, foreseen(error, job))
+                    self._missed(entry, foreseen(error, job), asked)
                 else:
                     if ended:
                         await self._finish(poller, job, report)
@@ -404,7 +417,8 @@ class Scheduler:
         poller.began, poller.entry, poller.is_at_work = math.inf, None, False
         account.in_flight -= 1
         if entry is not None:
-            self._missed(entry, ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most"))
+            cut_short = ResponseError(f"a status call was cut short, after {LONGEST_CALL:g} s at most")
+            self._missed(entry, cut_short, self.clock.monotonic())
         if account in self._ready and account.lively:
             self._turn()
 
@@ -447,7 +461,7 @@ class Scheduler:
             self._let_rest(job.ticket)
         return True
 
-    def _missed(self, entry: Entry, error: MirageError) -> None:
+    def _missed(self, entry: Entry, error: MirageError, asked: float) -> None:
         """Act on a status call that brought no usable answer."""
         account, now = entry.account, self.clock.monotonic()
         account.failed += 1
@@ -456,7 +470,7 @@ class Scheduler:
         job, verdict = entry.job, judge(error, entry.not_found)
         if verdict is Verdict.SLOW_DOWN:  # whoever's answer it was, and be it that of a job nobody asks about any more
             assert isinstance(error, APIError)  # noqa: S101 - the verdict is about these only; for the type checker
-            account.pause(now, error.retry_after)
+            account.pause(now, error.retry_after, asked=asked)
         if job is None:
             return
         if verdict is Verdict.GIVE_UP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -239,11 +240,60 @@ async def test_the_pause_after_a_refusal_for_load_starts_small_again(purchase: P
                 sandbox.fail(purchase.operation, Fault(status=429))
                 buyer = asyncio.ensure_future(purchase.buy(client))
                 await until(lambda: account.throttles > before)  # noqa: B023 - called before the next round
-                assert account.paused_until == clock.monotonic() + 1.0
+                assert account.pauses.until == clock.monotonic() + 1.0
                 await clock.advance(2)
                 await buyer
                 await clock.advance(HOUR)
             assert sandbox.statistics().purchases == {purchase.provider: 4}
+
+
+@every_purchase
+async def test_a_refusal_for_load_that_straggles_in_after_the_pause_is_of_the_same_burst(purchase: Purchase) -> None:
+    """It answers what was sent before the first refusal was here, and so tells nothing new."""
+    clock, late, numbers = FakeClock(), asyncio.Event(), itertools.count()
+
+    def respond(seen: Seen) -> Act:
+        number = next(numbers) if seen.method == "POST" else 2
+        if number > 1:
+            return honest(seen)
+        return Act(write=json_answer(TROUBLE, 429), gate=late if number == 1 else None)
+
+    with anyio.fail_after(10):
+        async with rogue(respond) as server, buying(purchase, server.url, clock) as client:
+            account = client._desk.account
+            buyers = [asyncio.ensure_future(purchase.buy(client)) for _ in range(2)]
+            await until(lambda: account.throttles == 1 and len(server.posts) == 2)
+            await clock.advance(1.0)
+            late.set()
+            await until(lambda: account.throttles == 2)
+            assert account.statistics(clock.monotonic()).paused_for == 0
+            while not all(buyer.done() for buyer in buyers):
+                await clock.advance(0.1)
+                await asyncio.sleep(0.001)
+
+
+async def test_a_question_refused_for_load_after_a_pause_is_of_the_same_burst() -> None:
+    """As a purchase."""
+    clock, late, numbers = FakeClock(), asyncio.Event(), itertools.count()
+
+    def respond(_: Seen) -> Act:
+        if (number := next(numbers)) > 1:
+            return Act(write=json_answer({"data": []}))
+        return Act(write=json_answer(TROUBLE, 429), gate=late if number == 1 else None)
+
+    with anyio.fail_after(10):
+        async with rogue(respond) as server, MirakoClient(KEY, base_url=server.url, scheduler=quick(clock)) as client:
+            account = client.desk.account
+            askers = [asyncio.ensure_future(client.list_avatars()) for _ in range(2)]
+            await until(lambda: account.throttles == 1 and len(server.requests) == 2)
+            await clock.advance(1.0)
+            late.set()
+            await until(lambda: account.throttles == 2)
+            assert account.statistics(clock.monotonic()).paused_for == 0
+            while not all(asker.done() for asker in askers):
+                await clock.advance(0.1)
+                await asyncio.sleep(0.001)
+            assert [await asker for asker in askers] == [(), ()]
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------

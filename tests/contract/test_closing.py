@@ -21,6 +21,7 @@ from mirage_async.exceptions import (
     RateLimitError,
     SubmissionUncertainError,
 )
+from mirage_async.sandbox import Sandbox
 from mirage_async.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -376,6 +377,36 @@ def test_a_client_belongs_to_one_event_loop(purchase: Purchase) -> None:
 
     asyncio.run(asyncio.wait_for(first(), 10))
     asyncio.run(asyncio.wait_for(second(), 10))
+
+
+@every_job
+def test_a_job_belongs_to_the_event_loop_of_its_client(purchase: Purchase) -> None:
+    """Nothing would ever wake whoever waits in another one; what has come by then can be had anywhere."""
+
+    async def two_loops() -> None:
+        async with Sandbox(durations=60.0) as sandbox:
+            client = purchase.client(KEY, base_url=sandbox.url, scheduler=quick())
+            waiting, done = await purchase.buy(client), await purchase.buy(client)
+            assert done.id is not None
+            sandbox.finish_job(done.id)
+            value = await done
+
+            async def other() -> None:
+                async def read() -> None:
+                    async for _ in waiting.updates():
+                        pass
+
+                for work in (waiting.result(), waiting.result(max_wait=1), read()):
+                    with pytest.raises(ConfigurationError, match="belongs to the event loop"):
+                        await asyncio.wait_for(work, 5)
+                assert await done is await done.result(max_wait=1) is value
+
+            polls = waiting.polls
+            await asyncio.to_thread(lambda: asyncio.run(other()))
+            await until(lambda: waiting.polls > polls)
+            await client.aclose()
+
+    asyncio.run(asyncio.wait_for(two_loops(), 20))
 
 
 # -- orphans ---------------------------------------------------------------------------------------------------------

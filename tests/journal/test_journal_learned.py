@@ -79,6 +79,32 @@ async def test_what_was_learned_is_not_kept_where_the_disk_refuses(
     assert "what was learned about durations is not kept" in caplog.text
 
 
+async def test_a_policy_that_cannot_tell_what_it_has_learned_keeps_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user's own may fail, once in passing and once at the close; the next ends are noted, and the journal closed."""
+    monkeypatch.setattr(_memory, "KEPT_AFTER", 0.01)
+    told: list[str] = []
+
+    class Own(AdaptiveInterval):
+        def export(self) -> dict[str, Any]:
+            told.append("asked")
+            message = "own trouble"
+            raise RuntimeError(message)
+
+    async with Sandbox(durations=0.01) as sandbox:
+        async with hub(sandbox, tmp_path, scheduler=Scheduler(policy=Own())) as mirage:
+            for rounds in (1, 2):
+                await soon(mirage.miragic.generate(PROMPT))
+                await until(lambda: len(told) == rounds)  # noqa: B023 - called before the next round
+            journal = mirage._runtime.journal
+        assert journal is not None
+        with pytest.raises(JournalError, match="closed"):
+            await journal.note("durations", "late")
+    assert len(told) == 3
+    assert "what was learned about durations is not kept" in caplog.text
+
+
 async def test_a_killed_process_has_learned_for_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has seen is kept a while after a job has ended."""
     monkeypatch.setattr(_memory, "KEPT_AFTER", 0.0)

@@ -170,12 +170,12 @@ def test_pauses_without_a_wish_grow_and_start_small_again() -> None:
     now = 0.0
     for _ in range(8):
         account.pause(now, None)
-        pauses.append(account.paused_until - now)
-        now = account.paused_until
+        pauses.append(account.pauses.until - now)
+        now = account.pauses.until
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
-    account.calm(now)
+    account.pauses.calm(now)
     account.pause(now, None)
-    assert account.paused_until - now == 1
+    assert account.pauses.until - now == 1
     assert account.throttles == 9
 
 
@@ -186,7 +186,7 @@ def test_a_wish_is_honoured_up_to_a_minute(asked: float, pause: float) -> None:
     """A provider that asks for more is asked again after a minute, since a job waits; for less, after our own pause."""
     account = Account("mira", Limits())
     account.pause(100, asked)
-    assert account.paused_until == 100 + pause
+    assert account.pauses.until == 100 + pause
     assert LONGEST_PAUSE == 60
 
 
@@ -197,21 +197,21 @@ def test_our_own_pauses_grow_under_small_wishes_as_without_any(asked: float) -> 
     for _ in range(7):
         for _ in range(32):  # one burst each
             account.pause(now, asked)
-        pauses.append(account.paused_until - now)
-        now = account.paused_until
+        pauses.append(account.pauses.until - now)
+        now = account.pauses.until
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_an_account_tells_of_its_pauses_and_takes_a_good_answer() -> None:
-    """One without a moment is one to what was asked just now."""
+def test_a_pause_leaves_something_for_good_answers_to_take_back() -> None:
+    """An answer to what was asked before the end of the pause is none."""
     account = Account("mira", Limits())
-    assert (account.uneasy, account.paused_until) == (False, -math.inf)
+    assert (account.pauses.uneasy, account.pauses.until) == (False, -math.inf)
     account.pause(0, 10)
-    account.calm(9)
-    assert (account.uneasy, account.paused_until) == (True, 10)
+    account.pauses.calm(9)
+    assert (account.pauses.uneasy, account.pauses.until) == (True, 10)
     for _ in range(16):
-        account.calm()
-    assert account.uneasy is False
+        account.pauses.calm(math.inf)
+    assert account.pauses.uneasy is False
 
 
 def test_accounts_of_one_key_share_what_the_provider_asked_and_count_apart() -> None:
@@ -226,7 +226,8 @@ def test_accounts_of_one_key_share_what_the_provider_asked_and_count_apart() -> 
     assert [account.opens_at(3) for account in (wide, narrow, apart)] == [11, 11, 3]
     assert [account.throttles for account in (wide, narrow, apart)] == [1, 1, 0]
     assert [account.statistics(3).spacing for account in (wide, narrow, apart)] == [0.05, 0.05, 0]
-    assert [wide.purchase_at(3, 100), narrow.purchase_at(3, 100)] == pytest.approx([11, 11.05])
+    assert wide.pauses is narrow.pauses
+    assert pauses.purchase_at(3) == 11
     assert [wide.take(11) is None, narrow.take(11) is None] == [False, False]
     narrow.pauses.calm(11)
     assert wide.opens_at(11) == pytest.approx(11.045)
@@ -265,7 +266,7 @@ def test_calls_are_spaced_after_a_throttle_ever_more_and_ever_less() -> None:
     assert spacings == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2])
     good = 0
     while account.opens_at(now) != now:
-        account.calm(now)
+        account.pauses.calm(now)
         good += 1
         opens = account.opens_at(now)
         assert opens == pytest.approx(now + 2 * 0.9**good) or (opens == now and 2 * 0.9**good < 0.01)
@@ -282,7 +283,7 @@ def test_spaced_calls_begin_no_sooner_than_they_may() -> None:
     assert account.take(1) is entries[0]
     assert account.take(1.049) is None
     assert account.take(1.05) is entries[1]
-    account.calm(1.0)
+    account.pauses.calm(1.0)
     assert account.opens_at(1.05) == pytest.approx(1.095)
 
 
@@ -311,15 +312,19 @@ def test_a_spacing_wider_than_the_rate_holds_and_a_narrower_one_changes_nothing(
 
 
 def test_purchases_held_up_by_a_pause_are_sent_one_after_the_other() -> None:
-    """Each gets a moment of its own; one whose time would be over by then takes none."""
+    """The next so long after the last as is the pace of the moment."""
     account = Account("mira", Limits())
-    assert [account.purchase_at(0, 100) for _ in range(2)] == [0, 0]
+    pauses = account.pauses
+    assert pauses.purchase_at(0) == 0
     account.pause(0, 10)
-    assert [account.purchase_at(1, 100), account.purchase_at(1, 10.05)] == pytest.approx([10, 10.05])
-    assert [account.purchase_at(2, 100) for _ in range(2)] == pytest.approx([10.05, 10.1])
+    assert pauses.purchase_at(1) == 10
+    pauses.purchased_at = 10
+    assert pauses.purchase_at(10) == pytest.approx(10.05)
+    pauses.calm(10)
+    assert pauses.purchase_at(10) == pytest.approx(10.045)
     for _ in range(30):
-        account.calm(10)
-    assert account.purchase_at(10, 100) == 10
+        pauses.calm(10)
+    assert pauses.purchase_at(10) == 10
 
 
 def test_only_answers_to_what_was_asked_after_the_pause_take_anything_back() -> None:
@@ -327,11 +332,11 @@ def test_only_answers_to_what_was_asked_after_the_pause_take_anything_back() -> 
     account = Account("mira", Limits())
     account.pause(0, None)
     for asked in (-3, 0, 0.999):
-        account.calm(asked)
+        account.pauses.calm(asked)
     assert account.statistics(1).spacing == 0.05
     account.pause(1, None)
     assert account.statistics(1).paused_for == 2
-    account.calm(3)
+    account.pauses.calm(3)
     assert account.statistics(3).spacing == pytest.approx(0.09)
     account.pause(3, None)
     assert account.statistics(3).paused_for == 1

@@ -42,6 +42,18 @@ def test_an_export_is_json_and_takes_everything_along() -> None:
     assert second.next_interval(job) == pytest.approx(first.next_interval(job), rel=0.1)
 
 
+def test_counts_beyond_all_bounds_are_still_exported_as_what_can_be_loaded() -> None:
+    """Two exports may each be allowed, and their sum not."""
+    exported = trained().export()
+    exported["models"][0].update(jobs=2**53, drifts=2**53)
+    policy = AdaptiveInterval()
+    for _ in range(2):
+        policy.load(exported)
+    again = policy.export()
+    AdaptiveInterval().load(again)
+    assert [again["models"][0][name] for name in ("jobs", "drifts")] == [2**53] * 2
+
+
 def test_loading_leaves_other_kinds_of_jobs_alone() -> None:
     """Only what the export names is replaced."""
     policy = AdaptiveInterval()
@@ -113,6 +125,30 @@ def test_no_export_that_is_taken_stops_the_learning() -> None:
             policy.observe(sighting(0.0, duration * 0.95, at=float(number)))
             policy.observe(sighting(duration * 0.95, duration * 1.05, "done", at=float(number)))
         assert policy.statistics()[0].median == pytest.approx(900, rel=0.15)
+
+
+@pytest.mark.parametrize(("mean", "away"), [(-10.0, 0.26), (20.0, 9e6)])
+def test_what_was_learned_on_from_the_limits_can_be_loaded_again(mean: float, away: float) -> None:
+    """An export may stand at the very edge of what is allowed; what it leads to is never beyond."""
+    exported = copy.deepcopy(GOOD)
+    learned = exported["models"][0]
+    bands = [{"marks": 100.0, "mean": 0.0, "variance": 1e-12, "credit": 4.0}] * 4
+    learned |= {
+        "evidence": 1e-300,
+        "mean": mean,
+        "deviation": 20.0,
+        "bands": bands,
+        "typical": 1e6 if mean > 0 else None,
+    }
+    learned |= {"events": [], "at_risk": [1e4] * 128 if mean > 0 else [], "at_first": [] if mean > 0 else [101.0]}
+    policy = AdaptiveInterval()
+    policy.load(exported)
+    for number in range(20):
+        shown = ((away * 0.5, 0.5),)
+        policy.observe(sighting(0.0, away, "done", at=float(number), shown=shown))
+        AdaptiveInterval().load(policy.export())
+        policy.observe(sighting(away * 0.9, away, "done", at=number + 0.5, shown=shown))
+        AdaptiveInterval().load(policy.export())
 
 
 @pytest.mark.parametrize("exported", [None, 5, [], {}, "{}", b"[]", "null"])

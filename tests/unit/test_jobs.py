@@ -47,8 +47,10 @@ async def soon(work: Awaitable[T]) -> T:
 class FakeWaker:
     """Notes what it is asked to watch."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
         self.watched: list[tuple[float, bool]] = []
+        self.looks: list[tuple[float, float, float]] = []
         self.closed_with: MirageError | None = None
         self.waited_for: WaitedFor = "job"
 
@@ -57,6 +59,10 @@ class FakeWaker:
         self.watched.append((deadline, at_once))
         if self.closed_with is not None:
             job.stop(self.closed_with)
+
+    def look_before(self, job: Job[Any], end: float, since: float) -> None:  # noqa: ARG002 - the port's signature
+        """Note when that was asked for."""
+        self.looks.append((self.clock.monotonic(), end, since))
 
     def wake(self, job: Job[Any]) -> None:
         """Nothing here gives hints."""
@@ -89,7 +95,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.waker = FakeWaker()
+        self.waker = FakeWaker(self.clock)
         self.recorder = FakeRecorder()
         self.ended: list[Job[Any]] = []
         self.kind: JobKind[str] = JobKind(
@@ -303,6 +309,23 @@ async def test_a_limited_wait_extends_the_watching_and_asks_at_once(bench: Bench
     await bench.settle()
     assert bench.waker.watched == [(40, True)]
     task.cancel()
+
+
+@pytest.mark.parametrize(("wait", "span"), [(30.0, 2.0), (4.0, 1.0), (0.4, 0.1)])
+async def test_a_limited_wait_has_a_last_look_made_before_its_end(bench: Bench, wait: float, span: float) -> None:
+    """One or two seconds before, or a quarter to an eighth; once, and not for a job that has ended by then."""
+    job, other = bench.job(), bench.job(id="other")
+    tasks = [asyncio.ensure_future(each.result(max_wait=wait)) for each in (job, other)]
+    await bench.clock.advance(wait / 2)
+    other.resolve(JobStatus.SUCCEEDED, "picture", None)
+    await bench.clock.advance(wait)
+    ((moment, end, since),) = bench.waker.looks
+    assert (end, since) == pytest.approx((wait, wait - span))
+    assert since <= moment <= wait - span / 2
+    with pytest.raises(WaitTimeoutError):
+        await soon(tasks[0])
+    assert await soon(tasks[1]) == "picture"
+    assert repr(bench.clock).endswith("0 timers>")
 
 
 async def test_an_unlimited_wait_leaves_the_watching_alone(bench: Bench) -> None:

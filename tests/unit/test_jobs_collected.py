@@ -28,6 +28,9 @@ class Idle:
     def watch(self, job: Job[Any], deadline: float, *, at_once: bool = False) -> None:
         """Do nothing."""
 
+    def look_before(self, job: Job[Any], end: float, since: float) -> None:
+        """Do nothing."""
+
     def wake(self, job: Job[Any]) -> None:
         """Do nothing."""
 

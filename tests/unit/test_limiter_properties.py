@@ -185,7 +185,7 @@ def test_no_window_ever_holds_more_calls_than_the_rate_allows(events: list[tuple
             account.pause(now, value)
             paused.pause(now, value or 0.0)
         elif event == "calm":
-            account.calm(now)
+            account.pauses.calm(now)
             paused.calm(now)
         elif event == "pass":
             now += value or 0.0

@@ -247,7 +247,7 @@ async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> N
         account = client._desk.account
         account.pause(clock.monotonic(), 5.0)
         buying = [asyncio.ensure_future(client.submit("a cat", max_wait=30)) for _ in range(3)]
-        await until(lambda: "3 timers" in repr(clock))
+        await until(lambda: "2 timers" in repr(clock))  # the first's own, and one for the deadlines of the others
         await clock.advance(5)
         await soon(buying[0])
         assert sandbox.statistics().purchases == {"miragic": 1}
@@ -258,6 +258,60 @@ async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> N
         await clock.advance(5.2)
         await soon(asyncio.gather(*buying))
         assert sandbox.statistics().purchases == {"miragic": 3}
+
+
+async def test_purchases_held_up_by_a_pause_go_out_faster_as_the_provider_accepts_them() -> None:
+    """At the pace of the beginning the last would have gone out after 80 seconds, and some not at all."""
+    clock = FakeClock()
+    async with (
+        Sandbox(durations=60.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
+    ):
+        account = client._desk.account
+        account.pause(clock.monotonic(), 0.0)
+        account.pauses.spacing = 2.0  # as after seven throttles in a row
+        buying = [asyncio.ensure_future(client.submit("a cat", max_wait=60)) for _ in range(40)]
+        sent = 0
+        while clock.monotonic() < 50 and not all(task.done() for task in buying):
+            await clock.advance(0.05)
+            purchased = sandbox.statistics().purchases.get("miragic", 0)
+            assert purchased <= sent + 3
+            sent = purchased
+            await asyncio.sleep(0.001)
+        assert all(task.done() and task.exception() is None for task in buying)
+        assert 15 < clock.monotonic() < 30
+
+
+async def test_a_purchase_whose_time_is_over_before_its_turn_is_not_sent() -> None:
+    """It says whether that was in the pause or after it, and the turn goes to the next."""
+    clock = FakeClock()
+    async with (
+        Sandbox(durations=60.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
+    ):
+        account = client._desk.account
+        account.pause(clock.monotonic(), 5.0)
+        account.pauses.spacing = 2.0
+        waits = [30.0, 6.0, 6.5, 30.0, 30.0]
+        buying = [asyncio.ensure_future(client.submit("a cat", max_wait=wait)) for wait in waits]
+        await until(lambda: "2 timers" in repr(clock))
+        buying[3].cancel()
+        told = list[str | None]()
+        for moment, number in ((5.0, 0), (1.0, 1), (0.5, 2)):
+            await clock.advance(moment)
+            error = (await soon(asyncio.gather(buying[number], return_exceptions=True)))[0]
+            told.append(error.waited_for if isinstance(error, WaitTimeoutError) else None)
+        assert told == [None, "spacing", "spacing"]
+        paused = asyncio.ensure_future(client.submit("a cat", max_wait=10))
+        await until(lambda: account.pauses.turns.statistics().tasks_waiting == 1)
+        account.pause(clock.monotonic(), 20.0)
+        await clock.advance(10)
+        with pytest.raises(WaitTimeoutError) as caught:
+            await soon(paused)
+        assert caught.value.waited_for == "pause"
+        await clock.advance(20)
+        await soon(buying[4])
+        assert sandbox.statistics().purchases == {"miragic": 2}
 
 
 async def test_purchases_sent_before_a_throttle_do_not_undo_it() -> None:

@@ -313,7 +313,7 @@ async def test_the_policy_sees_the_job_as_it_stands() -> None:
 async def test_a_faulty_policy_falls_back_to_the_documents_interval(
     interval: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A policy that raises, or gives no number of seconds, strands no job; it is logged."""
+    """A policy that raises, or gives no number of seconds, strands no job; it is logged, once for all jobs."""
 
     class Faulty:
         def next_interval(self, job: JobView) -> float:  # noqa: ARG002 - the policy's signature
@@ -327,8 +327,10 @@ async def test_a_faulty_policy_falls_back_to_the_documents_interval(
     await bench.clock.advance(4)
     assert provider.times == [2, 4]
     assert not job.done
-    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert any("gave no number of seconds; using 2 s" in error for error in errors)
+    (error,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert error.getMessage().startswith("next_interval of the interval policy ")
+    assert error.exc_info is not None
+    assert isinstance(error.exc_info[1], ValueError | TypeError)
     await bench.scheduler.aclose()
 
 
@@ -769,6 +771,21 @@ async def test_an_extended_wait_asks_at_once_and_keeps_the_job(bench: Bench) -> 
         await soon(waiter)
 
 
+async def test_an_extended_wait_makes_no_second_call_while_one_is_under_way(bench: Bench) -> None:
+    """Whoever only wants to know is told by the answer that is on its way; a hint, though, may be newer than that."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    job = provider.watch()
+    await bench.clock.advance(10)
+    waiters = [asyncio.ensure_future(job.result(max_wait=30)) for _ in range(3)]
+    await bench.clock.advance(1)
+    provider.gate.set()
+    await bench.clock.advance(1)
+    assert provider.times == [10]
+    for waiter in waiters:
+        waiter.cancel()
+
+
 async def test_a_stopped_job_can_be_watched_again(bench: Bench) -> None:
     """After a timeout `result(max_wait=)` begins afresh with an immediate status call."""
     provider = bench.provider()
@@ -838,6 +855,63 @@ async def test_the_minimum_of_the_policy_holds_for_the_last_look() -> None:
     assert provider.times == [30]
     assert isinstance(job.stopped, WaitTimeoutError)
     await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize(("wait", "earliest", "latest"), [(20, 18, 19), (4, 3, 3.5)])
+async def test_before_a_callers_own_wait_ends_there_is_a_last_look(wait: float, earliest: float, latest: float) -> None:
+    """What has ended meanwhile is delivered although the watching, and so the next look, goes on much longer."""
+    bench = Bench(FixedInterval(100))
+    provider = bench.provider(limits=Limits(polls=None))
+    jobs = [provider.watch(str(number)) for number in range(50)]
+    waiters = [asyncio.ensure_future(job.result(max_wait=wait)) for job in jobs]
+    await bench.clock.advance(1)
+    provider.answers = [DONE]
+    await bench.clock.advance(wait - 1)
+    assert {await soon(waiter) for waiter in waiters} == {f"picture of {job.id}" for job in jobs}
+    looks = provider.times[50:]
+    assert len(looks) == 50
+    assert earliest <= min(looks) <= max(looks) <= latest + 2 * TICK + 1e-6
+    assert len(set(looks)) >= 3
+    await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize(
+    ("interval", "wait", "times"),
+    [
+        (10, 20.6, [0, 10, 20, 30]),  # late enough by itself
+        (19.9, 20, [0, 18.5]),  # too late for an answer: earlier
+        (18, 20, [0, 18, 36]),  # looked at as the time for the last look began
+        (9.9, 10, [0, 8.5, 18.4, 28.3]),
+        (100, 0.3, [0]),  # less than the least interval after the look at the beginning
+    ],
+)
+async def test_a_callers_last_look_is_made_only_where_the_next_would_be_too_late(
+    bench: Bench, interval: float, wait: float, times: list[float]
+) -> None:
+    """And the interval that follows is the usual one."""
+    provider = bench.provider()
+    bench.scheduler._policy._seconds = interval  # type: ignore[attr-defined]
+    job = provider.watch()
+    waiter = asyncio.ensure_future(job.result(max_wait=wait))
+    await bench.clock.advance(36.5)
+    assert provider.times == pytest.approx(times, abs=0.5 + TICK)
+    with pytest.raises(WaitTimeoutError):
+        await soon(waiter)
+
+
+async def test_a_callers_last_look_needs_a_job_that_waits_for_one(bench: Bench) -> None:
+    """One that is in line, being asked about or not watched any more is left alone."""
+    provider = bench.provider(limits=Limits(polls=1))
+    provider.gate = asyncio.Event()
+    flying, ready, forgotten = [provider.watch(name, at_once=True) for name in ("flying", "ready", "forgotten")]
+    await bench.clock.advance(0)
+    bench.scheduler.forget(forgotten)
+    for job in (flying, ready, forgotten):
+        bench.scheduler.look_before(job, 2, 1)
+    await bench.clock.advance(2)
+    provider.gate.set()
+    await bench.clock.advance(5)
+    assert provider.asked == [(0, "flying"), (2, "ready")]
 
 
 def stop(bench: Bench, seconds: float) -> None:
@@ -919,6 +993,53 @@ async def test_a_wait_without_a_look_to_come_ends_after_a_stop_as_well(bench: Be
     await bench.clock.advance(0)
     assert provider.times == [10]
     assert bench.scheduler.statistics().waits_expired == 1
+
+
+async def test_a_stop_of_minutes_cuts_no_call_whose_answer_has_come_meanwhile(bench: Bench) -> None:
+    """The sweep lets it be read first; a call that got no answer is cut short by the next one."""
+    provider = bench.provider()
+    provider.gate = asyncio.Event()
+    over, going_on = provider.watch("over", wait=15), provider.watch("going on")
+    await bench.clock.advance(12)
+    stop(bench, 600)
+    provider.answers = [DONE]
+    await bench.clock.advance(1)
+    assert (provider.in_flight, over.stopped) == (2, None)
+    provider.gate.set()
+    await bench.clock.advance(0)
+    assert [await soon(over), await soon(going_on)] == ["picture of over", "picture of going on"]
+    assert provider.times == [10, 10]
+    provider.gate = asyncio.Event()
+    provider.watch("unanswered", at_once=True)
+    await bench.clock.advance(1)
+    stop(bench, 600)
+    await bench.clock.advance(5)
+    assert provider.in_flight == 0
+
+
+@pytest.mark.parametrize("by", ["a longer wait", "a hint and a longer wait"])
+async def test_a_wait_that_is_over_and_goes_on_after_all_is_asked_about(bench: Bench, by: str) -> None:
+    """While so many others are told that theirs is over that it takes more than one turn."""
+    provider = bench.provider(limits=Limits(polls=None))
+    jobs = [provider.watch(str(number), wait=11.5) for number in range(2 * SLICE)]
+    await bench.clock.advance(11)  # asked at 10, and to be asked at 20, which was after the end
+    stop(bench, 50)
+    last = jobs[-1]
+
+    def go_on(_: object) -> None:
+        assert last.stopped is None
+        if by != "a longer wait":
+            bench.scheduler.wake(last)
+        bench.scheduler.watch(last, 200, at_once=True)
+
+    first = asyncio.ensure_future(jobs[0].result())
+    first.add_done_callback(go_on)
+    provider.answers = [DONE]
+    await bench.clock.advance(0)
+    with pytest.raises(WaitTimeoutError):
+        await soon(first)
+    assert await soon(last) == f"picture of {last.id}"
+    assert provider.times[2 * SLICE :] == [61]
 
 
 async def test_a_flood_of_calls_after_a_stop_is_made_ready_in_parts(bench: Bench) -> None:
@@ -1123,6 +1244,34 @@ async def test_one_burst_of_throttling_that_asks_for_nothing_counts_as_one_and_p
     assert (account.paused_for, account.spacing) == (1, 0.05)
     await bench.clock.advance(0.99)
     assert len(provider.asked) == 32
+
+
+async def test_a_throttle_that_straggles_in_after_the_pause_is_of_the_same_burst(bench: Bench) -> None:
+    """It was the answer to a call from before; what it asks for is granted, and nothing is doubled."""
+    provider = bench.provider()
+    gates, answers = {name: asyncio.Event() for name in "abc"}, {"c": 7.0}
+
+    async def look(job: Job[str]) -> Report:
+        provider.asked.append((bench.clock.monotonic(), job.id))
+        assert job.id is not None
+        await gates[job.id].wait()
+        message = "429"
+        raise RateLimitError(message, status=429, retry_after=answers.get(job.id))
+
+    provider.kind.look = look
+    for name in gates:
+        provider.watch(name, at_once=True)
+    await bench.clock.advance(0)
+    told = list[tuple[float, float]]()
+    for gate in gates.values():
+        gate.set()
+        await bench.clock.advance(0)
+        account = bench.scheduler.statistics().accounts[0]
+        told.append((account.spacing, account.paused_for))
+        await bench.clock.advance(2)
+    assert told == [(0.05, 1), (0.05, 0), (0.05, 7)]
+    await bench.clock.advance(100)  # asked after the pause and throttled again: that is news
+    assert bench.scheduler.statistics().accounts[0].spacing > 0.05
 
 
 async def test_answers_to_questions_from_before_a_throttle_do_not_undo_it(bench: Bench) -> None:

@@ -85,6 +85,9 @@ class Diary:
         """Write it down."""
         self.entries.append(f"watch {deadline:g} {at_once} {job.status.value}")
 
+    def look_before(self, job: Job[Any], end: float, since: float) -> None:
+        """Do nothing."""
+
     def wake(self, job: Job[Any]) -> None:
         """Nobody gives hints here."""
 
