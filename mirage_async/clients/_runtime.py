@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import weakref
 from typing import TYPE_CHECKING, Any, Self
@@ -158,17 +159,20 @@ class Runtime:
 
     async def _close(self) -> None:
         self.waiting.end_all()
-        try:
-            await asyncio.gather(self.scheduler.aclose(), self._close_posts())
-        finally:  # the event loop may end, and cancel this task, before the grace is over
-            for buyer in tuple(self.open_buyers):
-                buyer.let_go()
-            await self.downloader.aclose()
-            await self.transport.aclose()
-            if self.memory is not None:
-                await self.memory.aclose()
+        # The event loop may end, and cancel this task, before the grace is over or in any of these: each has its turn.
+        async with contextlib.AsyncExitStack() as closing:
             if self.journal is not None:
-                await self.journal.aclose()
+                closing.push_async_callback(self.journal.aclose)
+            if self.memory is not None:
+                closing.push_async_callback(self.memory.aclose)
+            closing.push_async_callback(self.transport.aclose)
+            closing.push_async_callback(self.downloader.aclose)
+            closing.callback(self._let_go)
+            await asyncio.gather(self.scheduler.aclose(), self._close_posts())
+
+    def _let_go(self) -> None:
+        for buyer in tuple(self.open_buyers):
+            buyer.let_go()
 
     async def _close_posts(self) -> None:
         await self.posts.aclose(grace=POST_GRACE)

@@ -17,15 +17,18 @@ from mirage_async.exceptions import (
     ClosedError,
     ConfigurationError,
     InsufficientCreditsError,
+    JournalError,
     MirageError,
     RateLimitError,
     SubmissionUncertainError,
 )
+from mirage_async.journal import Journal
 from mirage_async.sandbox import Sandbox
 from mirage_async.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from mirage_async import Job
 
@@ -356,6 +359,29 @@ def test_a_close_that_the_end_of_the_loop_cuts_short_leaves_nothing_open() -> No
             return closed
 
     assert asyncio.run(run())
+
+
+async def test_a_close_that_is_cancelled_half_way_still_closes_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the loop ends while the pools are being closed; what is queued for the disk gets there."""
+    mirage = Mirage({"mira": KEY}, journal=Journal(tmp_path), scheduler=quick())
+    runtime, stuck = mirage._runtime, asyncio.Event()
+
+    async def hold(_: object) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(type(runtime.downloader), "aclose", hold)
+    closing = asyncio.ensure_future(mirage.aclose())
+    with anyio.fail_after(10):
+        await stuck.wait()
+        assert runtime._closing is not None
+        runtime._closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    with pytest.raises(JournalError, match="the journal is closed"):
+        await runtime.journal.noted("anything")  # type: ignore[union-attr]
 
 
 @every_purchase
