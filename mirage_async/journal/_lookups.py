@@ -64,7 +64,7 @@ class Lookups:
             JournalError: the journal is closed, or what it says cannot be read.
             sqlite3.Error, OSError: a file cannot be read or written.
         """
-        return self._together.ask((key, name))
+        return self._together.ask((key, name)).answered()
 
     # --- what follows runs in the writer's thread ---
 

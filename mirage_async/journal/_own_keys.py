@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from mirage_async.journal._folder import Folder
     from mirage_async.journal._writer import Write, Writer
 
-__all__ = ["OwnKeys"]
+__all__ = ["OwnKeys", "Taking"]
 
 _DOUBTFUL: Final = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
-_Asked: TypeAlias = "Asked[tuple[str, Write], bool]"
+Taking: TypeAlias = "Asked[tuple[str, Write], bool]"
+"""Somebody who asks for a key, and whether he has it."""
 
 
 class OwnKeys:
@@ -39,29 +40,30 @@ class OwnKeys:
         self._sending = sending
         self._together = Together(writer, self._serve, default=False)
 
-    async def take(self, key: str, write: Write) -> bool:
-        """Write an intent under a key; False where the key is taken, and nothing is written.
+    def take(self, key: str, write: Write) -> Taking:
+        """Write an intent under a key; the answer is False where the key is taken, and nothing is written.
 
-        Who is cancelled may have taken it all the same.
-
-        Raises:
+        Who waits for the answer and is cancelled may have taken it all the same. Waiting raises:
             InputError: nothing is on record of the key, and something on record was lost.
             JournalError: the journal is closed, or what it says of the key cannot be read.
             sqlite3.Error, OSError: it cannot be written.
+
+        Raises:
+            JournalError: the journal is closed.
         """
-        return await self._together.ask((key, write))
+        return self._together.ask((key, write))
 
     # --- what follows runs in the writer's thread ---
 
-    def _serve(self, connection: sqlite3.Connection, all_: Sequence[_Asked]) -> None:
+    def _serve(self, connection: sqlite3.Connection, all_: Sequence[Taking]) -> None:
         with only_one(self._folder.directory / "keys.lock"):
             answer_each(all_, partial(self._take, connection))
 
-    def _take(self, connection: sqlite3.Connection, all_: Sequence[_Asked]) -> None:
+    def _take(self, connection: sqlite3.Connection, all_: Sequence[Taking]) -> None:
         """Take those that are free: all of them in one transaction, or none."""
         keys = {asked.question[0] for asked in all_}
         ours, others = _schema.select_keys(connection, keys), self._folder.of_others(keys)
-        free: dict[str, _Asked] = {}
+        free: dict[str, Taking] = {}
         for asked in all_:
             key, _ = asked.question
             if key not in ours and key not in others:

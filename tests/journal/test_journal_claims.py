@@ -18,7 +18,13 @@ from journal_bench import PROMPT, crashed, hub, intent, job, journaling, soon, u
 
 from mirage_async import ImageRequest, Limits, _disk
 from mirage_async._disk import only_one
-from mirage_async.exceptions import InputError, JournalError, MirageError, SubmissionUncertainError
+from mirage_async.exceptions import (
+    InputError,
+    JournalError,
+    MirageError,
+    SubmissionUncertainError,
+    WaitTimeoutError,
+)
 from mirage_async.journal import EntryState, Journal, journal_entries
 from mirage_async.journal._writer import Write, Writer
 from mirage_async.sandbox import Fault, Sandbox
@@ -189,6 +195,50 @@ async def test_who_leaves_while_several_ask_takes_nobody_along(tmp_path: Path) -
         assert await asyncio.gather(*asking, return_exceptions=True) == [ANY, None]
         assert asking[0].cancelled()
     assert len(journal_entries(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "fails"])
+@pytest.mark.parametrize("end", ["intended", "accepted"])
+async def test_who_did_not_get_a_key_says_nothing_of_what_was_bought_under_it(
+    end: str, leaves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is gone has bought, and ours has taken that over while a job waited for its place."""
+    if not leaves:
+        monkeypatch.setattr(_disk, "LONGEST_TURN", 0.01)
+    async with journaling(tmp_path) as journal:
+        async with journaling(tmp_path) as other:
+            await lived(other, (end, 0, "task-1"))
+        await journal.owed()
+        mine, late = job(journal, key=OWN), WaitTimeoutError("too late", billed="no")
+        with only_one(tmp_path / "keys.lock"):
+            asking = asyncio.ensure_future(journal.intended(mine, intent(own_key=True)))
+            await asyncio.sleep(0)
+            if leaves:
+                asking.cancel()
+            await asyncio.wait([asking])
+            noted = asyncio.gather(journal.withdrawn(mine), journal.settled(mine, late))
+            await asyncio.sleep(0)
+        await noted
+        assert asking.cancelled() == leaves
+        assert leaves or isinstance(asking.exception(), JournalError)
+        entry = await journal.entry(OWN)
+        assert entry is not None
+        assert (entry.state, entry.outcome) == (end, None)
+
+
+async def test_what_was_written_for_who_left_is_withdrawn(tmp_path: Path) -> None:
+    """The key is free again, for whoever asks next."""
+    async with journaling(tmp_path) as journal:
+        owner = job(journal, key=OWN)
+        with only_one(tmp_path / "keys.lock"):
+            asking = asyncio.ensure_future(journal.intended(owner, intent(own_key=True)))
+            await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+            noted = asyncio.ensure_future(journal.withdrawn(owner))
+        await noted
+        (entry,) = journal_entries(tmp_path)
+        assert (entry.state, entry.attempts) == (EntryState.UNPAID, 1)
 
 
 async def test_a_key_that_nobody_can_claim_in_time_buys_nothing(
