@@ -75,6 +75,8 @@ class Lookups:
         keys, names = ({asked.question[place] for asked in all_} - {""} for place in range(2))
         entries = self._entries(connection, keys) if keys else {}
         notes = _schema.select_notes(connection, names) if names else {}
+        if not (keys <= entries.keys() and names <= notes.keys()):
+            self._folder.note_lost(connection)
         for asked in all_:
             key, name = asked.question
             entry, is_ours = entries.get(key, (None, False))

@@ -44,7 +44,7 @@ class OwnKeys:
         """Write an intent under a key; the answer is False where the key is taken, and nothing is written.
 
         Who waits for the answer and is cancelled may have taken it all the same. Waiting raises:
-            InputError: nothing is on record of the key, and something on record was lost.
+            InputError: no purchase is on record of the key, and something on record was lost.
             JournalError: the journal is closed, or what it says of the key cannot be read.
             sqlite3.Error, OSError: it cannot be written.
 
@@ -63,12 +63,13 @@ class OwnKeys:
         """Take those that are free: all of them in one transaction, or none."""
         keys = {asked.question[0] for asked in all_}
         ours, others = _schema.select_keys(connection, keys), self._folder.of_others(keys)
+        self._folder.note_lost(connection)  # after the look at the others, of which one may have gone meanwhile
         free: dict[str, Taking] = {}
         for asked in all_:
             key, _ = asked.question
-            if key not in ours and key not in others:
-                self._folder.check_nothing_lost(key)
             if key not in free and self._is_free(key, ours.get(key), others.get(key)):
+                if key not in self._sending:  # also where it was refused once: it may have been bought since
+                    self._folder.check_nothing_lost(key)
                 free[key] = asked
         if free:
             self._writer.commit_now([asked.question[1] for asked in free.values()])

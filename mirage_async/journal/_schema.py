@@ -8,14 +8,14 @@ import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from mirage_async.exceptions import JournalError
 from mirage_async.journal._entry import Entry, EntryState
 from mirage_async.journal._outcomes import decode_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable
+    from collections.abc import Callable, Collection, Generator, Iterable
 
 __all__ = [
     "ALL",
@@ -34,6 +34,7 @@ __all__ = [
     "lost",
     "over",
     "read",
+    "read_lost",
     "remove",
     "select",
     "select_keys",
@@ -42,6 +43,8 @@ __all__ = [
     "take",
     "transaction",
 ]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("mirage_async.journal")
 
@@ -216,8 +219,17 @@ def read(
         JournalError: it is of a newer version, or an entry is damaged.
         sqlite3.Error: it cannot be read.
     """
+    return _asked(path, lambda connection: _versions(connection, where, parameters, damaged))
+
+
+def read_lost(path: Path) -> list[str]:
+    """Return what `lost` does of a file of another process; raises as `read` does."""
+    return _asked(path, lost)
+
+
+def _asked(path: Path, question: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
     try:
-        return _read(path, where, parameters, damaged)
+        return _answer(path, question)
     except sqlite3.OperationalError:
         if not path.exists():
             raise FileNotFoundError(path) from None
@@ -226,26 +238,30 @@ def read(
             for each in (path, path.with_name(f"{path.name}-wal")):
                 if each.exists():
                     shutil.copyfile(each, Path(folder) / each.name)
-            return _read(Path(folder) / path.name, where, parameters, damaged)
+            return _answer(Path(folder) / path.name, question)
 
 
-def _read(path: Path, where: str, parameters: Iterable[Any], damaged: list[JournalError] | None) -> list[Version]:
+def _answer(path: Path, question: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
     _check_head(path)
     address = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
     with contextlib.closing(connection):
-        if not _version(connection, path):  # its process has only just made it
-            return []
-        rows = connection.execute(f"SELECT {_COLUMNS}, born, revision FROM jobs {where}", tuple(parameters))  # noqa: S608 - ours alone
-        found: list[Version] = []
-        for row in rows:
-            try:
-                found.append(Version(entry_of(row[:-2]), *row[-2:]))
-            except JournalError as error:
-                if damaged is None:
-                    raise
-                damaged.append(error)
-        return found
+        return question(connection) if _version(connection, path) else []  # its process has only just made it
+
+
+def _versions(
+    connection: sqlite3.Connection, where: str, parameters: Iterable[Any], damaged: list[JournalError] | None
+) -> list[Version]:
+    rows = connection.execute(f"SELECT {_COLUMNS}, born, revision FROM jobs {where}", tuple(parameters))  # noqa: S608 - ours alone
+    found: list[Version] = []
+    for row in rows:
+        try:
+            found.append(Version(entry_of(row[:-2]), *row[-2:]))
+        except JournalError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
+    return found
 
 
 def select(connection: sqlite3.Connection, where: str = "", parameters: Iterable[Any] = ()) -> list[Entry]:

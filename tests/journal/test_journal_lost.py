@@ -16,7 +16,7 @@ from journal_bench import PROMPT, filled, hub, intent, job, journaling, leaves_o
 from mirage_async import ImageRequest
 from mirage_async._claims import Claim, Claims
 from mirage_async.exceptions import InputError
-from mirage_async.journal import EntryState, Journal, _schema
+from mirage_async.journal import EntryState, Journal, _schema, journal_entries
 from mirage_async.journal._salvage import salvage
 from mirage_async.sandbox import Sandbox
 
@@ -111,6 +111,37 @@ async def test_what_was_lost_keeps_free_keys_from_buying_until_somebody_moves_th
         found = await journal.entry(FREE)
         assert found is not None
         assert found.state is EntryState.INTENDED
+
+
+@pytest.mark.parametrize("looks_first", [True, False], ids=["looks", "buys"])
+@pytest.mark.parametrize("free", ["unknown", "refused before"])
+async def test_what_another_process_could_not_read_keeps_this_one_from_buying_a_second_time(
+    free: str, looks_first: bool, tmp_path: Path
+) -> None:
+    """The process goes on, and the next one has set the file of a third aside."""
+    folder, old = tmp_path / "journal", tmp_path / "old"
+    keys = await filled(old, rows=60)
+    file = damaged(old, "jobs")
+    async with journaling(folder) as journal:
+        if free == "refused before":
+            for key in keys:
+                owner = job(journal, key=key)
+                await journal.intended(owner, intent(own_key=True))
+                await journal.withdrawn(owner)
+        file.rename(folder / "jobs-00000000.sqlite")
+        async with journaling(folder):
+            known = {entry.key for entry in journal_entries(folder) if entry.state is EntryState.ACCEPTED}
+            lost = [key for key in keys if key not in known]
+            assert lost
+            if looks_first:
+                assert await refused(journal)
+            for key in keys:
+                with pytest.raises(InputError, match="nobody knows" if key in lost else "another process has bought"):
+                    await journal.intended(job(journal, key=key), intent(own_key=True))
+            (aside,) = folder.glob("*.damaged")
+            aside.rename(tmp_path / "looked up")
+            assert not await refused(journal)
+            await journal.intended(job(journal, key=lost[0]), intent(own_key=True))
 
 
 async def test_a_file_that_is_read_whole_after_all_keeps_nobody_from_buying(tmp_path: Path) -> None:
