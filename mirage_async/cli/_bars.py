@@ -50,8 +50,10 @@ class _Patient(Live):
 
     def __init__(self, frame: RenderableType, file: EnduringStderr, **options: Any) -> None:
         self._file = file
+        self._begun = False
         super().__init__(frame, **options)
 
     def refresh(self) -> None:
-        if not (self.is_started and self._file.behind()):  # the last one is always drawn
+        if not (self._begun and self.is_started and self._file.behind()):  # the first and the last are always drawn
             super().refresh()
+        self._begun = True
