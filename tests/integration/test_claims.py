@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mirage_async import Generation, ImageRequest, Mirage, Reference
+from mirage_async import Generation, ImageRequest, Limits, Mirage, Reference
 from mirage_async._claims import claim_of
 from mirage_async.exceptions import (
     AuthenticationError,
@@ -44,10 +44,10 @@ async def sandbox() -> AsyncIterator[Sandbox]:
             yield running
 
 
-def hub(sandbox: Sandbox, folder: Path) -> Mirage:
+def hub(sandbox: Sandbox, folder: Path, **options: Any) -> Mirage:
     """Return a hub with a journal."""
     scheduler = Scheduler(policy=FixedInterval(0.02))
-    return Mirage(base_urls=sandbox.base_urls, journal=Journal(folder / "journal"), scheduler=scheduler)
+    return Mirage(base_urls=sandbox.base_urls, journal=Journal(folder / "journal"), scheduler=scheduler, **options)
 
 
 def own(prompt: str = "a fox", **fields: Any) -> ImageRequest:
@@ -139,6 +139,29 @@ async def test_a_key_under_which_everybody_has_refused_is_free(sandbox: Sandbox,
         with pytest.raises(InputError, match="key must be one of its own"):
             await mirage.submit(own(providers=BOTH))
     assert sum(sandbox.statistics().purchases.values()) == (2 if second is SPLIT else 1)
+
+
+async def in_the_way(mirage: Mirage, sandbox: Sandbox) -> str:
+    """Have another purchase take the one place at Mira, until its job in the sandbox is finished; return that job."""
+    sandbox.set_durations(60.0)
+    await mirage.submit("a hare", provider="mira")
+    while not sandbox.jobs:  # noqa: ASYNC110 - the request is on its way
+        await asyncio.sleep(0.01)
+    sandbox.set_durations(0.02)
+    return next(iter(sandbox.jobs))
+
+
+async def test_who_asks_again_gets_the_job_that_waits_for_its_place(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Nothing is on record of it, and the one who has refused before would take the request by now."""
+    request = own(providers=("miragic", "mira"))
+    sandbox.fail("miragic.create", Fault(status=402))
+    async with hub(sandbox, tmp_path, limits=Limits(jobs=1)) as mirage:
+        first = await in_the_way(mirage, sandbox)
+        job = await mirage.submit(request)
+        assert await mirage.submit(request) is job
+        sandbox.finish_job(first)
+        assert (await job).provider == "mira"
+    assert sandbox.statistics().purchases == {"mira": 2}
 
 
 async def test_a_claim_of_which_nothing_is_known_stands(sandbox: Sandbox, tmp_path: Path) -> None:
