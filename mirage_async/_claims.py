@@ -89,7 +89,7 @@ class Claims:
         if noted == text:
             return
         await self._check_free(key, noted)
-        await self._journal.note(_name(key), text)
+        await self._journal.note(_name(key), text, one_of=claim.keys)
 
     async def check_none(self, key: str) -> None:
         """Check that a key may stand for itself, as the one of a single purchase; raises as `make` does."""

@@ -23,7 +23,7 @@ from mirage_async.journal._folder import Folder
 from mirage_async.journal._lookups import Found, Lookups
 from mirage_async.journal._moves import Fact, IntentRow, Losses, OutcomeRow, not_intended
 from mirage_async.journal._network import check_file_system
-from mirage_async.journal._own_keys import OwnKeys, Taking
+from mirage_async.journal._own_keys import OwnKeys, Taking, notes_of_rivals
 from mirage_async.journal._requests import read_packed
 from mirage_async.journal._seats import make_folder
 from mirage_async.journal._settling import check_id_is_free, check_settled_by_hand
@@ -32,7 +32,7 @@ from mirage_async.journal._writer import Write, Writer
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from mirage_async.jobs import Intent, Job
     from mirage_async.journal._schema import Durability
@@ -343,13 +343,20 @@ class Journal:
         assert settled is not None  # noqa: S101 - it was there a moment ago, and only what is over is ever removed
         return settled
 
-    async def note(self, name: str, value: str) -> None:
+    async def note(self, name: str, value: str, *, one_of: Sequence[str] = ()) -> None:
         """Keep a text under a name, in place of what was kept there before.
+
+        Args:
+            name: of the text.
+            value: the text.
+            one_of: callers' own keys of which one at a time may buy from now on: none as long as another one has bought
+                and not come to a bad end, in whichever process.
 
         Raises:
             JournalError: as `owed`.
         """
-        await self._asked(lambda connection: connection.execute(_schema.NOTE, (name, value, time.time())) and None)
+        notes = {name: value, **notes_of_rivals(one_of)}
+        await self._asked(lambda connection: _schema.note(connection, notes, time.time()))
 
     async def noted(self, name: str) -> str | None:
         """Return the text that is kept under a name, by any process that is gone; None where there is none.

@@ -12,14 +12,16 @@ from mirage_async.journal._together import Asked, Together, answer_each
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from mirage_async.journal._entry import Entry
     from mirage_async.journal._folder import Folder
     from mirage_async.journal._writer import Write, Writer
 
-__all__ = ["OwnKeys", "Taking"]
+__all__ = ["OwnKeys", "Taking", "notes_of_rivals"]
 
+_RIVALS: Final = "rivals "  # what the name of a note begins with that has the rivals of a key; the key follows
+_IN_NOBODYS_WAY: Final = frozenset({EntryState.UNPAID, EntryState.FAILED, EntryState.CANCELLED, EntryState.EXPIRED})
 _DOUBTFUL: Final = frozenset({EntryState.INTENDED, EntryState.UNCERTAIN})
 Taking: TypeAlias = "Asked[tuple[str, Write], bool]"
 """Somebody who asks for a key, and whether he has it."""
@@ -62,12 +64,19 @@ class OwnKeys:
     def _take(self, connection: sqlite3.Connection, all_: Sequence[Taking]) -> None:
         """Take those that are free: all of them in one transaction, or none."""
         keys = {asked.question[0] for asked in all_}
-        ours, others = _schema.select_keys(connection, keys), self._folder.of_others(keys)
+        rivals = _rivals(connection, keys)
+        known = keys.union(*rivals.values())
+        ours, others = _schema.select_keys(connection, known), self._folder.of_others(known)
         self._folder.note_lost(connection)  # after the look at the others, of which one may have gone meanwhile
         free: dict[str, Taking] = {}
         for asked in all_:
             key, _ = asked.question
-            if key not in free and self._is_free(key, ours.get(key), others.get(key)):
+            against = rivals.get(key, ())
+            if not free.keys().isdisjoint((key, *against)):
+                continue
+            if any(_stands_in_the_way(entries.get(rival)) for rival in against for entries in (ours, others)):
+                continue
+            if self._is_free(key, ours.get(key), others.get(key)):
                 if key not in self._sending:  # also where it was refused once: it may have been bought since
                     self._folder.check_nothing_lost(key)
                 free[key] = asked
@@ -79,3 +88,18 @@ class OwnKeys:
     def _is_free(self, key: str, ours: Entry | None, others: Entry | None) -> bool:
         unpaid = {EntryState.UNPAID, *(_DOUBTFUL if key in self._sending else ())}
         return (ours is None or ours.state in unpaid) and (others is None or others.state is EntryState.UNPAID)
+
+
+def notes_of_rivals(keys: Sequence[str]) -> dict[str, str]:
+    """Return the notes that say of each of some keys which other ones must not have bought for it to buy."""
+    return {f"{_RIVALS}{key}": " ".join(other for other in keys if other != key) for key in keys}
+
+
+def _rivals(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, list[str]]:
+    notes = _schema.select_notes(connection, [f"{_RIVALS}{key}" for key in keys])
+    return {name.removeprefix(_RIVALS): text.split() for name, text in notes.items()}
+
+
+def _stands_in_the_way(entry: Entry | None) -> bool:
+    """Whether what is on record of a rival forbids a purchase: one that may have been made and has not ended badly."""
+    return entry is not None and entry.state not in _IN_NOBODYS_WAY

@@ -15,7 +15,7 @@ from mirage_async.journal._entry import Entry, EntryState
 from mirage_async.journal._outcomes import decode_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
 __all__ = [
     "ALL",
@@ -32,6 +32,7 @@ __all__ = [
     "connect",
     "entry_of",
     "lost",
+    "note",
     "over",
     "read",
     "read_lost",
@@ -330,6 +331,11 @@ def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
             connection.execute("ROLLBACK")
         raise
+
+
+def note(connection: sqlite3.Connection, notes: Mapping[str, str], moment: float) -> None:
+    """Keep texts under names, all of them or none."""
+    _many(connection, NOTE, [(name, value, moment) for name, value in notes.items()])
 
 
 def lost(connection: sqlite3.Connection) -> list[str]:

@@ -164,6 +164,25 @@ async def test_who_asks_again_gets_the_job_that_waits_for_its_place(sandbox: San
     assert sandbox.statistics().purchases == {"mira": 2}
 
 
+async def test_of_two_processes_that_go_different_ways_one_buys(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The first of two providers refuses one of them, and takes the other's request before the second one does."""
+    request = own(providers=("miragic", "mira"))
+    sandbox.fail("miragic.create", Fault(status=402))
+    async with hub(sandbox, tmp_path, limits=Limits(jobs=1)) as mirage, hub(sandbox, tmp_path) as other:
+        first = await in_the_way(mirage, sandbox)
+        waiting = asyncio.ensure_future(buy(mirage, request))
+        while not any(job.buying == "place" for job in mirage.mira.jobs):  # noqa: ASYNC110 - it is refused meanwhile
+            await asyncio.sleep(0.01)
+        (bought,) = await buy(other, request)
+        sandbox.finish_job(first)
+        with pytest.raises(InputError, match="another process has bought, or is buying") as caught:
+            await waiting
+        assert caught.value.billed == "no"
+        (again,) = await buy(mirage, request)
+        assert (again.provider, again.job_id) == ("miragic", bought.job_id)
+    assert sandbox.statistics().purchases == {"mira": 1, "miragic": 1}
+
+
 async def test_a_claim_of_which_nothing_is_known_stands(sandbox: Sandbox, tmp_path: Path) -> None:
     """Its process may have ended just before it bought; so may one whose claims this version cannot read."""
     async with hub(sandbox, tmp_path) as mirage:
@@ -185,7 +204,7 @@ async def test_nothing_is_bought_where_a_claim_cannot_be_noted(
 ) -> None:
     """It comes before the first purchase."""
 
-    async def full(name: str, value: str) -> None:
+    async def full(name: str, value: str, **_: object) -> None:
         raise JournalError(f"the disk is full, {name!r} and {len(value)} characters included")
 
     async with hub(sandbox, tmp_path) as mirage:

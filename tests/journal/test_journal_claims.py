@@ -181,6 +181,22 @@ async def test_of_those_who_ask_together_none_spoils_it_for_the_others(
     assert {entry.key for entry in journal_entries(tmp_path)} == {OWN, "a" * 32}
 
 
+@pytest.mark.parametrize("end", ["together", "intended", "uncertain", "accepted", "found", "failed", "unpaid"])
+async def test_of_keys_of_which_one_may_buy_the_next_one_does_after_a_bad_end(end: str, tmp_path: Path) -> None:
+    """Whichever process has bought under the first; other keys have nothing to do with it."""
+    first, second = OWN, "a" * 32
+    async with journaling(tmp_path) as journal, journaling(tmp_path) as other:
+        await journal.note("claim", "both", one_of=(first, second))
+        if end == "together":
+            asked = await asked_together(journal, [first, second, "b" * 32])
+            assert [type(each) for each in asked] == [type(None), InputError, type(None)]
+            return
+        await lived(other, (end, 0, "task-1"))
+        (refused,) = await asked_together(journal, [second])
+        assert (refused is None) == (end in {"failed", "unpaid"})
+        assert await asked_together(journal, ["b" * 32]) == [None]
+
+
 async def test_who_leaves_while_several_ask_takes_nobody_along(tmp_path: Path) -> None:
     """The others get their keys; what was written for the one who left is withdrawn by whoever cancelled it."""
     async with journaling(tmp_path) as journal:
