@@ -28,6 +28,7 @@ __all__ = [
     "NewerError",
     "Version",
     "by_keys",
+    "check_order",
     "check_sqlite",
     "connect",
     "entry_of",
@@ -145,9 +146,10 @@ def connect(path: Path, durability: Durability, *, check: bool = False) -> sqlit
     _check_head(path)
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
-        _prepare(connection, path, durability)
-        if check:
-            _check(connection)
+        with _as_damage():
+            _prepare(connection, path, durability)
+            if check:
+                _check(connection)
     except BaseException:
         connection.close()
         raise
@@ -202,6 +204,26 @@ def _check(connection: sqlite3.Connection) -> None:
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
+    check_order(connection)
+
+
+def check_order(connection: sqlite3.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` where notes are out of order, which SQLite only checks of what has numbers."""
+    (misplaced,) = connection.execute(
+        "SELECT count(*) FROM (SELECT name, lag(name) OVER () AS before FROM notes) WHERE before >= name"
+    ).fetchone()
+    if misplaced:
+        msg = f"{misplaced} notes are out of order"
+        raise sqlite3.DatabaseError(msg)
+
+
+@contextlib.contextmanager
+def _as_damage() -> Generator[None, None, None]:
+    """Raise `sqlite3.DatabaseError` where SQLite quotes something damaged that is no text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError(repr(error.object)) from error
 
 
 def read(
@@ -246,7 +268,7 @@ def _answer(path: Path, question: Callable[[sqlite3.Connection], list[T]]) -> li
     _check_head(path)
     address = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
-    with contextlib.closing(connection):
+    with contextlib.closing(connection), _as_damage():
         return question(connection) if _version(connection, path) else []  # its process has only just made it
 
 

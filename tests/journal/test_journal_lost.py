@@ -15,9 +15,10 @@ from journal_bench import PROMPT, filled, hub, intent, job, journaling, leaves_o
 
 from mirage_async import ImageRequest
 from mirage_async._claims import Claim, Claims
-from mirage_async.exceptions import InputError
+from mirage_async.exceptions import InputError, JournalError
 from mirage_async.journal import EntryState, Journal, _schema, journal_entries
 from mirage_async.journal._salvage import salvage
+from mirage_async.journal._seats import Seat
 from mirage_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -169,6 +170,32 @@ async def test_notes_are_read_from_both_ends(tmp_path: Path, caplog: pytest.LogC
     assert any("the notes of" in line and "cannot all be read" in line for line in lines)
 
 
+@pytest.mark.parametrize("tree", ["jobs", "notes"])
+@pytest.mark.parametrize("how", ["twice", "swapped", "shortened"])
+async def test_what_is_missing_without_an_error_keeps_free_keys_from_buying(
+    tree: str, how: str, tmp_path: Path
+) -> None:
+    """As where a disk writes a page in the place of another one: that reads as if all were well."""
+    keys = await noting(tmp_path, notes=300)
+    (file,) = tmp_path.glob("*.sqlite")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (tree,)).fetchone()
+    data = bytearray(file.read_bytes())
+    one, two = (slice((number - 1) * 4096, number * 4096) for number in (leaves_of(data, root)[2][0], root))
+    if how == "swapped":
+        data[one], data[two] = data[two], data[one]
+    elif how == "twice":
+        other = leaves_of(data, root)[1][0]
+        data[one] = data[(other - 1) * 4096 : other * 4096]
+    else:
+        data[one.start + 4] -= 1  # the number of rows on it
+    file.write_bytes(data)
+    async with journaling(tmp_path) as journal:
+        there = [await journal.entry(key) for key in keys], [await journal.noted(f"number {n:03}") for n in range(300)]
+        assert None in there[tree == "notes"]
+        assert await refused(journal)
+
+
 @pytest.mark.parametrize("what", ["notes", "all"])
 async def test_without_any_notes_no_key_is_free(tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody can tell which one had a claim; also of a file that is found later, beside one that has been opened."""
@@ -184,6 +211,22 @@ async def test_without_any_notes_no_key_is_free(tmp_path: Path, what: str, caplo
         assert len(await journal.owed()) == (60 if what == "notes" else 0)
     guess = "the rows 1 to 201 (an estimate by its size, there may be fewer) of"
     assert (guess in caplog.text) == (what == "all")
+
+
+async def test_a_name_that_is_no_text_is_damage_like_any_other(tmp_path: Path) -> None:
+    """SQLite quotes it, and Python cannot read what it says; also in the file of another process."""
+    async with journaling(tmp_path / "journal") as journal:
+        await noting(tmp_path / "old")
+        (file,) = (tmp_path / "old").glob("*.sqlite")
+        data = file.read_bytes()
+        file.write_bytes(data.replace(b"sqlite_autoindex_jobs", b"sqlite_autoindex_job\xf4"))
+        file.rename(held := tmp_path / "journal" / "jobs-00000000.sqlite")
+        seat = Seat.take(held)
+        assert seat is not None
+        with pytest.raises(JournalError, match="cannot be read"):
+            await journal.entry(FREE)
+        seat.release()
+        assert await refused(journal)
 
 
 async def test_what_only_looks_like_a_note_is_not_taken_over(tmp_path: Path) -> None:
