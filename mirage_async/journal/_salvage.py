@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mirage_async.exceptions import JournalError
 from mirage_async.journal._merging import absorb
-from mirage_async.journal._schema import ALL, LATER_NOTE, LOST, NOTE, check_order, entry_of, transaction
+from mirage_async.journal._schema import ALL, KEYS, LATER_NOTE, LOST, NOTE, check_order, entry_of, transaction
 from mirage_async.journal._seats import aside_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _logger = logging.getLogger("mirage_async.journal")
 _Range: TypeAlias = tuple[int, int]
 _Note: TypeAlias = tuple[str, str, float]
 
-_KEYS: Final = "sqlite_autoindex_jobs_1"  # has the keys and numbers of all rows a second time
 _PAGE: Final = 4096  # bytes
 _MOST_FLAWS: Final = 1000
 _SMALLEST_ROW: Final = 100  # bytes
@@ -111,7 +110,7 @@ def _last_number(damaged: sqlite3.Connection) -> int | None:
     """Return the number of the last row, or None where nothing tells."""
     for question in (
         "SELECT max(rowid) FROM jobs NOT INDEXED",
-        f"SELECT max(number) FROM (SELECT key, rowid AS number FROM jobs INDEXED BY {_KEYS})",  # noqa: S608 - ours
+        f"SELECT max(number) FROM (SELECT key, rowid AS number FROM jobs INDEXED BY {KEYS})",  # noqa: S608 - ours
     ):
         with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
             return damaged.execute(question).fetchone()[0] or 0
@@ -122,7 +121,7 @@ def _tell(damaged: sqlite3.Connection, path: Path, lost: _Range, *, guessed: boo
     """Name a range of rows that cannot be read; where it is `guessed` it may end earlier."""
     keys: list[str] = []
     with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
-        text = f"SELECT key FROM jobs INDEXED BY {_KEYS} WHERE key > '' AND rowid BETWEEN ? AND ?"  # noqa: S608 - ours
+        text = f"SELECT key FROM jobs INDEXED BY {KEYS} WHERE key > '' AND rowid BETWEEN ? AND ?"  # noqa: S608 - ours
         keys = [str(key) for (key,) in damaged.execute(text, lost)]
     text = "the rows %d to %d (an estimate by its size, there may be fewer)" if guessed else "the rows %d to %d"
     named = ", ".join(keys) or "not known either"
@@ -152,12 +151,19 @@ def _is_sound(damaged: sqlite3.Connection, copy: Path) -> bool:
     A page in the place of another one, or with a wrong number of rows, reads without an error. The copy is of no use
     afterwards: so that only the tables are checked, it loses its index.
     """
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+        (missing,) = damaged.execute(
+            f"SELECT count(*) FROM (SELECT rowid FROM jobs INDEXED BY {KEYS} WHERE key > '' "  # noqa: S608 - ours
+            "EXCEPT SELECT rowid FROM jobs NOT INDEXED)"
+        ).fetchone()
+        if missing:
+            return False
     try:
         told = [str(text) for (text,) in damaged.execute(f"PRAGMA quick_check({_MOST_FLAWS})")]
         if len(told) >= _MOST_FLAWS or any("never used" in text for text in told):  # pages that belonged to a table
             return False
         damaged.execute("PRAGMA writable_schema = ON")
-        damaged.execute("DELETE FROM sqlite_master WHERE name = ?", (_KEYS,))
+        damaged.execute("DELETE FROM sqlite_master WHERE name = ?", (KEYS,))
         damaged.execute("UPDATE sqlite_master SET sql = replace(sql, 'PRIMARY KEY', '') WHERE name = 'jobs'")
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as bare:
             check_order(bare)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL",
     "BY_ID",
+    "KEYS",
     "LATER_NOTE",
     "LOST",
     "NOTE",
@@ -109,6 +110,9 @@ INSERT INTO notes VALUES (?1, ?2, ?3)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at
 """
 LATER_NOTE: Final = f"{NOTE} WHERE excluded.updated_at > updated_at"
+
+KEYS: Final = "sqlite_autoindex_jobs_1"
+"""An index SQLite makes by itself: it has the keys and numbers of all rows a second time."""
 
 LOST: Final = "lost "
 """What the name of a note begins with that a damaged file could not all be read; the name of that file follows."""
@@ -205,6 +209,11 @@ def _check(connection: sqlite3.Connection) -> None:
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
     check_order(connection)
+    (by_key,) = connection.execute(f"SELECT count(*) FROM jobs INDEXED BY {KEYS} WHERE key > ''").fetchone()  # noqa: S608 - ours alone
+    (by_number,) = connection.execute("SELECT count(*) FROM jobs NOT INDEXED").fetchone()
+    if by_key != by_number:
+        msg = f"there are {by_number} entries, and {by_key} are found by their keys"
+        raise sqlite3.DatabaseError(msg)
 
 
 def check_order(connection: sqlite3.Connection) -> None:

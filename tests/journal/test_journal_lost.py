@@ -154,6 +154,21 @@ async def test_a_file_that_is_read_whole_after_all_keeps_nobody_from_buying(tmp_
         assert not await refused(journal)
 
 
+async def test_an_index_that_has_lost_most_of_its_keys_hides_no_purchase(tmp_path: Path) -> None:
+    """All entries are there by their numbers."""
+    keys = await filled(tmp_path, rows=150)
+    (file,) = tmp_path.glob("*.sqlite")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (_schema.KEYS,)).fetchone()
+    data = bytearray(file.read_bytes())
+    leaf = leaves_of(data, root)[0][0]
+    data[(root - 1) * 4096 : root * 4096] = data[(leaf - 1) * 4096 : leaf * 4096]
+    file.write_bytes(data)
+    async with journaling(tmp_path) as journal:
+        assert None not in [await journal.entry(key) for key in keys]
+        assert list(tmp_path.glob("*.damaged"))
+
+
 async def test_notes_are_read_from_both_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What is between two damaged pages is lost, and that is said."""
     await noting(tmp_path, notes=300)
@@ -171,7 +186,7 @@ async def test_notes_are_read_from_both_ends(tmp_path: Path, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("tree", ["jobs", "notes"])
-@pytest.mark.parametrize("how", ["twice", "swapped", "shortened"])
+@pytest.mark.parametrize("how", ["twice", "swapped", "shortened", "root"])
 async def test_what_is_missing_without_an_error_keeps_free_keys_from_buying(
     tree: str, how: str, tmp_path: Path
 ) -> None:
@@ -184,6 +199,8 @@ async def test_what_is_missing_without_an_error_keeps_free_keys_from_buying(
     one, two = (slice((number - 1) * 4096, number * 4096) for number in (leaves_of(data, root)[2][0], root))
     if how == "swapped":
         data[one], data[two] = data[two], data[one]
+    elif how == "root":
+        data[two] = data[one]
     elif how == "twice":
         other = leaves_of(data, root)[1][0]
         data[one] = data[(other - 1) * 4096 : other * 4096]
