@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ class EnduringStderr:
     """
 
     def __init__(self) -> None:
-        self._stream = stream = sys.stderr
-        direct = _Diversion(lambda text: _write(stream, text), lambda: False)
+        self._stream = sys.stderr
+        direct = _Diversion(partial(_write, self._stream), lambda: False)
         self._write, self.behind = _diverted[-1] if _diverted else direct
 
     def write(self, text: str) -> int:
