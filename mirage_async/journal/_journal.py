@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import msgspec
 from anyio import to_thread
 
-from mirage_async.exceptions import ConfigurationError, InputError, JournalError, MirageError
+from mirage_async.exceptions import ConfigurationError, InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._entry import Entry, EntryState, state_of
 from mirage_async.journal._folder import Folder
 from mirage_async.journal._lookups import Found, Lookups
 from mirage_async.journal._moves import Fact, IntentRow, Losses, OutcomeRow, not_intended
 from mirage_async.journal._network import check_file_system
-from mirage_async.journal._own_keys import OwnKeys, Taking, notes_of_rivals
+from mirage_async.journal._own_keys import OwnKeys, end_of, notes_of_rivals
 from mirage_async.journal._requests import read_packed
 from mirage_async.journal._seats import make_folder
 from mirage_async.journal._settling import check_id_is_free, check_settled_by_hand
@@ -112,7 +112,7 @@ class Journal:
         self._run = secrets.token_hex(8)
         self._sending: set[str] = set()  # keys of purchases that may be on the wire
         # Jobs that have not got their callers' own keys so far: what is on record of these may be somebody else's.
-        self._asking: weakref.WeakKeyDictionary[Job[Any], Taking] = weakref.WeakKeyDictionary()
+        self._asking: weakref.WeakKeyDictionary[Job[Any], asyncio.Future[bool]] = weakref.WeakKeyDictionary()
         _schema.check_sqlite()
         make_folder(self.directory)
         check_file_system(self.directory)
@@ -168,18 +168,21 @@ class Journal:
         return written
 
     async def _intended_under_own_key(self, job: Job[Any], write: Write) -> None:
-        self._asking[job] = taking = self._own_keys.take(job.key, write)
+        taking = self._own_keys.take(job.key, write)
+        free = False
         try:
             free = await taking.answered()
         except (sqlite3.Error, OSError) as error:
             raise not_intended(self.directory, job, error)  # noqa: B904 - with its cause
+        finally:
+            if not free:
+                self._asking[job] = end_of(taking)
         if not free:
             msg = (
                 f"another process has bought, or is buying, under the key {job.key}; nothing was sent. "
                 "Asking again with it returns what was bought"
             )
             raise InputError(msg, provider=job.provider, billed="no")
-        del self._asking[job]
         self._sending.add(job.key)
 
     async def withdrawn(self, job: Job[Any]) -> None:
@@ -228,11 +231,8 @@ class Journal:
 
     async def _has_its_key(self, job: Job[Any]) -> bool:
         """Whether what is on record of a job's key is about it, which may have left while it asked for the key."""
-        taking = self._asking.get(job)
-        try:
-            return taking is None or await taking.answered()
-        except (MirageError, sqlite3.Error, OSError):
-            return False
+        taken = self._asking.get(job)
+        return taken is None or await asyncio.shield(taken)
 
     async def _note_refusal(self, job: Job[Any], write: Write) -> None:
         """Write that a purchase was refused, unless what is on record is that of another who may buy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mirage_async.journal._folder import Folder
     from mirage_async.journal._writer import Write, Writer
 
-__all__ = ["OwnKeys", "Taking", "notes_of_rivals"]
+__all__ = ["OwnKeys", "Taking", "end_of", "notes_of_rivals"]
 
 _RIVALS: Final = "rivals "  # what the name of a note begins with that has the rivals of a key; the key follows
 _IN_NOBODYS_WAY: Final = frozenset({EntryState.UNPAID, EntryState.FAILED, EntryState.CANCELLED, EntryState.EXPIRED})
@@ -88,6 +89,18 @@ class OwnKeys:
     def _is_free(self, key: str, ours: Entry | None, others: Entry | None) -> bool:
         unpaid = {EntryState.UNPAID, *(_DOUBTFUL if key in self._sending else ())}
         return (ours is None or ours.state in unpaid) and (others is None or others.state is EntryState.UNPAID)
+
+
+def end_of(taking: Taking) -> asyncio.Future[bool]:
+    """Return a future that says whether a key was taken, once that is known, and keeps nothing else alive."""
+    end: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def served(served: asyncio.Future[None]) -> None:
+        failed = served.exception() is not None or taking.error is not None
+        end.set_result(not failed and taking.answer)
+
+    taking.served.add_done_callback(served)
+    return end
 
 
 def notes_of_rivals(keys: Sequence[str]) -> dict[str, str]:

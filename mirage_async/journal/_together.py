@@ -40,7 +40,7 @@ class Asked(msgspec.Struct, Generic[Q, A]):
     error: Exception | None = None
 
     async def answered(self) -> A:
-        """Wait for the answer and return it; may be called again, also after somebody who waited was cancelled.
+        """Wait for the answer and return it.
 
         Raises:
             JournalError: the journal was closed before there was one.

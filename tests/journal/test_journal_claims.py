@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import itertools
 import logging
 import sqlite3
 import tempfile
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import ANY
@@ -255,6 +258,33 @@ async def test_what_was_written_for_who_left_is_withdrawn(tmp_path: Path) -> Non
         await noted
         (entry,) = journal_entries(tmp_path)
         assert (entry.state, entry.attempts) == (EntryState.UNPAID, 1)
+
+
+@pytest.mark.parametrize("end", ["refused", "left"])
+async def test_a_job_that_did_not_get_its_key_is_not_kept(end: str, tmp_path: Path) -> None:
+    """Nor is its request, with the pictures in it."""
+    async with journaling(tmp_path) as journal, journaling(tmp_path) as other:
+        if end == "refused":
+            await lived(other, ("accepted", 0, "task-1"))
+
+        async def asked() -> weakref.ref[Job[Any]]:
+            mine = job(journal, key=OWN)
+            with only_one(tmp_path / "keys.lock"):
+                asking = asyncio.ensure_future(journal.intended(mine, intent(own_key=True)))
+                await asyncio.sleep(0)
+                if end == "left":
+                    asking.cancel()
+                    await asyncio.wait([asking])
+            with contextlib.suppress(InputError, JournalError, asyncio.CancelledError):
+                await asking
+            await journal.withdrawn(mine)
+            await journal.settled(mine, InputError("no"))
+            return weakref.ref(mine)
+
+        left = await asked()
+        await journal.noted("anything")
+        gc.collect()
+        assert left() is None
 
 
 async def test_a_key_that_nobody_can_claim_in_time_buys_nothing(
