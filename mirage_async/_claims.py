@@ -66,7 +66,8 @@ class Claims:
 
     It also refuses those of which nothing is on record as long as `Journal.check_nothing_lost` does.
 
-    Whoever asks holds the turn of the key, so that of two claims in this process one comes first.
+    Whoever asks holds the turn of the key, so that of two claims in this process one comes first. Those of another one
+    are known once it is gone; that the same request buys once does not depend on them.
 
     Args:
         journal: keeps them.

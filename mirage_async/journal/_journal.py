@@ -374,7 +374,7 @@ class Journal:
         moves the file out of the folder.
 
         Raises:
-            InputError: such a file is in the folder.
+            InputError: such a file was in the folder when something was looked up last that is not on record.
         """
         self._folder.check_nothing_lost(key)
 
