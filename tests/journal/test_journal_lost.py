@@ -154,19 +154,20 @@ async def test_a_file_that_is_read_whole_after_all_keeps_nobody_from_buying(tmp_
         assert not await refused(journal)
 
 
-async def test_an_index_that_has_lost_most_of_its_keys_hides_no_purchase(tmp_path: Path) -> None:
-    """All entries are there by their numbers."""
-    keys = await filled(tmp_path, rows=150)
+async def test_an_index_that_is_another_one_hides_no_purchase(tmp_path: Path) -> None:
+    """Nothing but the number of keys tells; all entries are there by their numbers."""
+    keys = await noting(tmp_path, notes=300)
     (file,) = tmp_path.glob("*.sqlite")
     with contextlib.closing(sqlite3.connect(file)) as connection:
-        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (_schema.KEYS,)).fetchone()
+        roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master"))
     data = bytearray(file.read_bytes())
-    leaf = leaves_of(data, root)[0][0]
+    leaf, root = leaves_of(data, roots["notes"])[1][0], roots[_schema.KEYS]
     data[(root - 1) * 4096 : root * 4096] = data[(leaf - 1) * 4096 : leaf * 4096]
     file.write_bytes(data)
     async with journaling(tmp_path) as journal:
         assert None not in [await journal.entry(key) for key in keys]
         assert list(tmp_path.glob("*.damaged"))
+        assert not await refused(journal)
 
 
 async def test_notes_are_read_from_both_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
