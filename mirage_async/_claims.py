@@ -66,7 +66,8 @@ class Claims:
 
     It also refuses those of which nothing is on record as long as `Journal.check_nothing_lost` does.
 
-    Whoever asks holds the turn of the key, so that of two claims in this process one comes first.
+    Whoever asks holds the turn of the key, so that of two claims in this process one comes first. Those of another one
+    are known once it is gone; that the same request buys once does not depend on them.
 
     Args:
         journal: keeps them.
@@ -89,7 +90,7 @@ class Claims:
         if noted == text:
             return
         await self._check_free(key, noted)
-        await self._journal.note(_name(key), text)
+        await self._journal.note(_name(key), text, one_of=claim.keys)
 
     async def check_none(self, key: str) -> None:
         """Check that a key may stand for itself, as the one of a single purchase; raises as `make` does."""

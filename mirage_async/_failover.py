@@ -105,7 +105,7 @@ class Sellers:
         self._client = client
         self._journal = journal
         self._check_open = check_open
-        self._alone: weakref.WeakValueDictionary[str, Job[Any]] = weakref.WeakValueDictionary()  # by their only key
+        self._keyed: weakref.WeakValueDictionary[str, Job[Any]] = weakref.WeakValueDictionary()  # by their own keys
         self._turns: weakref.WeakValueDictionary[str, anyio.Lock] = weakref.WeakValueDictionary()
 
     def of(self, request: ImageRequest) -> tuple[Seller, ...]:
@@ -152,8 +152,8 @@ class Sellers:
     async def submit(self, request: ImageRequest) -> Job[Generation]:
         """Submit to the first that accepts; the result of the job, or its error, tells who was tried as well."""
         job, tried = await self._in_turn(request, lambda seller: seller.submit_request(request))
-        if job.key == request.key:
-            self._alone[job.key] = job
+        if request.key is not None:
+            self._keyed[job.key] = job
         if tried:
             _carry(job, (*await self._tried_before(request, tried[0].provider), *tried[:-1]))
         return job
@@ -213,10 +213,14 @@ class Sellers:
         return Claims(self._journal)
 
     async def _claim(self, key: str, claim: Claim) -> None:
-        job = self._alone.get(key)
-        if job is not None and not job.done:  # in the background, and perhaps not on record yet
+        if self._is_under_way(key):
             raise taken(key)
         await self._claims.make(key, claim)
+
+    def _is_under_way(self, key: str) -> bool:
+        """Whether a job of that key is bought in the background, and is perhaps not on record yet."""
+        job = self._keyed.get(key)
+        return job is not None and not job.done
 
     def _turn(self, key: str) -> anyio.Lock:
         """Return what those hold who ask with one key, so that one of them asks around at a time."""
@@ -268,7 +272,7 @@ class Sellers:
         await self._claim(key, claim_of(request, names, keys=keys))
         left = [seller.keyed(own) for seller, own in zip(sellers, keys, strict=True)]
         for place in range(len(keys) - 1, -1, -1):
-            if bought(await self._journal.entry(keys[place])):
+            if self._is_under_way(keys[place]) or bought(await self._journal.entry(keys[place])):
                 return (left[place], *(each for each in left[place + 1 :] if each.provider not in without))
         return tuple(each for each in left if each.provider not in without)
 

@@ -11,16 +11,19 @@ import sys
 import threading
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from mirage_async.cli._streams import divert_stderr
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
-__all__ = ["Aside", "stderr_aside"]
+__all__ = ["Aside", "run_with_stderr_aside", "stderr_aside", "wait_for_stderr"]
+
+T = TypeVar("T")
 
 _PAUSE = 0.05  # seconds, where a stream does not wait by itself for whoever reads it
+_of_stderr: list[Aside] = []
 
 
 class Aside:
@@ -42,12 +45,18 @@ class Aside:
         self._on_failure = on_failure
         self._put = _writing_to(stream)
         self._waiting: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+        self._at_work = False
         # The process does not wait for this thread: it may hang for as long as nobody reads.
         threading.Thread(target=self._work, name="mirage-async-output", daemon=True).start()
 
     def write(self, text: str) -> None:
         """Have a text written; returns at once."""
         self._waiting.put(text)
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is still to be written."""
+        return self._at_work or not self._waiting.empty()
 
     def wait(self, seconds: float) -> bool:
         """Block until all so far is written, or cannot be; False where that takes longer."""
@@ -70,7 +79,9 @@ class Aside:
             if isinstance(text, threading.Event):
                 text.set()
             elif not self.failed:
+                self._at_work = True
                 self._write(text)
+                self._at_work = False
 
     def _write(self, text: str) -> None:
         try:
@@ -129,17 +140,32 @@ def _write_all(raw: io.RawIOBase, data: bytes) -> None:
 async def stderr_aside() -> AsyncGenerator[None]:
     """Write to stderr from a thread until the block ends, and wait then until all is written.
 
-    A terminal is left alone: a progress display may draw there.
+    A terminal is no exception: somebody may have stopped it with Ctrl-S.
     """
-    if sys.stderr.isatty():
-        yield
-        return
     aside = Aside(sys.stderr)
+    _of_stderr.append(aside)
     try:
-        with divert_stderr(aside.write):
+        with divert_stderr(aside.write, lambda: aside.behind):
             yield
     finally:
         try:
             await aside.written()
         finally:
+            _of_stderr.remove(aside)
             aside.close()
+
+
+def run_with_stderr_aside(work: Coroutine[Any, Any, T]) -> T:
+    """Do in an event loop what a command does there, and write to stderr from a thread meanwhile."""
+
+    async def done() -> T:
+        async with stderr_aside():
+            return await work
+
+    return asyncio.run(done())
+
+
+def wait_for_stderr(seconds: float) -> None:
+    """Block until stderr has got all so far, where a thread writes there, or the time is over."""
+    for aside in _of_stderr:
+        aside.wait(seconds)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mirage_async.cli._bars import Bars
 from mirage_async.cli._board import Board
-from mirage_async.cli._streams import enduring_stderr, write_stderr
+from mirage_async.cli._streams import write_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from rich.console import ConsoleOptions, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderResult
 
     from mirage_async.cli._board import Row
 
@@ -44,16 +42,10 @@ def displayed(*, lines: bool, quiet: bool = False) -> Generator[Board, None, Non
         lines: where there are no bars, write one line for each row that ends.
         quiet: show nothing at all.
     """
-    # A line break in the middle of a command would cut it short for whoever copies it: the terminal wraps it, not we.
-    console = Console(file=enduring_stderr(), highlight=False, soft_wrap=True)
-    animated = sys.stderr.isatty() and console.is_interactive and not console.is_dumb_terminal
-    if animated and not quiet and not logging.getLogger("mirage_async").isEnabledFor(logging.INFO):
+    bars = Bars()
+    if bars.possible and not quiet:
         board = Board()
-        # Results are written after the display has ended, and stdout may be a file: it is left alone.
-        live = Live(
-            Frame(board), console=console, refresh_per_second=_FRAMES_PER_SECOND, redirect_stdout=False, transient=False
-        )
-        with live:
+        with bars.drawn(Frame(board), a_second=_FRAMES_PER_SECOND):
             yield board
     else:
         yield Board(_write_line) if lines and not quiet else Board()

@@ -169,6 +169,8 @@ async def _collect(job: Job[Any], board: Board, place: Output) -> _Collected:
         collected.error = error
     if collected.code is ExitCode.DONE:
         row.end("done")
+    elif isinstance(collected.error, SubmissionUncertainError):
+        row.end("failed", "nobody knows whether it was bought")  # all else is told once, in the end
     else:
         problems = [one.problem for one in collected.kept if one.problem is not None]
         row.end("failed", str(collected.error or problems[0]))

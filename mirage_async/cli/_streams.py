@@ -10,16 +10,22 @@ import io
 import json
 import os
 import sys
-from typing import IO, TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import TextIO
 
-__all__ = ["bear_all_letters", "divert_stderr", "enduring_stderr", "fit_for_stdout", "write_stderr"]
+__all__ = ["EnduringStderr", "bear_all_letters", "divert_stderr", "fit_for_stdout", "write_stderr"]
 
 
-_diverted: list[Callable[[str], object]] = []
+class _Diversion(NamedTuple):
+    write: Callable[[str], object]
+    behind: Callable[[], bool]
+
+
+_diverted: list[_Diversion] = []
 
 
 def bear_all_letters() -> None:
@@ -41,42 +47,46 @@ def fit_for_stdout(text: str) -> str:
 def write_stderr(text: str) -> None:
     """Write to stderr, whatever it is at this moment: a progress display may have replaced it. Never fails."""
     if _diverted:
-        _diverted[-1](text)
+        _diverted[-1].write(text)
     else:
         _write(sys.stderr, text)
 
 
 @contextlib.contextmanager
-def divert_stderr(write: Callable[[str], object]) -> Generator[None]:
-    """Have another one write to stderr until the block ends."""
-    _diverted.append(write)
+def divert_stderr(write: Callable[[str], object], behind: Callable[[], bool] = lambda: False) -> Generator[None]:
+    """Have another one write to stderr until the block ends.
+
+    Args:
+        write: does so.
+        behind: whether it has not written all of it yet.
+    """
+    diversion = _Diversion(write, behind)
+    _diverted.append(diversion)
     try:
         yield
     finally:
-        _diverted.remove(write)
+        _diverted.remove(diversion)
 
 
-def enduring_stderr() -> IO[str]:
-    """Return stderr as a file that never fails, for a progress display to draw on."""
-    return cast("IO[str]", _Enduring(sys.stderr))
+class EnduringStderr:
+    """Stderr as a file that never fails, for a progress display to draw on; written to as `write_stderr` does now.
 
+    Attributes:
+        behind: returns whether something is still to be written.
+    """
 
-class _Enduring:
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+        direct = _Diversion(partial(_write, self._stream), lambda: False)
+        self._write, self.behind = _diverted[-1] if _diverted else direct
 
     def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except (OSError, ValueError):
-            _silence(self._stream)
-            return len(text)
+        """Write, or have it written."""
+        self._write(text)
+        return len(text)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            _silence(self._stream)
+        """Do nothing: all is written through."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from mirage_async.cli._arguments import reference_of, seconds
+from mirage_async.cli._aside import run_with_stderr_aside
 from mirage_async.cli._exits import EPILOG, CommandError
 from mirage_async.cli._verbosity import Verbose
 
@@ -83,7 +84,7 @@ def _build(  # pyright: ignore[reportUnusedFunction]
         wait=not no_wait,
         sandbox=sandbox,
     )
-    return asyncio.run(build(order, as_json=as_json, quiet=quiet))
+    return run_with_stderr_aside(build(order, as_json=as_json, quiet=quiet))
 
 
 @avatar.command("view", epilog=EPILOG)

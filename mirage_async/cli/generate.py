@@ -1,11 +1,11 @@
 """`mirage-async generate`: buy pictures from one provider."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
 from mirage_async.cli._arguments import options_of, prompt_of, reference_of, whole
+from mirage_async.cli._aside import run_with_stderr_aside
 from mirage_async.cli._output import output_for
 from mirage_async.cli._requests import PROVIDERS, MaxWait, Model, Options, References, Sandboxed, Seed, Size
 from mirage_async.cli._verbosity import Verbose
@@ -63,4 +63,4 @@ def generate(
     place = output_for(output, pictures=number or 1, overwrite=overwrite, as_json=as_json)
     from mirage_async.cli._purchase import buy  # noqa: PLC0415 - loads the HTTP client, which help does without
 
-    return asyncio.run(buy(request, place, sandbox=sandbox, as_json=as_json, quiet=quiet))
+    return run_with_stderr_aside(buy(request, place, sandbox=sandbox, as_json=as_json, quiet=quiet))

@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from mirage_async.cli._arguments import seconds
+from mirage_async.cli._aside import run_with_stderr_aside
 from mirage_async.cli._exits import EPILOG, CommandError
 from mirage_async.cli._output import output_for
 from mirage_async.cli._verbosity import Verbose
@@ -124,7 +125,7 @@ def _wait(  # pyright: ignore[reportUnusedFunction]
     from mirage_async.cli._jobs_wait import Wish, wait  # noqa: PLC0415 - loads the HTTP client, which help does without
 
     wish = Wish(keys=tuple(keys or ()), max_wait=max_wait, any_account=any_account)
-    return asyncio.run(wait(folder, wish, place, as_json=as_json, quiet=quiet))
+    return run_with_stderr_aside(wait(folder, wish, place, as_json=as_json, quiet=quiet))
 
 
 @jobs.command("resolve", epilog=EPILOG)

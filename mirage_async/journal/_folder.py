@@ -11,9 +11,9 @@ from mirage_async._disk import flush_folder
 from mirage_async.exceptions import InputError, JournalError
 from mirage_async.journal import _schema
 from mirage_async.journal._merging import merge
-from mirage_async.journal._reading import entries_in
+from mirage_async.journal._reading import entries_in, lost_in
 from mirage_async.journal._salvage import salvage
-from mirage_async.journal._seats import Seat, free_seats
+from mirage_async.journal._seats import Seat, damaged_files, free_seats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable
@@ -39,7 +39,8 @@ class Folder:
         self._durability: _schema.Durability = durability
         self._ours: Path | None = None
         self._damaged: list[Seat] = []
-        self._lost: list[Path] = []  # those that could not all be read, as they are called now
+        self._aside: set[Path] = set()  # damaged files that were set aside, by us or by others, when last looked
+        self._lost: list[Path] = []  # those of them that could not all be read
         self._told: set[Path] = set()  # files of which it was said that they are of a newer version
 
     def sit_down(self) -> tuple[Seat, sqlite3.Connection]:
@@ -100,7 +101,6 @@ class Folder:
                 seat.path,
                 ", ".join(map(str, seat.set_aside())),
             )
-        self._lost = [self.directory / name for name in _schema.lost(connection)]
 
     def take_over(self, connection: sqlite3.Connection) -> None:
         """Copy the files of processes that are gone into our own, and remove them."""
@@ -116,12 +116,29 @@ class Folder:
         if merged or self._damaged:
             self._set_damaged_aside(connection)
 
+    def note_lost(self, connection: sqlite3.Connection) -> None:
+        """Note which damaged files could not all be read, by whichever process; to be called after a look at the files.
+
+        Before it sets a damaged file aside, a process has on record what it could not read of it.
+
+        Raises:
+            JournalError: the file of another process cannot be read.
+        """
+        aside = damaged_files(self.directory)
+        if aside != self._aside:
+            names = {*_schema.lost(connection), *lost_in(self.directory, but=self._ours)}
+            self._lost = sorted(path for path in aside if path.name in names)
+            self._aside = aside
+
     def check_nothing_lost(self, key: str) -> None:
-        """Raise `InputError` for a key of which nothing is on record, where that may be due to a damaged file."""
+        """Raise `InputError` for a key that is free on record, where that may be due to a damaged file.
+
+        It goes by what `note_lost` has noted last.
+        """
         lost = [str(path) for path in self._lost if path.exists()]
         if lost:
             msg = (
-                f"nobody knows what the key {key} stands for: nothing is on record of it, and part of the record could "
+                f"nobody knows what the key {key} stands for: no purchase of it is on record, and part of that could "
                 f"not be read of {', '.join(lost)}, so it may have bought already. Look at the provider's dashboard, "
                 "then move that file out of the journal's folder: such keys buy again from then on"
             )

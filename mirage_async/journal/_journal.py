@@ -23,7 +23,7 @@ from mirage_async.journal._folder import Folder
 from mirage_async.journal._lookups import Found, Lookups
 from mirage_async.journal._moves import Fact, IntentRow, Losses, OutcomeRow, not_intended
 from mirage_async.journal._network import check_file_system
-from mirage_async.journal._own_keys import OwnKeys
+from mirage_async.journal._own_keys import OwnKeys, end_of, notes_of_rivals
 from mirage_async.journal._requests import read_packed
 from mirage_async.journal._seats import make_folder
 from mirage_async.journal._settling import check_id_is_free, check_settled_by_hand
@@ -32,7 +32,7 @@ from mirage_async.journal._writer import Write, Writer
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Collection, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
     from mirage_async.jobs import Intent, Job
     from mirage_async.journal._schema import Durability
@@ -113,7 +113,8 @@ class Journal:
         self._store_prompts = store_prompts
         self._run = secrets.token_hex(8)
         self._sending: set[str] = set()  # keys of purchases that may be on the wire
-        self._refused: set[str] = set()  # callers' own keys that others buy under; what is on record is theirs
+        # Jobs that have not got their callers' own keys so far: what is on record of these may be somebody else's.
+        self._asking: weakref.WeakKeyDictionary[Job[Any], asyncio.Future[bool]] = weakref.WeakKeyDictionary()
         _schema.check_sqlite()
         make_folder(self.directory)
         check_file_system(self.directory)
@@ -169,23 +170,28 @@ class Journal:
         return written
 
     async def _intended_under_own_key(self, job: Job[Any], write: Write) -> None:
+        taking = self._own_keys.take(job.key, write)
+        free = False
         try:
-            free = await self._own_keys.take(job.key, write)
+            free = await taking.answered()
         except (sqlite3.Error, OSError) as error:
             raise not_intended(self.directory, job, error)  # noqa: B904 - with its cause
+        finally:
+            if not free:
+                self._asking[job] = end_of(taking)
         if not free:
-            self._refused.add(job.key)
             msg = (
                 f"another process has bought, or is buying, under the key {job.key}; nothing was sent. "
                 "Asking again with it returns what was bought"
             )
             raise InputError(msg, provider=job.provider, billed="no")
-        self._refused.discard(job.key)
         self._sending.add(job.key)
 
     async def withdrawn(self, job: Job[Any]) -> None:
         """Return once it is on disk that what was sent last has bought nothing."""
         self._sending.discard(job.key)
+        if not await self._has_its_key(job):
+            return
         if self._writer.closed:
             _logger.info("that %r was refused is not recorded, so that it will be doubtful: the journal is closed", job)
             return
@@ -205,7 +211,7 @@ class Journal:
         prompts, path_of = self._store_prompts, self.picture_path
         row = OutcomeRow(job.key, outcome, state, spooled, known, prompts, path_of, time.time())
         if state is EntryState.UNPAID:
-            return self._note_refusal(job.key, Write(SETTLED, make=row, about=job))
+            return self._note_refusal(job, Write(SETTLED, make=row, about=job))
         fact = Fact(job, job.id, state, outcome if spooled else None)
         return self._fact(Write(SETTLED, make=row, is_fact=True, about=fact))
 
@@ -225,10 +231,14 @@ class Journal:
             self._pruned_at = self._writer.rows
             self._writer.soon(self._prune)
 
-    async def _note_refusal(self, key: str, write: Write) -> None:
+    async def _has_its_key(self, job: Job[Any]) -> bool:
+        """Whether what is on record of a job's key is about it, which may have left while it asked for the key."""
+        taken = self._asking.get(job)
+        return taken is None or await asyncio.shield(taken)
+
+    async def _note_refusal(self, job: Job[Any], write: Write) -> None:
         """Write that a purchase was refused, unless what is on record is that of another who may buy."""
-        if key in self._refused:
-            self._refused.discard(key)
+        if not await self._has_its_key(job):
             return
         # Nothing is owed of such a purchase, least of all by a disk that would not take its intent.
         with contextlib.suppress(JournalError):
@@ -335,13 +345,19 @@ class Journal:
         assert settled is not None  # noqa: S101 - it was there a moment ago, and only what is over is ever removed
         return settled
 
-    async def note(self, name: str, value: str) -> None:
+    async def note(self, name: str, value: str, *, one_of: Sequence[str] = ()) -> None:
         """Keep a text under a name, in place of what was kept there before.
+
+        Args:
+            name: of the text.
+            value: the text.
+            one_of: callers' own keys of which one at a time may buy from now on: none as long as another one has bought
+                and not come to a bad end, in whichever process.
 
         Raises:
             JournalError: as `owed`.
         """
-        await self._readable(self._lookups.keep(name, value))
+        await self._readable(self._lookups.keep({name: value, **notes_of_rivals(one_of)}))
 
     async def noted(self, name: str) -> str | None:
         """Return the text that is kept under a name, by any process that is gone; None where there is none.
@@ -359,7 +375,7 @@ class Journal:
         moves the file out of the folder.
 
         Raises:
-            InputError: such a file is in the folder.
+            InputError: such a file was in the folder when something was looked up last that is not on record.
         """
         self._folder.check_nothing_lost(key)
 

@@ -16,7 +16,7 @@ from mirage_async.journal._together import Asked, Together, answer_each
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Awaitable, Collection, Sequence
+    from collections.abc import Awaitable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from mirage_async.journal._folder import Folder
@@ -41,6 +41,7 @@ class Found(msgspec.Struct, frozen=True):
 
 _NOTHING: Final = Found()
 _Asked: TypeAlias = "Asked[tuple[str, str], Found]"
+_Kept: TypeAlias = "Asked[Mapping[str, str], None]"
 
 
 class Lookups:
@@ -65,28 +66,32 @@ class Lookups:
             JournalError: the journal is closed, or what it says cannot be read.
             sqlite3.Error, OSError: a file cannot be read or written.
         """
-        return self._together.ask((key, name))
+        return self._together.ask((key, name)).answered()
 
-    def keep(self, name: str, text: str) -> Awaitable[None]:
-        """Keep a note in place of the one of that name; those who ask at a time share a flush. Raises as `ask` does."""
-        return self._notes.ask((name, text))
+    def keep(self, notes: Mapping[str, str]) -> Awaitable[None]:
+        """Keep texts under names, all of them or none; those who ask at a time share a flush. Raises as `ask` does."""
+        return self._notes.ask(notes).answered()
 
     # --- what follows runs in the writer's thread ---
 
     def _serve(self, connection: sqlite3.Connection, all_: Sequence[_Asked]) -> None:
         answer_each(all_, partial(self._answer, connection))
 
-    def _serve_notes(self, connection: sqlite3.Connection, all_: Sequence[Asked[tuple[str, str], None]]) -> None:
-        def keep(some: Sequence[Asked[tuple[str, str], None]]) -> None:
-            with _schema.transaction(connection):
-                connection.executemany(_schema.NOTE, [(*asked.question, time.time()) for asked in some])
+    def _serve_notes(self, connection: sqlite3.Connection, all_: Sequence[_Kept]) -> None:
+        answer_each(all_, partial(self._keep, connection))
 
-        answer_each(all_, keep)
+    def _keep(self, connection: sqlite3.Connection, all_: Sequence[_Kept]) -> None:
+        notes: dict[str, str] = {}
+        for asked in all_:
+            notes |= asked.question
+        _schema.note(connection, notes, time.time())
 
     def _answer(self, connection: sqlite3.Connection, all_: Sequence[_Asked]) -> None:
         keys, names = ({asked.question[place] for asked in all_} - {""} for place in range(2))
         entries = self._entries(connection, keys) if keys else {}
         notes = _schema.select_notes(connection, names) if names else {}
+        if not (keys <= entries.keys() and names <= notes.keys()):
+            self._folder.note_lost(connection)
         for asked in all_:
             key, name = asked.question
             entry, is_ours = entries.get(key, (None, False))

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirage_async.exceptions import JournalError
 from mirage_async.journal import _schema
@@ -15,11 +15,13 @@ from mirage_async.journal._seats import journal_files
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from mirage_async.journal._entry import Entry
 
-__all__ = ["entries_in", "journal_entries", "readable_entries"]
+__all__ = ["entries_in", "journal_entries", "lost_in", "readable_entries"]
+
+T = TypeVar("T")
 
 _TRIES = 20
 
@@ -67,35 +69,47 @@ def entries_in(
     Raises:
         JournalError: one of them cannot be read, unless `damaged` takes that.
     """
+
+    def read(path: Path) -> list[_schema.Version]:
+        try:
+            return _named(path, lambda each: _schema.read(each, where, parameters, damaged=damaged))
+        except JournalError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
+            return []
+
+    found = _in_all(folder, read, but=but, begin=lambda: None if damaged is None else damaged.clear())
+    entries = (version.entry for version in merged(found))
+    return sorted(entries, key=lambda entry: (entry.intended_at, entry.key))
+
+
+def lost_in(folder: Path, *, but: Path | None = None) -> list[str]:
+    """Return the names of the damaged files that could not all be read, as the files of a folder say.
+
+    Raises:
+        JournalError: one of them cannot be read.
+    """
+    return _in_all(folder, lambda path: _named(path, _schema.read_lost), but=but)
+
+
+def _in_all(
+    folder: Path, read: Callable[[Path], list[T]], *, but: Path | None, begin: Callable[[], object] = lambda: None
+) -> list[T]:
+    """Return what all files of a folder but one hold, read again from the beginning where they change meanwhile."""
     for _ in range(_TRIES):
-        if damaged is not None:
-            damaged.clear()
+        begin()
         # A file may be taken over meanwhile, by a process whose own file has been read already.
         with contextlib.suppress(FileNotFoundError):
-            found = [_read(path, where, parameters, damaged) for path in journal_files(folder) if path != but]
-            entries = (version.entry for version in merged(chain(*found)))
-            return sorted(entries, key=lambda entry: (entry.intended_at, entry.key))
+            return list(chain.from_iterable(read(path) for path in journal_files(folder) if path != but))
     msg = f"the files of the journal in {str(folder)!r} change faster than they can be read"
     raise JournalError(msg)
 
 
-def _read(
-    path: Path, where: str, parameters: Iterable[Any], damaged: list[JournalError] | None
-) -> list[_schema.Version]:
+def _named(path: Path, read: Callable[[Path], list[T]]) -> list[T]:
+    """Read a file, and name it in the error where that fails."""
     try:
-        return _named(path, where, parameters, damaged)
-    except JournalError as error:
-        if damaged is None:
-            raise
-        damaged.append(error)
-        return []
-
-
-def _named(
-    path: Path, where: str, parameters: Iterable[Any], damaged: list[JournalError] | None
-) -> list[_schema.Version]:
-    try:
-        return _schema.read(path, where, parameters, damaged=damaged)
+        return read(path)
     except sqlite3.Error as error:
         msg = f"{path} cannot be read: {error}"
         raise JournalError(msg) from error

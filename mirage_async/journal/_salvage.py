@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mirage_async.exceptions import JournalError
 from mirage_async.journal._merging import absorb
-from mirage_async.journal._schema import ALL, LATER_NOTE, LOST, NOTE, entry_of, transaction
+from mirage_async.journal._schema import ALL, KEYS, LATER_NOTE, LOST, NOTE, check_order, entry_of, transaction
 from mirage_async.journal._seats import aside_of
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ _logger = logging.getLogger("mirage_async.journal")
 _Range: TypeAlias = tuple[int, int]
 _Note: TypeAlias = tuple[str, str, float]
 
-_KEYS: Final = "sqlite_autoindex_jobs_1"  # has the keys and numbers of all rows a second time
 _PAGE: Final = 4096  # bytes
+_MOST_FLAWS: Final = 1000
 _SMALLEST_ROW: Final = 100  # bytes
 
 
@@ -55,13 +55,16 @@ def salvage(connection: sqlite3.Connection, path: Path) -> int:
             lost: list[_Range] = []
             found = list(_rows(damaged, path, lost))
             notes, whole = _notes(damaged)
+            sound = _is_sound(damaged, copy)
     rows = [row for row in found if _is_whole(row, path)]
     if not whole:
         _logger.critical("the notes of %s cannot all be read, which say what callers' own keys stand for", path)
+    if not sound:
+        _logger.critical("what can be read of %s may not be all that was in it", path)
     with transaction(connection):
         absorb(connection, rows)
         connection.executemany(LATER_NOTE, notes)
-        if lost or len(rows) < len(found) or not whole:
+        if lost or len(rows) < len(found) or not whole or not sound:
             aside = aside_of(path)
             connection.execute(NOTE, (f"{LOST}{aside.name}", "", time.time()))
             _logger.critical("until %s is moved elsewhere, no caller's own key buys that is not on record", aside)
@@ -107,9 +110,9 @@ def _last_number(damaged: sqlite3.Connection) -> int | None:
     """Return the number of the last row, or None where nothing tells."""
     for question in (
         "SELECT max(rowid) FROM jobs NOT INDEXED",
-        f"SELECT max(number) FROM (SELECT key, rowid AS number FROM jobs INDEXED BY {_KEYS})",  # noqa: S608 - ours
+        f"SELECT max(number) FROM (SELECT key, rowid AS number FROM jobs INDEXED BY {KEYS})",  # noqa: S608 - ours
     ):
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
             return damaged.execute(question).fetchone()[0] or 0
     return None
 
@@ -118,7 +121,7 @@ def _tell(damaged: sqlite3.Connection, path: Path, lost: _Range, *, guessed: boo
     """Name a range of rows that cannot be read; where it is `guessed` it may end earlier."""
     keys: list[str] = []
     with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
-        text = f"SELECT key FROM jobs INDEXED BY {_KEYS} WHERE key > '' AND rowid BETWEEN ? AND ?"  # noqa: S608 - ours
+        text = f"SELECT key FROM jobs INDEXED BY {KEYS} WHERE key > '' AND rowid BETWEEN ? AND ?"  # noqa: S608 - ours
         keys = [str(key) for (key,) in damaged.execute(text, lost)]
     text = "the rows %d to %d (an estimate by its size, there may be fewer)" if guessed else "the rows %d to %d"
     named = ", ".join(keys) or "not known either"
@@ -140,6 +143,34 @@ def _notes(damaged: sqlite3.Connection) -> tuple[list[_Note], bool]:
             else:
                 return list(found.values()), True
     return list(found.values()), False
+
+
+def _is_sound(damaged: sqlite3.Connection, copy: Path) -> bool:
+    """Whether what could be read is surely all: the damage is in the index, in which nothing is that is not elsewhere.
+
+    A page in the place of another one, or with a wrong number of rows, reads without an error. The copy is of no use
+    afterwards: so that only the tables are checked, it loses its index.
+    """
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+        (missing,) = damaged.execute(
+            f"SELECT count(*) FROM (SELECT rowid FROM jobs INDEXED BY {KEYS} WHERE key > '' "  # noqa: S608 - ours
+            "EXCEPT SELECT rowid FROM jobs NOT INDEXED)"
+        ).fetchone()
+        if missing:
+            return False
+    try:
+        told = [str(text) for (text,) in damaged.execute(f"PRAGMA quick_check({_MOST_FLAWS})")]
+        if len(told) >= _MOST_FLAWS or any("never used" in text for text in told):  # pages that belonged to a table
+            return False
+        damaged.execute("PRAGMA writable_schema = ON")
+        damaged.execute("DELETE FROM sqlite_master WHERE name = ?", (KEYS,))
+        damaged.execute("UPDATE sqlite_master SET sql = replace(sql, 'PRIMARY KEY', '') WHERE name = 'jobs'")
+        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as bare:
+            check_order(bare)
+            verdicts = [bare.execute(f"PRAGMA quick_check({table})").fetchall() for table in ("jobs", "notes")]
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False
+    return verdicts == [[("ok",)]] * 2
 
 
 def _is_note(row: tuple[Any, ...]) -> bool:

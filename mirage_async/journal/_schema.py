@@ -9,18 +9,19 @@ import sqlite3
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from mirage_async.exceptions import JournalError
 from mirage_async.journal._entry import Entry, EntryState
 from mirage_async.journal._outcomes import decode_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
 __all__ = [
     "ALL",
     "BY_ID",
+    "KEYS",
     "LATER_NOTE",
     "LOST",
     "NOTE",
@@ -29,12 +30,15 @@ __all__ = [
     "NewerError",
     "Version",
     "by_keys",
+    "check_order",
     "check_sqlite",
     "connect",
     "entry_of",
     "lost",
+    "note",
     "over",
     "read",
+    "read_lost",
     "remove",
     "select",
     "select_keys",
@@ -43,6 +47,8 @@ __all__ = [
     "take",
     "transaction",
 ]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("mirage_async.journal")
 
@@ -106,6 +112,9 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.u
 """
 LATER_NOTE: Final = f"{NOTE} WHERE excluded.updated_at > updated_at"
 
+KEYS: Final = "sqlite_autoindex_jobs_1"
+"""An index SQLite makes by itself: it has the keys and numbers of all rows a second time."""
+
 LOST: Final = "lost "
 """What the name of a note begins with that a damaged file could not all be read; the name of that file follows."""
 
@@ -142,9 +151,10 @@ def connect(path: Path, durability: Durability, *, check: bool = False) -> sqlit
     _check_head(path)
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
-        _prepare(connection, path, durability)
-        if check:
-            _check(connection)
+        with _as_damage():
+            _prepare(connection, path, durability)
+            if check:
+                _check(connection)
     except BaseException:
         connection.close()
         raise
@@ -199,6 +209,31 @@ def _check(connection: sqlite3.Connection) -> None:
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
+    check_order(connection)
+    (by_key,) = connection.execute(f"SELECT count(*) FROM jobs INDEXED BY {KEYS} WHERE key > ''").fetchone()  # noqa: S608 - ours alone
+    (by_number,) = connection.execute("SELECT count(*) FROM jobs NOT INDEXED").fetchone()
+    if by_key != by_number:
+        msg = f"there are {by_number} entries, and {by_key} are found by their keys"
+        raise sqlite3.DatabaseError(msg)
+
+
+def check_order(connection: sqlite3.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` where notes are out of order, which SQLite only checks of what has numbers."""
+    (misplaced,) = connection.execute(
+        "SELECT count(*) FROM (SELECT name, lag(name) OVER () AS before FROM notes) WHERE before >= name"
+    ).fetchone()
+    if misplaced:
+        msg = f"{misplaced} notes are out of order"
+        raise sqlite3.DatabaseError(msg)
+
+
+@contextlib.contextmanager
+def _as_damage() -> Generator[None, None, None]:
+    """Raise `sqlite3.DatabaseError` where SQLite quotes something damaged that is no text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError(repr(error.object)) from error
 
 
 def read(
@@ -217,8 +252,17 @@ def read(
         JournalError: it is of a newer version, or an entry is damaged.
         sqlite3.Error: it cannot be read.
     """
+    return _asked(path, lambda connection: _versions(connection, where, parameters, damaged))
+
+
+def read_lost(path: Path) -> list[str]:
+    """Return what `lost` does of a file of another process; raises as `read` does."""
+    return _asked(path, lost)
+
+
+def _asked(path: Path, question: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
     try:
-        return _read(path, where, parameters, damaged)
+        return _answer(path, question)
     except sqlite3.OperationalError:
         if not path.exists():
             raise FileNotFoundError(path) from None
@@ -227,26 +271,30 @@ def read(
             for each in (path, path.with_name(f"{path.name}-wal")):
                 if each.exists():
                     shutil.copyfile(each, Path(folder) / each.name)
-            return _read(Path(folder) / path.name, where, parameters, damaged)
+            return _answer(Path(folder) / path.name, question)
 
 
-def _read(path: Path, where: str, parameters: Iterable[Any], damaged: list[JournalError] | None) -> list[Version]:
+def _answer(path: Path, question: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
     _check_head(path)
     address = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
-    with contextlib.closing(connection):
-        if not _version(connection, path):  # its process has only just made it
-            return []
-        rows = connection.execute(f"SELECT {_COLUMNS}, born, revision FROM jobs {where}", tuple(parameters))  # noqa: S608 - ours alone
-        found: list[Version] = []
-        for row in rows:
-            try:
-                found.append(Version(entry_of(row[:-2]), *row[-2:]))
-            except JournalError as error:
-                if damaged is None:
-                    raise
-                damaged.append(error)
-        return found
+    with contextlib.closing(connection), _as_damage():
+        return question(connection) if _version(connection, path) else []  # its process has only just made it
+
+
+def _versions(
+    connection: sqlite3.Connection, where: str, parameters: Iterable[Any], damaged: list[JournalError] | None
+) -> list[Version]:
+    rows = connection.execute(f"SELECT {_COLUMNS}, born, revision FROM jobs {where}", tuple(parameters))  # noqa: S608 - ours alone
+    found: list[Version] = []
+    for row in rows:
+        try:
+            found.append(Version(entry_of(row[:-2]), *row[-2:]))
+        except JournalError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
+    return found
 
 
 def select(connection: sqlite3.Connection, where: str = "", parameters: Iterable[Any] = ()) -> list[Entry]:
@@ -315,6 +363,11 @@ def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
             connection.execute("ROLLBACK")
         raise
+
+
+def note(connection: sqlite3.Connection, notes: Mapping[str, str], moment: float) -> None:
+    """Keep texts under names, all of them or none."""
+    _many(connection, NOTE, [(name, value, moment) for name, value in notes.items()])
 
 
 def lost(connection: sqlite3.Connection) -> list[str]:

@@ -19,9 +19,10 @@ from mirage_async.exceptions import JournalError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Seat", "aside_of", "free_seats", "journal_files", "make_folder"]
+__all__ = ["Seat", "aside_of", "damaged_files", "free_seats", "journal_files", "make_folder"]
 
 _SUFFIX: Final = ".sqlite"
+_ASIDE: Final = ".damaged"
 
 
 class Seat:
@@ -105,7 +106,12 @@ def journal_files(directory: str | os.PathLike[str]) -> list[Path]:
 
 def aside_of(path: Path) -> Path:
     """Return what a damaged database file is called once it is set aside."""
-    return path.with_suffix(".damaged")
+    return path.with_suffix(_ASIDE)
+
+
+def damaged_files(directory: Path) -> set[Path]:
+    """Return the database files in a journal's folder that are set aside."""
+    return set(directory.glob(f"jobs-*{_ASIDE}"))
 
 
 def free_seats(folder: Path, but: Path | None = None) -> Iterator[Seat]:

@@ -27,13 +27,26 @@ class Asked(msgspec.Struct, Generic[Q, A]):
 
     Attributes:
         question: as it was asked.
-        answer: to it.
+        answer: to it; the one it has until then.
+        served: ends once it is answered.
         error: raised to whoever asked, in place of an answer.
     """
 
     question: Q
     answer: A
+    served: asyncio.Future[None]
     error: Exception | None = None
+
+    async def answered(self) -> A:
+        """Wait for the answer and return it.
+
+        Raises:
+            JournalError: the journal was closed before there was one.
+        """
+        await asyncio.shield(self.served)
+        if self.error is not None:
+            raise self.error
+        return self.answer
 
 
 class Together(Generic[Q, A]):
@@ -55,22 +68,19 @@ class Together(Generic[Q, A]):
         self._asked: list[Asked[Q, A]] = []
         self._served: asyncio.Future[None] | None = None  # once those who are asking are
 
-    async def ask(self, question: Q) -> A:
-        """Return the answer. For whoever is cancelled, the question may be answered all the same.
+    def ask(self, question: Q) -> Asked[Q, A]:
+        """Ask, to wait for the answer or not: it comes all the same.
 
         Raises:
-            JournalError: the journal is closed.
+            JournalError: the journal is closed, or belongs to another process.
         """
-        asked = Asked(question, self._default)
+        self._writer.check()  # before the lock, which nobody would ever let go in a child that was forked meanwhile
         with self._lock:
             if self._served is None or self._served.get_loop() is not asyncio.get_running_loop():
                 self._served = self._writer.do(self._answer)
+            asked = Asked(question, self._default, self._served)
             self._asked.append(asked)
-            served = self._served
-        await asyncio.shield(served)
-        if asked.error is not None:
-            raise asked.error
-        return asked.answer
+        return asked
 
     def _answer(self, connection: sqlite3.Connection) -> None:
         with self._lock:

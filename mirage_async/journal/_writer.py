@@ -151,7 +151,7 @@ class Writer:
             JournalError: the writer is closed, or belongs to another process.
         """
         if self.closed or self._process != self.here:
-            self._check()
+            self.check()
         self._gathered.append(write)
         if self._gathered_in is not loop:  # the first of these turns, or a loop has ended in the middle of them
             self._gathered_in = loop
@@ -163,7 +163,7 @@ class Writer:
         Raises:
             JournalError: as `put`. The future raises it as well, and what `work` raises.
         """
-        self._check()
+        self.check()
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._hand_over()
         self._add(_Work(work, waiter))
@@ -171,7 +171,7 @@ class Writer:
 
     def soon(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Have the thread do something with the connection, with nobody waiting; raises as `put` does."""
-        self._check()
+        self.check()
         self._hand_over()
         self._add(_Work(work))
 
@@ -204,7 +204,8 @@ class Writer:
         if self._process == self.here and self._thread is not None:
             self._thread.join(CLOSE_GRACE)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `JournalError` where nothing can be written: it is closed, or belongs to another process."""
         if self._process != self.here:
             msg = f"the journal belongs to process {self._process}, not to its child {self.here}: open another one"
             raise JournalError(msg)

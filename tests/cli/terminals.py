@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import sys
+import termios
 import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -28,16 +29,21 @@ class OnTerminal:
         shown: every byte it wrote, once it has ended.
     """
 
-    def __init__(self, process: Process, shown: bytearray, primary: int) -> None:
+    def __init__(self, process: Process, shown: bytearray, primary: int, secondary: int) -> None:
         self.process = process
         self.shown = shown
         self._primary = primary
+        self._secondary = secondary
 
     def close(self) -> None:
         """Close the terminal's window: what the command writes from then on fails."""
         nowhere = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nowhere, self._primary)  # which whoever reads it takes for the end
         os.close(nowhere)
+
+    def go_on(self) -> None:
+        """Take again what is written, as with Ctrl-Q."""
+        termios.tcflow(self._secondary, termios.TCOON)
 
     @property
     def text(self) -> str:
@@ -47,10 +53,15 @@ class OnTerminal:
 
 @asynccontextmanager
 async def on_terminal(
-    *words: str, columns: int, folder: Path, environment: Mapping[str, str]
+    *words: str, columns: int, folder: Path, environment: Mapping[str, str], stopped: bool = False
 ) -> AsyncIterator[OnTerminal]:
-    """Start a command in a folder, on a terminal of so many columns and 30 lines, and wait for its end."""
+    """Start a command in a folder, on a terminal of so many columns and 30 lines, and wait for its end.
+
+    One that is `stopped`, as with Ctrl-S, takes nothing for now.
+    """
     primary, secondary = pty.openpty()
+    if stopped:
+        termios.tcflow(secondary, termios.TCOOFF)
     shown = bytearray()
 
     def reading() -> None:
@@ -70,7 +81,7 @@ async def on_terminal(
         env=env,
     )
     try:
-        yield OnTerminal(process, shown, primary)
+        yield OnTerminal(process, shown, primary, secondary)
         await asyncio.wait_for(process.wait(), PATIENCE)
     finally:
         if process.returncode is None:

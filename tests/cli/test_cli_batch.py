@@ -19,6 +19,7 @@ from mirage_async.cli._exits import ExitCode
 from mirage_async.sandbox import Fault
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from mirage_async.cli._batch.record import Record
@@ -316,6 +317,18 @@ async def test_the_line_that_goes_on_buys_nothing_twice_in_a_folder_with_two_bla
     assert "; My  Photos/index.html shows them" in rest.stderr
 
 
+@pytest.fixture
+def every_signal_is_heard() -> Iterator[None]:
+    """Have commands hear of signals that are ignored here, as under nohup; what has a handler they hear of."""
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.mark.usefixtures("every_signal_is_heard")
 @pytest.mark.parametrize(
     "signals",
     [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,), (signal.SIGHUP,)],

@@ -476,18 +476,24 @@ async def test_an_interruption_has_two_steps_and_then_no_more() -> None:
     assert interruption.task.uncancel() == 0
 
 
-def test_what_is_ignored_stays_ignored() -> None:
-    """A shell has its reasons for what it starts in the background."""
+@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hang-up"])
+def test_what_is_ignored_stays_ignored(ignored: signal.Signals) -> None:
+    """A shell has its reasons for what it starts in the background, and so has nohup."""
+    signals = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
     async def held() -> list[Any]:
         with minding_signals(Interruption(lambda: None, lambda: None)):
-            return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+            return [signal.getsignal(number) for number in signals]
 
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = [signal.signal(number, signal.SIG_IGN if number == ignored else signal.SIG_DFL) for number in signals]
     try:
         interrupt, terminate, hang_up = asyncio.run(held())
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert interrupt is signal.SIG_IGN
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
     assert callable(terminate)
-    assert terminate is hang_up
+    if ignored == signal.SIGINT:
+        assert (interrupt, hang_up) == (signal.SIG_IGN, terminate)
+    else:
+        assert hang_up is signal.SIG_IGN
+        assert callable(interrupt)

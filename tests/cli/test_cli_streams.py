@@ -266,6 +266,39 @@ async def test_a_slow_reader_holds_up_no_purchase(stream: str, tmp_path: Path) -
     assert len(lines) == (6 if stream == "stdout" else 7), read
 
 
+STOPPED = {
+    "bar of a batch": (("batch", "a.txt", "-o", "out", "--provider", "mira", "--limit", "1"), "3 of 3 done"),
+    "log of a batch": (("batch", "a.txt", "-o", "out", "--provider", "mira", "--limit", "1", "-v"), "3 of 3 done"),
+    "bar": (("generate", "a fox", "-o", "out/", "--provider", "miragic"), "1 of 1 done"),
+    "log": (("generate", "a fox", "-o", "out/", "--provider", "miragic", "-v"), "submitted: <Job"),
+    "collecting": (("jobs", "wait", "--journal", "journal", "-o", "out/"), "3 of 3 done"),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("command", STOPPED)
+async def test_a_stopped_terminal_holds_up_no_purchase(command: str, tmp_path: Path) -> None:
+    """All is bought and saved after Ctrl-S; and told after Ctrl-Q, with no more of the bar than there was to see."""
+    words, told = STOPPED[command]
+    count = 1 if words[0] == "generate" else 3
+    write_prompts(tmp_path, "fox", "owl", "elk", name="a.txt")
+    async with sandbox_for_commands(durations=0.3) as (sandbox, environment):
+        if command == "collecting":
+            async with Mirage(base_urls=sandbox.base_urls, journal=Journal(tmp_path / "journal")) as hub:
+                for _ in range(3):
+                    await hub.submit("a red fox", provider="miragic")
+        async with on_terminal(*words, columns=80, folder=tmp_path, environment=environment, stopped=True) as terminal:
+            async with asyncio.timeout(PATIENCE):
+                while len([*(tmp_path / "out").glob("*.jpg"), *(tmp_path / "out").glob("*.png")]) < count:  # noqa: ASYNC110 - another process writes
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.5)
+            before = terminal.text
+            terminal.go_on()
+    assert (before, terminal.process.returncode) == ("", 0)
+    assert told in terminal.text
+    assert terminal.text.count("in flight") <= 2  # a frame of the bar each
+
+
 @pytest.mark.anyio
 async def test_a_person_need_not_wait_for_a_slow_reader(tmp_path: Path) -> None:
     """All is kept and told by then, and Ctrl-C ends the command."""

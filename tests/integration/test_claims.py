@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mirage_async import Generation, ImageRequest, Mirage, Reference
+from mirage_async import Generation, ImageRequest, Limits, Mirage, Reference
 from mirage_async._claims import claim_of
 from mirage_async.exceptions import (
     AuthenticationError,
@@ -44,10 +44,10 @@ async def sandbox() -> AsyncIterator[Sandbox]:
             yield running
 
 
-def hub(sandbox: Sandbox, folder: Path) -> Mirage:
+def hub(sandbox: Sandbox, folder: Path, **options: Any) -> Mirage:
     """Return a hub with a journal."""
     scheduler = Scheduler(policy=FixedInterval(0.02))
-    return Mirage(base_urls=sandbox.base_urls, journal=Journal(folder / "journal"), scheduler=scheduler)
+    return Mirage(base_urls=sandbox.base_urls, journal=Journal(folder / "journal"), scheduler=scheduler, **options)
 
 
 def own(prompt: str = "a fox", **fields: Any) -> ImageRequest:
@@ -141,6 +141,48 @@ async def test_a_key_under_which_everybody_has_refused_is_free(sandbox: Sandbox,
     assert sum(sandbox.statistics().purchases.values()) == (2 if second is SPLIT else 1)
 
 
+async def in_the_way(mirage: Mirage, sandbox: Sandbox) -> str:
+    """Have another purchase take the one place at Mira, until its job in the sandbox is finished; return that job."""
+    sandbox.set_durations(60.0)
+    await mirage.submit("a hare", provider="mira")
+    while not sandbox.jobs:  # noqa: ASYNC110 - the request is on its way
+        await asyncio.sleep(0.01)
+    sandbox.set_durations(0.02)
+    return next(iter(sandbox.jobs))
+
+
+async def test_who_asks_again_gets_the_job_that_waits_for_its_place(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Nothing is on record of it, and the one who has refused before would take the request by now."""
+    request = own(providers=("miragic", "mira"))
+    sandbox.fail("miragic.create", Fault(status=402))
+    async with hub(sandbox, tmp_path, limits=Limits(jobs=1)) as mirage:
+        first = await in_the_way(mirage, sandbox)
+        job = await mirage.submit(request)
+        assert await mirage.submit(request) is job
+        sandbox.finish_job(first)
+        assert (await job).provider == "mira"
+    assert sandbox.statistics().purchases == {"mira": 2}
+
+
+async def test_of_two_processes_that_go_different_ways_one_buys(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The first of two providers refuses one of them, and takes the other's request before the second one does."""
+    request = own(providers=("miragic", "mira"))
+    sandbox.fail("miragic.create", Fault(status=402))
+    async with hub(sandbox, tmp_path, limits=Limits(jobs=1)) as mirage, hub(sandbox, tmp_path) as other:
+        first = await in_the_way(mirage, sandbox)
+        waiting = asyncio.ensure_future(buy(mirage, request))
+        while not any(job.buying == "place" for job in mirage.mira.jobs):  # noqa: ASYNC110 - it is refused meanwhile
+            await asyncio.sleep(0.01)
+        (bought,) = await buy(other, request)
+        sandbox.finish_job(first)
+        with pytest.raises(InputError, match="another process has bought, or is buying") as caught:
+            await waiting
+        assert caught.value.billed == "no"
+        (again,) = await buy(mirage, request)
+        assert (again.provider, again.job_id) == ("miragic", bought.job_id)
+    assert sandbox.statistics().purchases == {"mira": 1, "miragic": 1}
+
+
 async def test_a_claim_of_which_nothing_is_known_stands(sandbox: Sandbox, tmp_path: Path) -> None:
     """Its process may have ended just before it bought; so may one whose claims this version cannot read."""
     async with hub(sandbox, tmp_path) as mirage:
@@ -162,7 +204,7 @@ async def test_nothing_is_bought_where_a_claim_cannot_be_noted(
 ) -> None:
     """It comes before the first purchase."""
 
-    async def full(name: str, value: str) -> None:
+    async def full(name: str, value: str, **_: object) -> None:
         raise JournalError(f"the disk is full, {name!r} and {len(value)} characters included")
 
     async with hub(sandbox, tmp_path) as mirage:

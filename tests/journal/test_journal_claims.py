@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import itertools
 import logging
 import sqlite3
 import tempfile
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import ANY
@@ -18,7 +21,13 @@ from journal_bench import PROMPT, crashed, hub, intent, job, journaling, soon, u
 
 from mirage_async import ImageRequest, Limits, _disk
 from mirage_async._disk import only_one
-from mirage_async.exceptions import InputError, JournalError, MirageError, SubmissionUncertainError
+from mirage_async.exceptions import (
+    InputError,
+    JournalError,
+    MirageError,
+    SubmissionUncertainError,
+    WaitTimeoutError,
+)
 from mirage_async.journal import EntryState, Journal, journal_entries
 from mirage_async.journal._writer import Write, Writer
 from mirage_async.sandbox import Fault, Sandbox
@@ -175,6 +184,22 @@ async def test_of_those_who_ask_together_none_spoils_it_for_the_others(
     assert {entry.key for entry in journal_entries(tmp_path)} == {OWN, "a" * 32}
 
 
+@pytest.mark.parametrize("end", ["together", "intended", "uncertain", "accepted", "found", "failed", "unpaid"])
+async def test_of_keys_of_which_one_may_buy_the_next_one_does_after_a_bad_end(end: str, tmp_path: Path) -> None:
+    """Whichever process has bought under the first; other keys have nothing to do with it."""
+    first, second = OWN, "a" * 32
+    async with journaling(tmp_path) as journal, journaling(tmp_path) as other:
+        await journal.note("claim", "both", one_of=(first, second))
+        if end == "together":
+            asked = await asked_together(journal, [first, second, "b" * 32])
+            assert [type(each) for each in asked] == [type(None), InputError, type(None)]
+            return
+        await lived(other, (end, 0, "task-1"))
+        (refused,) = await asked_together(journal, [second])
+        assert (refused is None) == (end in {"failed", "unpaid"})
+        assert await asked_together(journal, ["b" * 32]) == [None]
+
+
 async def test_who_leaves_while_several_ask_takes_nobody_along(tmp_path: Path) -> None:
     """The others get their keys; what was written for the one who left is withdrawn by whoever cancelled it."""
     async with journaling(tmp_path) as journal:
@@ -189,6 +214,77 @@ async def test_who_leaves_while_several_ask_takes_nobody_along(tmp_path: Path) -
         assert await asyncio.gather(*asking, return_exceptions=True) == [ANY, None]
         assert asking[0].cancelled()
     assert len(journal_entries(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "fails"])
+@pytest.mark.parametrize("end", ["intended", "accepted"])
+async def test_who_did_not_get_a_key_says_nothing_of_what_was_bought_under_it(
+    end: str, leaves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is gone has bought, and ours has taken that over while a job waited for its place."""
+    if not leaves:
+        monkeypatch.setattr(_disk, "LONGEST_TURN", 0.01)
+    async with journaling(tmp_path) as journal:
+        async with journaling(tmp_path) as other:
+            await lived(other, (end, 0, "task-1"))
+        await journal.owed()
+        mine, late = job(journal, key=OWN), WaitTimeoutError("too late", billed="no")
+        with only_one(tmp_path / "keys.lock"):
+            asking = asyncio.ensure_future(journal.intended(mine, intent(own_key=True)))
+            await asyncio.sleep(0)
+            if leaves:
+                asking.cancel()
+            await asyncio.wait([asking])
+            noted = asyncio.gather(journal.withdrawn(mine), journal.settled(mine, late))
+            await asyncio.sleep(0)
+        await noted
+        assert asking.cancelled() == leaves
+        assert leaves or isinstance(asking.exception(), JournalError)
+        entry = await journal.entry(OWN)
+        assert entry is not None
+        assert (entry.state, entry.outcome) == (end, None)
+
+
+async def test_what_was_written_for_who_left_is_withdrawn(tmp_path: Path) -> None:
+    """The key is free again, for whoever asks next."""
+    async with journaling(tmp_path) as journal:
+        owner = job(journal, key=OWN)
+        with only_one(tmp_path / "keys.lock"):
+            asking = asyncio.ensure_future(journal.intended(owner, intent(own_key=True)))
+            await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+            noted = asyncio.ensure_future(journal.withdrawn(owner))
+        await noted
+        (entry,) = journal_entries(tmp_path)
+        assert (entry.state, entry.attempts) == (EntryState.UNPAID, 1)
+
+
+@pytest.mark.parametrize("end", ["refused", "left"])
+async def test_a_job_that_did_not_get_its_key_is_not_kept(end: str, tmp_path: Path) -> None:
+    """Nor is its request, with the pictures in it."""
+    async with journaling(tmp_path) as journal, journaling(tmp_path) as other:
+        if end == "refused":
+            await lived(other, ("accepted", 0, "task-1"))
+
+        async def asked() -> weakref.ref[Job[Any]]:
+            mine = job(journal, key=OWN)
+            with only_one(tmp_path / "keys.lock"):
+                asking = asyncio.ensure_future(journal.intended(mine, intent(own_key=True)))
+                await asyncio.sleep(0)
+                if end == "left":
+                    asking.cancel()
+                    await asyncio.wait([asking])
+            with contextlib.suppress(InputError, JournalError, asyncio.CancelledError):
+                await asking
+            await journal.withdrawn(mine)
+            await journal.settled(mine, InputError("no"))
+            return weakref.ref(mine)
+
+        left = await asked()
+        await journal.noted("anything")
+        gc.collect()
+        assert left() is None
 
 
 async def test_a_key_that_nobody_can_claim_in_time_buys_nothing(

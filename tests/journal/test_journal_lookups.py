@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from mirage_async.journal._together import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
     from mirage_async.journal._seats import Seat
@@ -132,3 +135,33 @@ def test_a_loop_that_ended_keeps_nobody_in_the_next_one_waiting(tmp_path: Path) 
 
     asyncio.run(asked_and_left())
     asyncio.run(asked())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_that_is_forked_while_somebody_is_answered_is_told_so(tmp_path: Path) -> None:
+    """The lock of that moment, which nobody lets go of in a child, is not waited for."""
+    journal = Journal(tmp_path)
+
+    async def asked() -> str:
+        try:
+            await journal.entry(OWN)
+        except JournalError as error:
+            return str(error)
+        return "nothing"
+
+    def child(answers: Connection) -> None:
+        answers.send(asyncio.run(asked()))
+
+    context = multiprocessing.get_context("fork")
+    answers, theirs = context.Pipe(duplex=False)
+    with journal._lookups._together._lock:
+        process = context.Process(target=child, args=(theirs,))
+        process.start()
+    theirs.close()
+    answered = answers.poll(10)
+    if not answered:
+        process.kill()
+    process.join()
+    assert answered
+    assert "the journal belongs to process" in answers.recv()
+    asyncio.run(journal.aclose())

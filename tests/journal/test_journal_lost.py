@@ -15,9 +15,10 @@ from journal_bench import PROMPT, filled, hub, intent, job, journaling, leaves_o
 
 from mirage_async import ImageRequest
 from mirage_async._claims import Claim, Claims
-from mirage_async.exceptions import InputError
-from mirage_async.journal import EntryState, Journal, _schema
+from mirage_async.exceptions import InputError, JournalError
+from mirage_async.journal import EntryState, Journal, _schema, journal_entries
 from mirage_async.journal._salvage import salvage
+from mirage_async.journal._seats import Seat
 from mirage_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -113,11 +114,58 @@ async def test_what_was_lost_keeps_free_keys_from_buying_until_somebody_moves_th
         assert found.state is EntryState.INTENDED
 
 
+@pytest.mark.parametrize("looks_first", [True, False], ids=["looks", "buys"])
+@pytest.mark.parametrize("free", ["unknown", "refused before"])
+async def test_what_another_process_could_not_read_keeps_this_one_from_buying_a_second_time(
+    free: str, looks_first: bool, tmp_path: Path
+) -> None:
+    """The process goes on, and the next one has set the file of a third aside."""
+    folder, old = tmp_path / "journal", tmp_path / "old"
+    keys = await filled(old, rows=60)
+    file = damaged(old, "jobs")
+    async with journaling(folder) as journal:
+        if free == "refused before":
+            for key in keys:
+                owner = job(journal, key=key)
+                await journal.intended(owner, intent(own_key=True))
+                await journal.withdrawn(owner)
+        file.rename(folder / "jobs-00000000.sqlite")
+        async with journaling(folder):
+            known = {entry.key for entry in journal_entries(folder) if entry.state is EntryState.ACCEPTED}
+            lost = [key for key in keys if key not in known]
+            assert lost
+            if looks_first:
+                assert await refused(journal)
+            for key in keys:
+                with pytest.raises(InputError, match="nobody knows" if key in lost else "another process has bought"):
+                    await journal.intended(job(journal, key=key), intent(own_key=True))
+            (aside,) = folder.glob("*.damaged")
+            aside.rename(tmp_path / "looked up")
+            assert not await refused(journal)
+            await journal.intended(job(journal, key=lost[0]), intent(own_key=True))
+
+
 async def test_a_file_that_is_read_whole_after_all_keeps_nobody_from_buying(tmp_path: Path) -> None:
     """As where only the index is damaged, in which nothing is that is not elsewhere."""
     await noting(tmp_path)
     damaged(tmp_path, "sqlite_autoindex_jobs_1")
     async with journaling(tmp_path) as journal:
+        assert list(tmp_path.glob("*.damaged"))
+        assert not await refused(journal)
+
+
+async def test_an_index_that_is_another_one_hides_no_purchase(tmp_path: Path) -> None:
+    """Nothing but the number of keys tells; all entries are there by their numbers."""
+    keys = await noting(tmp_path, notes=300)
+    (file,) = tmp_path.glob("*.sqlite")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master"))
+    data = bytearray(file.read_bytes())
+    leaf, root = leaves_of(data, roots["notes"])[1][0], roots[_schema.KEYS]
+    data[(root - 1) * 4096 : root * 4096] = data[(leaf - 1) * 4096 : leaf * 4096]
+    file.write_bytes(data)
+    async with journaling(tmp_path) as journal:
+        assert None not in [await journal.entry(key) for key in keys]
         assert list(tmp_path.glob("*.damaged"))
         assert not await refused(journal)
 
@@ -138,6 +186,34 @@ async def test_notes_are_read_from_both_ends(tmp_path: Path, caplog: pytest.LogC
     assert any("the notes of" in line and "cannot all be read" in line for line in lines)
 
 
+@pytest.mark.parametrize("tree", ["jobs", "notes"])
+@pytest.mark.parametrize("how", ["twice", "swapped", "shortened", "root"])
+async def test_what_is_missing_without_an_error_keeps_free_keys_from_buying(
+    tree: str, how: str, tmp_path: Path
+) -> None:
+    """As where a disk writes a page in the place of another one: that reads as if all were well."""
+    keys = await noting(tmp_path, notes=300)
+    (file,) = tmp_path.glob("*.sqlite")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (tree,)).fetchone()
+    data = bytearray(file.read_bytes())
+    one, two = (slice((number - 1) * 4096, number * 4096) for number in (leaves_of(data, root)[2][0], root))
+    if how == "swapped":
+        data[one], data[two] = data[two], data[one]
+    elif how == "root":
+        data[two] = data[one]
+    elif how == "twice":
+        other = leaves_of(data, root)[1][0]
+        data[one] = data[(other - 1) * 4096 : other * 4096]
+    else:
+        data[one.start + 4] -= 1  # the number of rows on it
+    file.write_bytes(data)
+    async with journaling(tmp_path) as journal:
+        there = [await journal.entry(key) for key in keys], [await journal.noted(f"number {n:03}") for n in range(300)]
+        assert None in there[tree == "notes"]
+        assert await refused(journal)
+
+
 @pytest.mark.parametrize("what", ["notes", "all"])
 async def test_without_any_notes_no_key_is_free(tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody can tell which one had a claim; also of a file that is found later, beside one that has been opened."""
@@ -153,6 +229,22 @@ async def test_without_any_notes_no_key_is_free(tmp_path: Path, what: str, caplo
         assert len(await journal.owed()) == (60 if what == "notes" else 0)
     guess = "the rows 1 to 201 (an estimate by its size, there may be fewer) of"
     assert (guess in caplog.text) == (what == "all")
+
+
+async def test_a_name_that_is_no_text_is_damage_like_any_other(tmp_path: Path) -> None:
+    """SQLite quotes it, and Python cannot read what it says; also in the file of another process."""
+    async with journaling(tmp_path / "journal") as journal:
+        await noting(tmp_path / "old")
+        (file,) = (tmp_path / "old").glob("*.sqlite")
+        data = file.read_bytes()
+        file.write_bytes(data.replace(b"sqlite_autoindex_jobs", b"sqlite_autoindex_job\xf4"))
+        file.rename(held := tmp_path / "journal" / "jobs-00000000.sqlite")
+        seat = Seat.take(held)
+        assert seat is not None
+        with pytest.raises(JournalError, match="cannot be read"):
+            await journal.entry(FREE)
+        seat.release()
+        assert await refused(journal)
 
 
 async def test_what_only_looks_like_a_note_is_not_taken_over(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections import Counter
@@ -10,19 +9,19 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mirage_async.cli._bars import Bars
 from mirage_async.cli._lines import counted, one_line
-from mirage_async.cli._streams import enduring_stderr, write_stderr
+from mirage_async.cli._streams import write_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from rich.console import ConsoleOptions, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderResult
 
     from mirage_async.cli._batch.record import Record
 
@@ -152,13 +151,11 @@ def displayed(tally: Tally, *, quiet: bool) -> Generator[Callable[[Record], None
     A bar is for a terminal that can redraw; with logging on it would only be torn apart. What is no terminal may be a
     log, which no prompt is to stand in.
     """
-    # A line break in the middle of a command would cut it short for whoever copies it: the terminal wraps it, not we.
-    console = Console(file=enduring_stderr(), highlight=False, soft_wrap=True)
-    animated = sys.stderr.isatty() and console.is_interactive and not console.is_dumb_terminal
+    bars = Bars()
     if quiet:
         yield lambda _: None
-    elif animated and not logging.getLogger("mirage_async").isEnabledFor(logging.INFO):
-        with Live(_Frame(tally), console=console, refresh_per_second=_FRAMES_PER_SECOND, redirect_stdout=False):
+    elif bars.possible:
+        with bars.drawn(_Frame(tally), a_second=_FRAMES_PER_SECOND):
             yield lambda _: None
     else:
         yield lambda record: _write_line(tally, record)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mirage_async.cli._aside import Aside
+from mirage_async.cli._aside import Aside, wait_for_stderr
 from mirage_async.cli._batch.plan import BOUGHT_ALL_THE_SAME
 from mirage_async.cli._batch.troubles import Troubles
 from mirage_async.cli._exits import ExitCode, code_for
@@ -315,6 +315,8 @@ class Worker:
         """
         self._troubles.sum_up()
         held, self._held_back = self._held_back, None
+        if held:
+            wait_for_stderr(_MOMENT)  # the bar stands above
         for text in held or ():
             self._print_text(text)
         self._stdout.wait(_MOMENT)
