@@ -19,6 +19,7 @@ import msgspec
 
 from mirage_async.exceptions import (
     ClosedError,
+    InputError,
     ConnectionFailedError,
     JournalError,
     MirageError,
@@ -319,6 +320,8 @@ class Buyer:
                 await recorder.intended(job, _intent(offer, deadline))
         except ClosedError:
             refusal: MirageError = job.closed_error()
+        except InputError as error:  # a caller's own key that somebody else has, or nobody knows
+            return error
         except Exception as error:
             _logger.exception("the purchase of %r is not made, because it cannot be recorded", job)
             msg = f"the purchase of the {job.provider} job {job.key} was not made: it cannot be recorded ({error})"

@@ -71,8 +71,10 @@ async def test_a_refusal_here_does_not_hide_what_another_process_bought(
         assert sandbox.statistics().purchases == {provider: 1}
 
 
-async def test_whoever_waited_for_a_place_meanwhile_does_not_buy(tmp_path: Path) -> None:
-    """He is told so, nothing is sent, and asking again returns what the other has bought."""
+async def test_whoever_waited_for_a_place_meanwhile_does_not_buy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """He is told so, nobody else is, nothing is sent, and asking again returns what the other has bought."""
     async with (
         Sandbox(durations=0.5) as sandbox,
         hub(sandbox, tmp_path, limits=Limits(jobs=1)) as one,
@@ -87,6 +89,7 @@ async def test_whoever_waited_for_a_place_meanwhile_does_not_buy(tmp_path: Path)
         ) as caught:
             await soon(waiting)
         assert caught.value.billed == "no"
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert (await one.submit(request("miragic"))).id == bought.id
         assert sandbox.statistics().purchases == {"miragic": 2}
         await soon(asyncio.gather(first.result(), bought.result()))
