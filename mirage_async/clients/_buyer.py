@@ -19,8 +19,8 @@ import msgspec
 
 from mirage_async.exceptions import (
     ClosedError,
-    InputError,
     ConnectionFailedError,
+    InputError,
     JournalError,
     MirageError,
     SubmissionUncertainError,
