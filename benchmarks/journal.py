@@ -1,7 +1,7 @@
 """What the journal costs: rows a second beside committing each one, and a journalled generation beside another.
 
-    python benchmarks/journal.py            three minutes
-    python benchmarks/journal.py --quick    half a minute
+    python benchmarks/journal.py            four minutes
+    python benchmarks/journal.py --quick    a minute
 
 Rows: as many purchases at a time as there are waiters, each of which waits for its intent, its id and its outcome to be
 durable, one after the other; the other side writes the same rows through `aiosqlite` and commits each, as one does.
@@ -210,7 +210,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="what the journal costs")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="of each measurement, at least 5")
-    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="of generations, at least 5")
+    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="of generations, at least 5")
     parser.add_argument("--quick", action="store_true", help="a quarter of the rows and generations in each repeat")
     parser.add_argument("--seed", type=int, default=0, help="nothing here is random; for the sake of its siblings")
     parser.add_argument("--directory", type=Path, default=None, help="a folder on the disk to measure")
