@@ -426,7 +426,7 @@ def new_key() -> str:
     """Return a key for a job: 32 hexadecimal digits, the seconds since the epoch in eight, and 24 random ones.
 
     So keys made at about the same time are neighbours in the index of a journal, and what is written at about the same
-    time is written in one place: with 100,000 purchases in it, that takes half the CPU that random keys take.
+    time is written in one place: with 300,000 purchases in it, that takes half the CPU that random keys take.
     """
     return f"{int(time.time()):08x}{secrets.token_hex(12)}"
 
