@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -28,7 +29,7 @@ from mirage_async.scheduler import FixedInterval, Scheduler
 from mirage_async.testing import FakeClock, sandboxed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +50,16 @@ async def until(condition: Callable[[], object]) -> None:
     with anyio.fail_after(10):
         while not condition():  # noqa: ASYNC110 - conditions are about state that raises no events
             await anyio.sleep(0.001)
+
+
+@asynccontextmanager
+async def slow_sandbox(clock: FakeClock) -> AsyncIterator[tuple[Sandbox, MiragicClient]]:
+    """Open a sandbox whose jobs take a minute, and a client that never asks about them."""
+    async with (
+        Sandbox(durations=60.0) as sandbox,
+        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
+    ):
+        yield sandbox, client
 
 
 # --- one end for every wait ---
@@ -196,10 +207,7 @@ async def test_other_limits_or_another_address_are_another_account() -> None:
 async def test_copies_with_other_limits_pause_together() -> None:
     """The key is throttled, not the copy, also where the copy that was told so is gone; no other key is."""
     clock = FakeClock()
-    async with (
-        Sandbox(durations=60.0) as sandbox,
-        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
-    ):
+    async with slow_sandbox(clock) as (sandbox, client):
         wide, narrow = client.with_options(limits=Limits(jobs=99)), client.with_options(limits=Limits(polls=8))
         other = client.with_options(api_key="tenant")
         sandbox.fail("miragic.create", Fault(status=429, retry_after=90.0))
@@ -240,10 +248,7 @@ async def test_a_wait_for_a_place_that_ran_out_is_called_that() -> None:
 async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> None:
     """They go out 50 ms apart, and a pause that has come meanwhile holds for those that are left."""
     clock = FakeClock()
-    async with (
-        Sandbox(durations=60.0) as sandbox,
-        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
-    ):
+    async with slow_sandbox(clock) as (sandbox, client):
         account = client._desk.account
         account.pause(clock.monotonic(), 5.0)
         buying = [asyncio.ensure_future(client.submit("a cat", max_wait=30)) for _ in range(3)]
@@ -263,13 +268,11 @@ async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> N
 async def test_purchases_held_up_by_a_pause_go_out_faster_as_the_provider_accepts_them() -> None:
     """At the pace of the beginning the last would have gone out after 80 seconds, and some not at all."""
     clock = FakeClock()
-    async with (
-        Sandbox(durations=60.0) as sandbox,
-        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
-    ):
+    async with slow_sandbox(clock) as (sandbox, client):
         account = client._desk.account
         account.pause(clock.monotonic(), 0.0)
         account.pauses.spacing = 2.0  # as after seven throttles in a row
+        posts = client._desk.runtime.transport.paid_posts
         buying = [asyncio.ensure_future(client.submit("a cat", max_wait=60)) for _ in range(40)]
         sent = 0
         while clock.monotonic() < 50 and not all(task.done() for task in buying):
@@ -277,7 +280,7 @@ async def test_purchases_held_up_by_a_pause_go_out_faster_as_the_provider_accept
             purchased = sandbox.statistics().purchases.get("miragic", 0)
             assert purchased <= sent + 3
             sent = purchased
-            await asyncio.sleep(0.001)
+            await until(lambda: posts.borrowed_tokens == 0)
         assert all(task.done() and task.exception() is None for task in buying)
         assert 15 < clock.monotonic() < 30
 
@@ -285,10 +288,7 @@ async def test_purchases_held_up_by_a_pause_go_out_faster_as_the_provider_accept
 async def test_a_purchase_whose_time_is_over_before_its_turn_is_not_sent() -> None:
     """It says whether that was in the pause or after it, and the turn goes to the next."""
     clock = FakeClock()
-    async with (
-        Sandbox(durations=60.0) as sandbox,
-        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
-    ):
+    async with slow_sandbox(clock) as (sandbox, client):
         account = client._desk.account
         account.pause(clock.monotonic(), 5.0)
         account.pauses.spacing = 2.0
@@ -317,10 +317,7 @@ async def test_a_purchase_whose_time_is_over_before_its_turn_is_not_sent() -> No
 async def test_purchases_sent_before_a_throttle_do_not_undo_it() -> None:
     """One of 32 requests on the wire together is throttled, the others buy: the next ones still go out gently."""
     clock = FakeClock()
-    async with (
-        Sandbox(durations=60.0) as sandbox,
-        MiragicClient(base_url=sandbox.url, scheduler=Scheduler(policy=FixedInterval(500), clock=clock)) as client,
-    ):
+    async with slow_sandbox(clock) as (sandbox, client):
         account = client._desk.account
         sandbox.fail("miragic.create", Fault(status=429, retry_after=5.0))
         buying = [asyncio.ensure_future(client.submit("a cat", max_wait=60)) for _ in range(32)]
