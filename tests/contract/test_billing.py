@@ -34,7 +34,7 @@ from mirage_async.sandbox import Fault, Sandbox
 from mirage_async.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mirage_async import Job
     from mirage_async.clients import ProviderClient
@@ -247,6 +247,13 @@ async def test_the_pause_after_a_refusal_for_load_starts_small_again(purchase: P
             assert sandbox.statistics().purchases == {purchase.provider: 4}
 
 
+async def ended(clock: FakeClock, tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Let time pass until all of them have ended."""
+    while not all(task.done() for task in tasks):
+        await clock.advance(0.1)
+        await asyncio.sleep(0.001)
+
+
 @every_purchase
 async def test_a_refusal_for_load_that_straggles_in_after_the_pause_is_of_the_same_burst(purchase: Purchase) -> None:
     """It answers what was sent before the first refusal was here, and so tells nothing new."""
@@ -267,9 +274,7 @@ async def test_a_refusal_for_load_that_straggles_in_after_the_pause_is_of_the_sa
             late.set()
             await until(lambda: account.throttles == 2)
             assert account.statistics(clock.monotonic()).paused_for == 0
-            while not all(buyer.done() for buyer in buyers):
-                await clock.advance(0.1)
-                await asyncio.sleep(0.001)
+            await ended(clock, buyers)
 
 
 async def test_a_question_refused_for_load_after_a_pause_is_of_the_same_burst() -> None:
@@ -290,9 +295,7 @@ async def test_a_question_refused_for_load_after_a_pause_is_of_the_same_burst() 
             late.set()
             await until(lambda: account.throttles == 2)
             assert account.statistics(clock.monotonic()).paused_for == 0
-            while not all(asker.done() for asker in askers):
-                await clock.advance(0.1)
-                await asyncio.sleep(0.001)
+            await ended(clock, askers)
             assert [await asker for asker in askers] == [(), ()]
 
 
