@@ -1,60 +1,39 @@
-"""What bytes say about themselves: picture types, sizes, wholeness, and base64 both ways. Pure functions.
+"""What bytes say about themselves: picture types, sizes, wholeness, and data URLs both ways. Pure functions.
 
 The type of a picture is always read from its bytes. Names, headers and providers' words are hints at best.
 """
 
 from __future__ import annotations
 
-import binascii
-import contextlib
 import re
 import struct
-from functools import partial
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from mirage_async._growing import GrowingBytes
+from mirage_async._base64 import decode_base64, encode_base64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def _convert(text: bytes | memoryview) -> bytes:
-    """Decode strict base64 with what msgspec has for `bytes` fields.
-
-    It takes a quarter of the time `binascii` takes and is as strict as pybase64; `binascii` forgives surplus padding.
-    """
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-        return msgspec.convert(str(text, "ascii"), bytes)
-    raise ValueError
-
-
-_encode: Callable[[bytes], bytes] = partial(binascii.b2a_base64, newline=False)
-_decode_strictly: Callable[[bytes | memoryview], bytes] = _convert
-with contextlib.suppress(ImportError):  # the `speed` extra: the same, an order of magnitude faster
-    import pybase64
-
-    _encode = pybase64.b64encode
-    _decode_strictly = partial(pybase64.b64decode, validate=True)
-
 __all__ = [
     "PICTURE_SUFFIXES",
-    "Base64Decoder",
     "Facts",
     "Picture",
     "appraise",
     "data_url",
-    "decode_base64",
     "describe",
-    "encode_base64",
     "incomplete",
     "inspect",
     "is_known",
     "parse_data_url",
+    "shows_all",
 ]
+
+_DATA_URL = re.compile(r"data:([a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64});base64,", re.IGNORECASE | re.ASCII)
 
 PICTURE_SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -172,6 +151,14 @@ def incomplete(head: bytes, tail: bytes, length: int, *, facts: Facts | None = N
     return _flaw(facts.mime_type, _ENDINGS[facts.mime_type](head, tail[-_LONGEST_PADDING:], length), length)
 
 
+def shows_all(head: bytes) -> bool:
+    """Whether the first bytes of a picture, a few KiB at least, show what more of them would show `incomplete`."""
+    if head.startswith(_JPEG_START):
+        return _jpeg_header(head)[2]
+    facts = inspect(head)
+    return facts is None or facts.width is not None
+
+
 def appraise(data: bytes) -> tuple[Facts | None, str | None]:
     """Return what `inspect` and `incomplete` say of all the bytes of a picture, looking through them once."""
     if not data.startswith(_JPEG_START):
@@ -192,100 +179,6 @@ def data_url(data: bytes, mime_type: str | None = None) -> str:
         facts = inspect(data)
         mime_type = facts.mime_type if facts else "application/octet-stream"
     return f"data:{mime_type};base64,{encode_base64(data).decode('ascii')}"
-
-
-def encode_base64(data: bytes) -> bytes:
-    """Return standard base64 with padding and without line breaks."""
-    return _encode(data)
-
-
-def decode_base64(text: str | bytes) -> bytes:
-    """Decode standard base64; a `data:...,` prefix, white space and missing padding are forgiven.
-
-    Raises:
-        ValueError: a character outside the alphabet, wrong padding or an impossible length. The message and the
-            error's context never repeat the text.
-    """
-    with contextlib.suppress(ValueError):
-        return _decode(_after_prefix(text.encode("ascii") if isinstance(text, str) else text))
-    # Raised here, not in an except block: the first error would ride along as context, and it holds the payload.
-    raise ValueError(f"not base64: {describe(text)}")
-
-
-class Base64Decoder:
-    """Decodes base64 that comes in parts, cut anywhere; forgives what `decode_base64` forgives, and nothing else.
-
-    Of the text it keeps a few characters, of the bytes one copy.
-
-    Args:
-        expected: bytes that will probably come out, see `GrowingBytes`.
-    """
-
-    __slots__ = ("_data", "_rest", "_start")
-
-    def __init__(self, *, expected: int = 0) -> None:
-        self._data = GrowingBytes(expected)
-        self._start: bytes | None = b""  # None once it is known whether there is a prefix
-        self._rest = b""  # not decoded yet: up to four characters, since the last four may hold padding
-
-    def feed(self, text: bytes) -> None:
-        """Take the next part.
-
-        Raises:
-            ValueError: whatever follows, this is not base64. The message never repeats the text.
-        """
-        if self._start is not None:
-            self._start += text
-            if len(self._start) < _PREFIX_LIMIT:
-                return
-            text, self._start = _after_prefix(self._start), None
-        if not self.takes(text):
-            compact, self._rest = (self._rest + text).translate(None, _SPACE), b""
-            if not self.takes(compact):
-                raise ValueError("not base64")
-
-    def takes(self, text: bytes | memoryview) -> bool:
-        """Take the next part if it is nothing but base64, and say whether; it is neither copied nor looked at twice.
-
-        All groups of four characters but the last are decoded. A part that is refused changes nothing. So are the
-        first ones where they may hold a prefix or the beginning of one.
-        """
-        if self._start is not None and (self._start or len(text) < _PREFIX_LIMIT):
-            return False
-        length, missing = len(text), -len(self._rest) % 4
-        if length <= missing:
-            few = bytes(text)
-            fits = not few.translate(None, _ALPHABET)
-            self._rest += few if fits else b""
-            return fits
-        end = missing + (length - missing - 1) // 4 * 4
-        rest = bytes(text[end:])
-        if rest.translate(None, _ALPHABET):  # all that is not decoded now
-            return False
-        append, groups, before = self._data.append, memoryview(text), len(self._data)
-        try:
-            taken = append(_decode_strictly(self._rest + bytes(text[:missing]))) if self._rest else 0
-            for start in range(missing, end, _PIECE):
-                taken += append(_decode_strictly(groups[start : min(start + _PIECE, end)]))
-            taken_all = taken == (len(self._rest) + end) // 4 * 3  # else padding and more after it
-        except ValueError:
-            taken_all = False
-        if taken_all:
-            self._start, self._rest = None, rest  # what has a prefix is refused
-        else:
-            self._data.cut(before)
-        return taken_all
-
-    def finish(self) -> bytes:
-        """Return the bytes.
-
-        Raises:
-            ValueError: the text is not base64, or ends too early.
-        """
-        if self._start is not None:
-            return decode_base64(self._start)
-        self._data.append(_decode(self._rest))
-        return self._data.take()
 
 
 def parse_data_url(text: str) -> tuple[str, bytes]:
@@ -317,36 +210,6 @@ def describe(value: object) -> str:
     if isinstance(value, PurePath):
         return f"Path({str(value)!r})"
     return f"<{type(value).__name__}>"
-
-
-# -- base64 ----------------------------------------------------------------------------------------------------------
-
-_DATA_URL = re.compile(r"data:([a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64});base64,", re.IGNORECASE | re.ASCII)
-_SPACE = b" \t\r\n\v\f"
-_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
-_PREFIX_LIMIT = 256  # no honest prefix is longer, and no search runs over megabytes
-_PIECE = 1 << 17  # characters decoded at a time: what a piece takes beside the result is soon free again
-
-
-def _after_prefix(raw: bytes) -> bytes:
-    start = raw[:_PREFIX_LIMIT].lstrip()
-    if start[:5].lower() != b"data:":
-        return raw
-    comma = raw.find(b",", 0, _PREFIX_LIMIT)
-    if comma < 0 or not raw[:comma].isascii():
-        raise ValueError
-    return raw[comma + 1 :]
-
-
-def _decode(raw: bytes) -> bytes:
-    with contextlib.suppress(ValueError):
-        return _decode_strictly(raw)  # nearly always right at once, and without a copy
-    compact = raw.translate(None, _SPACE)
-    bare = compact.rstrip(b"=")
-    missing = -len(bare) % 4
-    if len(compact) - len(bare) not in {0, missing}:
-        raise ValueError
-    return _decode_strictly(bare + b"=" * missing)
 
 
 # -- sizes -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mirage_async import media
+from mirage_async._base64 import encode_base64
 from mirage_async.wire._checks import refused, web_address
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ def accepted(name: str, picture: Picture, types: Collection[str], *, provider: s
 
 def as_base64(data: bytes) -> msgspec.Raw:
     """Return bytes as a JSON string of plain base64, ready to be spliced into a body."""
-    return msgspec.Raw(b'"%s"' % media.encode_base64(data))
+    return msgspec.Raw(b'"%s"' % encode_base64(data))
 
 
 def as_data_url(data: bytes, mime_type: str) -> msgspec.Raw:
     """Return bytes as a JSON string that holds a data URL, ready to be spliced into a body."""
-    return msgspec.Raw(b'"data:%s;base64,%s"' % (mime_type.encode("ascii"), media.encode_base64(data)))
+    return msgspec.Raw(b'"data:%s;base64,%s"' % (mime_type.encode("ascii"), encode_base64(data)))
 
 
 def as_link(name: str, url: str, *, provider: str) -> msgspec.Raw:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mirage_async import media
+from mirage_async._base64 import decode_base64
 from mirage_async.exceptions import ResponseError
 from mirage_async.wire._checks import is_web_address
 from mirage_async.wire._json import decode
@@ -64,4 +65,4 @@ def _decoded(raw: msgspec.Raw) -> bytes:
     try:
         return decode(raw, bytes)  # no intermediate text; the usual case
     except ResponseError:
-        return media.decode_base64(decode(raw, str))
+        return decode_base64(decode(raw, str))

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mirage_async import media
+from mirage_async._base64 import Base64Decoder
 from mirage_async._growing import GrowingBytes
 from mirage_async.exceptions import ResponseError
 from mirage_async.wire._json import decode
@@ -40,7 +41,7 @@ _BACKSLASH = ord("\\")
 _LONGEST_NAME = 128  # characters as they stand in the JSON, escapes included
 _LONGEST_ESCAPE = len("\\u0000")
 _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_NO_PICTURE: Final = media.Base64Decoder()  # while there is none
+_NO_PICTURE: Final = Base64Decoder()  # while there is none
 
 
 @lru_cache(maxsize=64)
@@ -180,7 +181,7 @@ class PictureReader:
         after = start + end + ended
         if len(self._value) >= SHORTEST_STREAMED and len(self._pictures) < MOST_PICTURES:
             coming = len(self._value) + len(chunk) - after + max(self._coming, 0)
-            self._decoder, self._escape = media.Base64Decoder(expected=coming // 4 * 3), b""
+            self._decoder, self._escape = Base64Decoder(expected=coming // 4 * 3), b""
             # What is no base64 nearly always shows in its first words, and is then left as it came.
             if self._takes(self._value):
                 self._step = PictureReader._picture
