@@ -19,7 +19,7 @@ from yarl import URL
 
 from mirage_async import media
 from mirage_async._addresses import check_link, is_public, without_query
-from mirage_async._bodies import READ_BUFFER, Bodies, TooLongError
+from mirage_async._bodies import READ_BUFFER, Bodies, TooLongError, read_at_once
 from mirage_async._clock import SystemClock
 from mirage_async._deadlines import Deadline, Deadlines
 from mirage_async.exceptions import ClosedError, DownloadError
@@ -29,6 +29,8 @@ from mirage_async.wire._retry_after import from_header
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
+
+    from aiohttp.connector import Connection
 
     from mirage_async._bodies import Body
     from mirage_async._clock import Clock
@@ -40,7 +42,10 @@ ATTEMPT_BOUND = 300.0  # seconds for one attempt; only a body that drips in need
 HEAD_BOUND = 40.0  # seconds from dialling to the head of the answer
 SILENCE_BOUND = 30.0  # seconds without a byte of the body
 MAX_HOPS = 5  # redirects
-_HEAD, _TAIL = 256 << 10, 64  # bytes kept for the check: headers with metadata at the front, end markers at the back
+# Bytes kept for the check: of the front as many as nearly every header fits in, many more where one does not (there
+# may be a lot of metadata in it), and of the back those with the end markers.
+_HEAD, _LONGEST_HEAD, _TAIL = 8 << 10, 256 << 10, 64
+_FIRST_READ = 1 << 16  # bytes that may come with the head: they take aiohttp's way, where each is copied once more
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _EXPIRED = frozenset({401, 403, 404, 410})
@@ -64,6 +69,14 @@ class GoneError(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(f"the server answers {status}")
         self.status = status
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that has its connection read little at first: the head, and what of the picture may come with it."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        read_at_once(conn.transport, _FIRST_READ)
+        return await super().send(conn)
 
 
 class _PrivateAddressError(OSError):
@@ -174,6 +187,7 @@ class Fetcher:
             guard = None if allow_private or self._proxy is not None else _guard
             session = self._sessions[allow_private] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, socket_factory=guard),
+                request_class=_Request,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 auto_decompress=False,
@@ -308,17 +322,22 @@ class UntilClosed(Deadline):
 class _Seen:
     """What tells whether a picture is whole: its beginning, its end and its length."""
 
-    __slots__ = ("_head", "_tail", "length")
+    __slots__ = ("_head", "_tail", "_wanted", "length")
 
     def __init__(self) -> None:
-        self._head: list[bytes] = []
+        self._head = b""
+        self._wanted = _HEAD  # bytes of the beginning
         self._tail = b""
         self.length = 0
 
     def add(self, piece: bytes | memoryview) -> None:
         """Look at the next piece."""
-        if self.length < _HEAD:
-            self._head.append(bytes(piece[: _HEAD - self.length]))
+        kept = len(self._head)
+        if kept < self._wanted:
+            self._head += bytes(piece[: self._wanted - kept])
+            if len(self._head) == self._wanted == _HEAD and not media.shows_all(self._head):
+                self._wanted = _LONGEST_HEAD
+                self._head += bytes(piece[_HEAD - kept : _LONGEST_HEAD - kept])
         self._tail = (self._tail + bytes(piece[-_TAIL:]))[-_TAIL:]
         self.length += len(piece)
 
@@ -328,9 +347,8 @@ class _Seen:
         Raises:
             AgainError: it is none, or not all of one.
         """
-        head = self._head[0] if len(self._head) == 1 else b"".join(self._head)
-        facts = media.inspect(head)
-        reason = media.incomplete(head, self._tail, self.length, facts=facts)
+        facts = media.inspect(self._head)
+        reason = media.incomplete(self._head, self._tail, self.length, facts=facts)
         if facts is None or reason is not None:
             raise AgainError(f"the answer is {reason}" if facts is None else f"{reason}")
         return facts

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 import pytest
 from aiohttp import web
-from picture_servers import JPEG, PNG, Gate, QuickClock, linked, serving, serving_raw
+from picture_servers import JPEG, LARGE, PNG, Gate, QuickClock, linked, serving, serving_raw
 
 from mirage_async import _fetching, downloads
 from mirage_async.downloads import Downloader
@@ -136,6 +137,54 @@ async def test_what_is_not_whole_is_fetched_again(downloader: Downloader, body: 
     async with serving((200, body)) as server:
         with pytest.raises(DownloadError, match=reason):
             await linked(downloader, server.url).read()
+
+
+async def test_little_of_a_picture_takes_the_way_of_heads(
+    downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the connection has just brought another picture, in large pieces: what comes with a head is copied."""
+    pieces: list[bytes | memoryview] = []
+    add = _fetching._Seen.add
+
+    def noted(seen: _fetching._Seen, piece: bytes | memoryview) -> None:
+        pieces.append(piece if isinstance(piece, bytes) else memoryview(b""))
+        add(seen, piece)
+
+    monkeypatch.setattr(_fetching._Seen, "add", noted)
+    async with serving((200, LARGE)) as server:
+        for _ in range(3):
+            assert await linked(downloader, server.url).read() == LARGE
+        assert len({request.transport for request in server.requests}) == 1
+    copied = [len(piece) for piece in pieces if isinstance(piece, bytes)]
+    assert len(copied) <= 2 * 3
+    assert max(copied) <= 64 << 10
+
+
+@pytest.mark.parametrize("metadata", [5_000, 60_000, 200_000])
+@pytest.mark.parametrize("step", [700, 8 << 10, 100_000, 1 << 20])
+async def test_a_size_behind_much_metadata_is_found(
+    downloader: Downloader, tmp_path: Path, metadata: int, step: int
+) -> None:
+    """However it is cut on its way; and a picture that ends with a thumbnail in its metadata is not whole."""
+    fields = [bytes(metadata // 4)] * 4 + [JPEG + bytes(100)]
+    segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(field) + 2) + field for field in fields)
+    whole = JPEG[:2] + segments + JPEG[2:]
+    cut = whole[: 2 + len(segments) - 100]
+
+    async def in_parts(request: web.BaseRequest) -> web.StreamResponse:
+        body = whole if len(server.requests) > 1 else cut
+        response = web.StreamResponse()
+        response.content_length = len(body)
+        await response.prepare(request)
+        for start in range(0, len(body), step):
+            await response.write(body[start : start + step])
+        return response
+
+    async with serving(in_parts) as server:
+        image = linked(downloader, server.url)
+        assert (await image.save(tmp_path / "x.jpg")).read_bytes() == whole
+        assert (image.mime_type, image.width, image.height) == ("image/jpeg", 40, 30)
+        assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
