@@ -34,13 +34,17 @@ class Draft:
     Args:
         path: the file asked for, its suffix a wish; an existing folder takes the file under `name`.
         name: a file name without suffix.
+
+    Attributes:
+        folder: that the file is in, once it is open.
     """
 
-    __slots__ = ("_discarded", "_fd", "_inside", "_lock", "_mode", "_name", "_path", "_temporary")
+    __slots__ = ("_discarded", "_fd", "_inside", "_lock", "_mode", "_name", "_path", "_temporary", "folder")
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
         self._name = name
+        self.folder = path.parent
         self._inside = False
         self._temporary: Path | None = None
         self._fd = -1
@@ -65,14 +69,15 @@ class Draft:
             self._inside = self._path.is_dir()
             if not overwrite:
                 self._refuse_existing(suffix)
-            folder = self._path if self._inside else self._path.parent
-            temporary = folder / f".mirage-{secrets.token_hex(8)}.part"
+            if self._inside:
+                self.folder = self._path
+            temporary = self.folder / f".mirage-{secrets.token_hex(8)}.part"
             # Created as any new file, to learn what umask and folder make of its mode: asking for the umask would
             # mean setting it, for all threads. Closed to others while it is still empty.
             try:
                 self._fd = os.open(temporary, _FLAGS, 0o666)
             except (FileNotFoundError, NotADirectoryError):
-                _make(folder)
+                _make(self.folder)
                 self._fd = os.open(temporary, _FLAGS, 0o666)
             self._temporary = temporary
             hold_while_open(self._fd)  # or it could be taken for one that was left behind

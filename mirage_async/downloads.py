@@ -44,6 +44,8 @@ TRIES = 8  # the delays below add up to 36 s, 44 s at most with their random sha
 BUDGET = 60.0  # seconds in which attempts may begin
 _BATCH = 1 << 20  # bytes of a picture in memory that a thread writes before a cancellation is looked at
 SLOW_WRITE = 0.002  # seconds; a disk that needs longer for one network chunk is left to threads for a while
+QUICK_OPEN = 0.001  # seconds; a folder where making a file takes longer is left to threads
+MOST_FOLDERS = 64  # remembered as quick
 WARY, WARIEST = 0.002, 60.0  # seconds: that while after a write just as slow, and at most
 _logger = logging.getLogger("mirage_async")
 
@@ -185,7 +187,7 @@ class _Source(msgspec.Struct, kw_only=True, eq=False):
         """Write the picture; a link is streamed to disk, unless a reader is fetching it already."""
         draft = Draft(path, image.name)
         try:
-            await to_thread.run_sync(lambda: draft.open(_known_suffix(image), overwrite=overwrite))
+            await self.disk.open(draft, path, _known_suffix(image), overwrite=overwrite)
             if image.data is not None or self.task is not None:
                 facts = await _copy(await self.read(image), draft)
             else:
@@ -285,7 +287,7 @@ class _MemorySink:
 
 
 class _Disk:
-    """Writes the chunks of all downloads, and knows whether that makes us wait.
+    """Makes the files of all downloads and writes their chunks, and knows whether that makes us wait.
 
     On the event loop, against the custom: what a network chunk has is a copy of some 100 KiB into the page cache, a
     tenth of a millisecond, and the hop to a thread and back costs more than that. A file system that does make us
@@ -293,18 +295,40 @@ class _Disk:
     That grows with the square of the wait. On a busy machine most slow writes take some milliseconds and are no disk's
     fault, another program got the processor: no reason to be wary for more than a few chunks. A share that flushes for
     a fifth of a second does so again, and must not hold the event loop up more than once a minute.
+
+    It is the same with making a file, which takes a tenth of a millisecond where nothing has to be asked over a
+    network. But a share that hangs does so here, so the first file of a folder is made in a thread, and further ones
+    are, too, unless the last one was made as fast as that.
     """
 
-    __slots__ = ("_clock", "_wary_until")
+    __slots__ = ("_clock", "_quick", "_wary_until")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._quick: set[Path] = set()  # folders
         self._wary_until = -math.inf  # monotonic seconds
 
     @property
     def waits(self) -> bool:
         """Whether a write may well make us wait, and is better done in a thread."""
         return self._clock.monotonic() < self._wary_until
+
+    async def open(self, draft: Draft, path: Path, suffix: str | None, *, overwrite: bool) -> None:
+        """Open the draft of a file that was asked for, as `Draft.open` does."""
+        if not self.waits and (path in self._quick or path.parent in self._quick):
+            self._open(draft, path, suffix, overwrite=overwrite)
+        else:
+            await to_thread.run_sync(lambda: self._open(draft, path, suffix, overwrite=overwrite))
+
+    def _open(self, draft: Draft, path: Path, suffix: str | None, *, overwrite: bool) -> None:
+        began = self._clock.monotonic()
+        draft.open(suffix, overwrite=overwrite)
+        if self._clock.monotonic() - began > QUICK_OPEN:
+            self._quick -= {draft.folder, path.parent}  # which may well be another one
+        else:
+            if len(self._quick) >= MOST_FOLDERS:
+                self._quick.clear()  # one more thread for each of them
+            self._quick.add(draft.folder)
 
     def write(self, draft: Draft, chunk: bytes | memoryview) -> None:
         """Append a chunk, and learn from how long it took."""

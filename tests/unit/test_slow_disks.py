@@ -1,7 +1,9 @@
-"""Who writes the chunks of a download: the event loop, or a thread while the disk makes us wait. No disk is needed."""
+"""Who makes the file of a download and writes its chunks: the event loop, or a thread. No disk is needed."""
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -69,3 +71,74 @@ def test_a_disk_is_trusted_again_after_a_minute() -> None:
     assert disk.waits
     clock._now += 0.2
     assert not disk.waits
+
+
+class Folders:
+    """Stand for files whose making takes as long as their folder does, and note whether the event loop made them."""
+
+    def __init__(self, **seconds: float) -> None:
+        self._clock = FakeClock()
+        self._seconds = seconds
+        self.disk = downloads._Disk(self._clock)
+
+    async def made_on_the_loop(self, path: str, *, inside: bool = False) -> bool:
+        """Make a file, or one inside of a path that is a folder."""
+        where = Path(path) if inside else Path(path).parent
+        makers = list[int]()
+
+        class Quiet:
+            folder = where
+
+            @staticmethod
+            def open(suffix: str | None, *, overwrite: bool) -> None:
+                assert (suffix, overwrite) == (".png", True)
+                self._clock._now += self._seconds[where.name]
+                makers.append(threading.get_ident())
+
+        await self.disk.open(cast("Draft", Quiet), Path(path), ".png", overwrite=True)
+        return makers == [threading.get_ident()]
+
+
+@pytest.mark.anyio
+async def test_the_first_file_of_a_folder_is_made_in_a_thread() -> None:
+    """The folder may be on a share that hangs; one that was quick is nearly always quick again."""
+    folders = Folders(quick=0.9 * downloads.QUICK_OPEN, other=0.0)
+    assert not await folders.made_on_the_loop("quick/1.png")
+    assert await folders.made_on_the_loop("quick/2.png")
+    assert await folders.made_on_the_loop("quick", inside=True)
+    assert not await folders.made_on_the_loop("other", inside=True)
+    assert await folders.made_on_the_loop("other/1.png")
+
+
+@pytest.mark.anyio
+async def test_a_folder_that_takes_its_time_is_left_to_threads() -> None:
+    """Also one below a quick one, which its path does not tell apart from a file in that; once it does."""
+    folders = Folders(quick=0.0, share=2 * downloads.QUICK_OPEN)
+    assert [await folders.made_on_the_loop("share/1.png") for _ in range(3)] == [False] * 3
+    for _ in range(2):
+        assert not await folders.made_on_the_loop("quick/1.png")
+        assert await folders.made_on_the_loop("quick/share", inside=True)
+        assert not await folders.made_on_the_loop("quick/share", inside=True)
+    folders._seconds["quick"] = 1.0
+    assert not await folders.made_on_the_loop("quick/1.png")
+
+
+@pytest.mark.anyio
+async def test_while_the_disk_makes_us_wait_files_are_made_in_threads_too() -> None:
+    """A write took long: making a file may as well."""
+    folders = Folders(quick=0.0)
+    await folders.made_on_the_loop("quick/1.png")
+    folders.disk.write(cast("Draft", Slow(folders._clock, [1.0])), b"x")
+    assert not await folders.made_on_the_loop("quick/2.png")
+    folders._clock._now += downloads.WARIEST
+    assert await folders.made_on_the_loop("quick/3.png")
+
+
+@pytest.mark.anyio
+async def test_only_so_many_folders_are_remembered() -> None:
+    """An application may have one for each picture."""
+    folders = Folders(**{f"f{number}": 0.0 for number in range(200)})
+    for number in range(200):
+        assert not await folders.made_on_the_loop(f"f{number}/1.png")
+        assert await folders.made_on_the_loop(f"f{number}/2.png")
+        assert len(folders.disk._quick) <= downloads.MOST_FOLDERS
