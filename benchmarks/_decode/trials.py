@@ -23,9 +23,10 @@ import selectors
 import socket
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from mirage_async import Generation
 
-__all__ = ["DOWNLOADS", "WAYS", "Figures"]
+__all__ = ["DOWNLOADS", "ON_DISK", "WAYS", "Figures"]
 
 SMALL = 64 << 10
 READ_BUFFER = 128 << 10  # what the library gives aiohttp
@@ -157,11 +158,17 @@ async def dropped(origin: str, _folder: Path) -> AsyncIterator[Prepare]:
         yield prepare
 
 
+def files_in(folder: Path) -> Iterator[Path]:
+    """Yield a new name for each picture, as programs do: to replace one is to clear up after it as well."""
+    return (folder / f"{number}.png" for number in count())
+
+
 @asynccontextmanager
 async def to_disk(origin: str, folder: Path) -> AsyncIterator[Prepare]:
     """`GeneratedImage.save`: a link, streamed to disk. One purchase serves every time: the raw socket buys nothing."""
     from mirage_async import MiraClient  # noqa: PLC0415 - as above
 
+    files = files_in(folder)
     async with MiraClient(base_url=origin) as first:
 
         def prepare(size: int) -> Take:
@@ -171,7 +178,7 @@ async def to_disk(origin: str, folder: Path) -> AsyncIterator[Prepare]:
             async def take() -> object:
                 if not bought:
                     bought.append(await client.generate("a lighthouse"))
-                return await bought[0].image.save(folder / "picture.png", overwrite=True)
+                return await bought[0].image.save(next(files))
 
             return take
 
@@ -199,6 +206,7 @@ async def into_memory(origin: str, _folder: Path) -> AsyncIterator[Prepare]:
 @asynccontextmanager
 async def written(origin: str, folder: Path) -> AsyncIterator[Prepare]:
     """A picture read by aiohttp with our buffer and written on the event loop, as the raw socket writes it."""
+    files = files_in(folder)
     async with aiohttp.ClientSession(read_bufsize=READ_BUFFER) as session:
 
         def prepare(size: int) -> Take:
@@ -210,7 +218,7 @@ async def written(origin: str, folder: Path) -> AsyncIterator[Prepare]:
                         os.write(file, chunk)
                     os.fsync(file)
                     os.close(file)
-                    return part.replace(folder / "aiohttp.png")
+                    return part.replace(next(files))
 
             return take
 
@@ -220,22 +228,21 @@ async def written(origin: str, folder: Path) -> AsyncIterator[Prepare]:
 @asynccontextmanager
 async def raw_socket(origin: str, folder: Path) -> AsyncIterator[Prepare]:
     """A blocking socket and one buffer: the least a download to disk can cost."""
-    address = urlsplit(origin)
+    address, files = urlsplit(origin), files_in(folder)
     buffer = memoryview(bytearray(1 << 18))
     with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
 
         def prepare(size: int) -> Take:
             async def take() -> object:
                 connection.sendall(f"GET /{size}/picture.png HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                return _to_file(connection, buffer, folder)
+                return _to_file(connection, buffer, folder / "raw.part").replace(next(files))
 
             return take
 
         yield prepare
 
 
-def _to_file(connection: socket.socket, buffer: memoryview, folder: Path) -> Path:
-    part = folder / "raw.part"
+def _to_file(connection: socket.socket, buffer: memoryview, part: Path) -> Path:
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     received = connection.recv_into(buffer)
     head, _, _ = bytes(buffer[:received]).partition(b"\r\n\r\n")
@@ -249,7 +256,7 @@ def _to_file(connection: socket.socket, buffer: memoryview, folder: Path) -> Pat
         written, received = 0, connection.recv_into(buffer)
     os.fsync(file)
     os.close(file)
-    return part.replace(folder / "raw.png")
+    return part
 
 
 WAYS: dict[str, Callable[[str, Path], AbstractAsyncContextManager[Prepare]]] = {
@@ -264,8 +271,11 @@ WAYS: dict[str, Callable[[str, Path], AbstractAsyncContextManager[Prepare]]] = {
     "save": to_disk,
     "written": written,
     "socket": raw_socket,
+    "save, disk": to_disk,
+    "socket, disk": raw_socket,
 }
 DOWNLOADS = ("read", "save", "written", "socket")
+ON_DISK = ("save, disk", "socket, disk")
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
