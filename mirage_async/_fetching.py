@@ -27,7 +27,7 @@ from mirage_async.wire import Reply
 from mirage_async.wire._retry_after import from_header
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
     from types import TracebackType
 
     from aiohttp.connector import Connection
@@ -216,31 +216,22 @@ class Fetcher:
     async def _fetch(self, url: str, sink: Sink, *, allow_private: bool) -> tuple[media.Facts, int]:
         await sink.restart()
         seen = _Seen()
-
-        def taken(piece: bytes | memoryview, coming: int) -> bool:
-            if not sink.take(piece, coming):
-                return False
-            seen.add(piece)
-            return True
-
         # The sink waits outside the generator: a full disk must not be taken for trouble with the connection.
-        async with contextlib.aclosing(self._stream(url, taken, allow_private=allow_private)) as pieces:
+        async with contextlib.aclosing(self._stream(url, sink, seen, allow_private=allow_private)) as pieces:
             async for piece in pieces:
                 await sink.wait_for(piece)
                 seen.add(piece)
         return seen.facts(), seen.length
 
-    async def _stream(
-        self, url: str, taken: Callable[[bytes | memoryview, int], bool], *, allow_private: bool
-    ) -> AsyncGenerator[bytes, None]:
-        """Hand over the body behind a link piece by piece, and yield those that cannot be taken at once.
+    async def _stream(self, url: str, sink: Sink, seen: _Seen, *, allow_private: bool) -> AsyncGenerator[bytes, None]:
+        """Hand over the body behind a link piece by piece, and yield those that the sink cannot take at once.
 
         Redirects are followed; every hop is checked like the first.
 
         Args:
             url: the link.
-            taken: gets each piece, with how many bytes are still to come as far as announced, and says whether it took
-                the piece.
+            sink: gets each piece, with how many bytes are still to come as far as announced.
+            seen: looks at those it takes.
             allow_private: follow it to any address.
         """
         link = check_link(url, allow_private=allow_private)
@@ -252,7 +243,7 @@ class Fetcher:
                         target = _next_hop(response, allow_private=allow_private)
                         if target is None:
                             self._check(response)
-                            with self._body(response, taken, patience) as body:
+                            with self._body(response, sink, seen, patience) as body:
                                 while piece := await body.refused():
                                     patience.rest()  # a slow disk is no silence
                                     yield piece
@@ -283,9 +274,7 @@ class Fetcher:
         if encoding.strip().lower() not in {"", "identity"}:
             raise _refusal(f"the server sends {encoding[:20]!r} though it was asked not to", response)
 
-    def _body(
-        self, response: aiohttp.ClientResponse, taken: Callable[[bytes | memoryview, int], bool], patience: Timeout
-    ) -> Body:
+    def _body(self, response: aiohttp.ClientResponse, sink: Sink, seen: _Seen, patience: Timeout) -> Body:
         """Return the body of a picture, whose every piece gives the next one time."""
         coming = response.content_length or 0
 
@@ -293,7 +282,10 @@ class Fetcher:
             nonlocal coming
             coming -= len(piece)
             patience.renew(SILENCE_BOUND)
-            return not taken(piece, max(coming, 0))
+            if not sink.take(piece, max(coming, 0)):
+                return True
+            seen.add(piece)
+            return False
 
         patience.renew(SILENCE_BOUND)
         return self._bodies.of(response, take, limit=self._max_bytes)

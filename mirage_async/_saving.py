@@ -36,13 +36,14 @@ class Draft:
         name: a file name without suffix.
 
     Attributes:
-        folder: that the file is in, once it is open.
+        path: as asked for.
+        folder: that the file is in, once it is open; before that the one which `path` is in, if it is no folder itself.
     """
 
-    __slots__ = ("_discarded", "_fd", "_inside", "_lock", "_mode", "_name", "_path", "_temporary", "folder")
+    __slots__ = ("_discarded", "_fd", "_inside", "_lock", "_mode", "_name", "_temporary", "folder", "path")
 
     def __init__(self, path: Path, name: str) -> None:
-        self._path = path
+        self.path = path
         self._name = name
         self.folder = path.parent
         self._inside = False
@@ -66,11 +67,11 @@ class Draft:
         with self._lock:
             if self._discarded:
                 raise InterruptedError(errno.EINTR, "given up before it began")
-            self._inside = self._path.is_dir()
+            self._inside = self.path.is_dir()
             if not overwrite:
                 self._refuse_existing(suffix)
             if self._inside:
-                self.folder = self._path
+                self.folder = self.path
             temporary = self.folder / f".mirage-{secrets.token_hex(8)}.part"
             # Created as any new file, to learn what umask and folder make of its mode: asking for the umask would
             # mean setting it, for all threads. Closed to others while it is still empty.
@@ -131,17 +132,17 @@ class Draft:
 
     def _target(self, suffix: str) -> Path:
         if self._inside:
-            return self._path / f"{self._name}{suffix}"
-        wished = PICTURE_SUFFIXES.get(self._path.suffix.lower())
+            return self.path / f"{self._name}{suffix}"
+        wished = PICTURE_SUFFIXES.get(self.path.suffix.lower())
         if wished is None:  # none, or part of the name as in "sd-3.5"
-            return self._path.with_name(f"{self._path.name}{suffix}")
-        return self._path if wished == PICTURE_SUFFIXES.get(suffix) else self._path.with_suffix(suffix)
+            return self.path.with_name(f"{self.path.name}{suffix}")
+        return self.path if wished == PICTURE_SUFFIXES.get(suffix) else self.path.with_suffix(suffix)
 
     def _refuse_existing(self, suffix: str | None) -> None:
         if suffix is not None:
             target = self._target(suffix)
-        elif not self._inside and self._path.suffix.lower() in PICTURE_SUFFIXES:
-            target = self._path  # in all likelihood; waiting for the bytes would mean a download for nothing
+        elif not self._inside and self.path.suffix.lower() in PICTURE_SUFFIXES:
+            target = self.path  # in all likelihood; waiting for the bytes would mean a download for nothing
         else:
             return
         if os.path.lexists(target):

@@ -187,7 +187,7 @@ class _Source(msgspec.Struct, kw_only=True, eq=False):
         """Write the picture; a link is streamed to disk, unless a reader is fetching it already."""
         draft = Draft(path, image.name)
         try:
-            await self.disk.open(draft, path, _known_suffix(image), overwrite=overwrite)
+            await self.disk.open(draft, _known_suffix(image), overwrite=overwrite)
             if image.data is not None or self.task is not None:
                 facts = await _copy(await self.read(image), draft)
             else:
@@ -313,18 +313,19 @@ class _Disk:
         """Whether a write may well make us wait, and is better done in a thread."""
         return self._clock.monotonic() < self._wary_until
 
-    async def open(self, draft: Draft, path: Path, suffix: str | None, *, overwrite: bool) -> None:
-        """Open the draft of a file that was asked for, as `Draft.open` does."""
-        if not self.waits and (path in self._quick or path.parent in self._quick):
-            self._open(draft, path, suffix, overwrite=overwrite)
+    async def open(self, draft: Draft, suffix: str | None, *, overwrite: bool) -> None:
+        """Open a draft, as `Draft.open` does."""
+        near = {draft.path, draft.folder}  # in one of them it will be made
+        if not self.waits and not near.isdisjoint(self._quick):
+            self._open(draft, near, suffix, overwrite=overwrite)
         else:
-            await to_thread.run_sync(lambda: self._open(draft, path, suffix, overwrite=overwrite))
+            await to_thread.run_sync(lambda: self._open(draft, near, suffix, overwrite=overwrite))
 
-    def _open(self, draft: Draft, path: Path, suffix: str | None, *, overwrite: bool) -> None:
+    def _open(self, draft: Draft, near: set[Path], suffix: str | None, *, overwrite: bool) -> None:
         began = self._clock.monotonic()
         draft.open(suffix, overwrite=overwrite)
         if self._clock.monotonic() - began > QUICK_OPEN:
-            self._quick -= {draft.folder, path.parent}  # which may well be another one
+            self._quick -= near
         else:
             if len(self._quick) >= MOST_FOLDERS:
                 self._quick.clear()  # one more thread for each of them

@@ -77,26 +77,33 @@ class Folders:
     """Stand for files whose making takes as long as their folder does, and note whether the event loop made them."""
 
     def __init__(self, **seconds: float) -> None:
-        self._clock = FakeClock()
-        self._seconds = seconds
-        self.disk = downloads._Disk(self._clock)
+        self.clock = FakeClock()
+        self.seconds = seconds
+        self.disk = downloads._Disk(self.clock)
 
     async def made_on_the_loop(self, path: str, *, inside: bool = False) -> bool:
         """Make a file, or one inside of a path that is a folder."""
-        where = Path(path) if inside else Path(path).parent
-        makers = list[int]()
+        draft = Made(path, self, inside=inside)
+        await self.disk.open(cast("Draft", draft), ".png", overwrite=True)
+        return draft.maker == threading.get_ident()
 
-        class Quiet:
-            folder = where
 
-            @staticmethod
-            def open(suffix: str | None, *, overwrite: bool) -> None:
-                assert (suffix, overwrite) == (".png", True)
-                self._clock._now += self._seconds[where.name]
-                makers.append(threading.get_ident())
+class Made:
+    """Stands for such a file."""
 
-        await self.disk.open(cast("Draft", Quiet), Path(path), ".png", overwrite=True)
-        return makers == [threading.get_ident()]
+    def __init__(self, path: str, folders: Folders, *, inside: bool) -> None:
+        self.path = Path(path)
+        self.folder = self.path.parent
+        self.maker = 0  # the thread
+        self._folders = folders
+        self._inside = inside
+
+    def open(self, suffix: str | None, *, overwrite: bool) -> None:
+        """Take as long as the folder does."""
+        assert (suffix, overwrite) == (".png", True)
+        self.folder = self.path if self._inside else self.folder
+        self._folders.clock._now += self._folders.seconds[self.folder.name]
+        self.maker = threading.get_ident()
 
 
 @pytest.mark.anyio
@@ -119,7 +126,7 @@ async def test_a_folder_that_takes_its_time_is_left_to_threads() -> None:
         assert not await folders.made_on_the_loop("quick/1.png")
         assert await folders.made_on_the_loop("quick/share", inside=True)
         assert not await folders.made_on_the_loop("quick/share", inside=True)
-    folders._seconds["quick"] = 1.0
+    folders.seconds["quick"] = 1.0
     assert not await folders.made_on_the_loop("quick/1.png")
 
 
@@ -128,9 +135,9 @@ async def test_while_the_disk_makes_us_wait_files_are_made_in_threads_too() -> N
     """A write took long: making a file may as well."""
     folders = Folders(quick=0.0)
     await folders.made_on_the_loop("quick/1.png")
-    folders.disk.write(cast("Draft", Slow(folders._clock, [1.0])), b"x")
+    folders.disk.write(cast("Draft", Slow(folders.clock, [1.0])), b"x")
     assert not await folders.made_on_the_loop("quick/2.png")
-    folders._clock._now += downloads.WARIEST
+    folders.clock._now += downloads.WARIEST
     assert await folders.made_on_the_loop("quick/3.png")
 
 
