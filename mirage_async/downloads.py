@@ -323,22 +323,27 @@ class _Disk:
 
     def _open(self, draft: Draft, near: set[Path], suffix: str | None, *, overwrite: bool) -> None:
         began = self._clock.monotonic()
-        draft.open(suffix, overwrite=overwrite)
-        if self._clock.monotonic() - began > QUICK_OPEN:
-            self._quick -= near
-        else:
+        try:
+            draft.open(suffix, overwrite=overwrite)
+        finally:  # a share that is gone says so after a minute, and again the next time
+            slow = self._clock.monotonic() - began > QUICK_OPEN
+            if slow:
+                self._quick -= near
+        if not slow:
             if len(self._quick) >= MOST_FOLDERS:
                 self._quick.clear()  # one more thread for each of them
             self._quick.add(draft.folder)
 
     def write(self, draft: Draft, chunk: bytes | memoryview) -> None:
-        """Append a chunk, and learn from how long it took."""
+        """Append a chunk, and learn from how long it took, also to fail."""
         began = self._clock.monotonic()
-        draft.write(chunk)
-        ended = self._clock.monotonic()
-        if ended - began > SLOW_WRITE:
-            wary = min(WARY * ((ended - began) / SLOW_WRITE) ** 2, WARIEST)
-            self._wary_until = max(self._wary_until, ended + wary)
+        try:
+            draft.write(chunk)
+        finally:
+            ended = self._clock.monotonic()
+            if ended - began > SLOW_WRITE:
+                wary = min(WARY * ((ended - began) / SLOW_WRITE) ** 2, WARIEST)
+                self._wary_until = max(self._wary_until, ended + wary)
 
 
 class _FileSink:

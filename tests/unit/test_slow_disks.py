@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,15 +20,18 @@ if TYPE_CHECKING:
 
 
 class Slow:
-    """Stands for a file whose every write takes as long as is said."""
+    """Stands for a file whose every write takes as long as is said, and then fails if that is said, too."""
 
-    def __init__(self, clock: FakeClock, seconds: Iterable[float]) -> None:
+    def __init__(self, clock: FakeClock, seconds: Iterable[float], *, fails: bool = False) -> None:
         self._clock = clock
         self._seconds = iter(seconds)
+        self._fails = fails
 
     def write(self, chunk: bytes) -> None:
         """Take so long."""
         self._clock._now += next(self._seconds) * len(chunk)
+        if self._fails:
+            raise OSError(errno.ETIMEDOUT, "the share is gone")
 
 
 def on_the_loop(seconds: list[float]) -> list[bool]:
@@ -73,18 +78,29 @@ def test_a_disk_is_trusted_again_after_a_minute() -> None:
     assert not disk.waits
 
 
+def test_a_write_that_fails_after_a_while_was_a_slow_one() -> None:
+    """A share that is gone is not met on the event loop a second time."""
+    clock = FakeClock()
+    disk = downloads._Disk(clock)
+    with pytest.raises(OSError, match="the share is gone"):
+        disk.write(cast("Draft", Slow(clock, [30.0], fails=True)), b"x")
+    assert disk.waits
+
+
 class Folders:
     """Stand for files whose making takes as long as their folder does, and note whether the event loop made them."""
 
     def __init__(self, **seconds: float) -> None:
         self.clock = FakeClock()
         self.seconds = seconds
+        self.gone = False  # then it takes as long to fail
         self.disk = downloads._Disk(self.clock)
 
     async def made_on_the_loop(self, path: str, *, inside: bool = False) -> bool:
         """Make a file, or one inside of a path that is a folder."""
         draft = Made(path, self, inside=inside)
-        await self.disk.open(cast("Draft", draft), ".png", overwrite=True)
+        with pytest.raises(OSError, match="the share is gone") if self.gone else nullcontext():
+            await self.disk.open(cast("Draft", draft), ".png", overwrite=True)
         return draft.maker == threading.get_ident()
 
 
@@ -104,6 +120,8 @@ class Made:
         self.folder = self.path if self._inside else self.folder
         self._folders.clock._now += self._folders.seconds[self.folder.name]
         self.maker = threading.get_ident()
+        if self._folders.gone:
+            raise OSError(errno.ETIMEDOUT, "the share is gone")
 
 
 @pytest.mark.anyio
@@ -128,6 +146,17 @@ async def test_a_folder_that_takes_its_time_is_left_to_threads() -> None:
         assert not await folders.made_on_the_loop("quick/share", inside=True)
     folders.seconds["quick"] = 1.0
     assert not await folders.made_on_the_loop("quick/1.png")
+
+
+@pytest.mark.anyio
+async def test_a_folder_that_takes_its_time_to_fail_is_left_to_threads() -> None:
+    """One that fails at once, as where a file has the name already, is as quick as before."""
+    folders = Folders(share=0.0)
+    await folders.made_on_the_loop("share/1.png")
+    folders.gone = True
+    assert [await folders.made_on_the_loop("share/2.png") for _ in range(2)] == [True] * 2
+    folders.seconds["share"] = 30.0
+    assert [await folders.made_on_the_loop("share/3.png") for _ in range(3)] == [True, False, False]
 
 
 @pytest.mark.anyio
