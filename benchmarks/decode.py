@@ -61,8 +61,8 @@ TITLES = {
     "save": "GeneratedImage.save",
     "written": "aiohttp, read + write on the event loop",
     "socket": "raw socket, recv_into + write",
-    "save, disk": "GeneratedImage.save, to a disk",
-    "socket, disk": "raw socket, to a disk",
+    "save disk": "GeneratedImage.save, to a disk",
+    "socket disk": "raw socket, to a disk",
 }
 
 
@@ -99,9 +99,9 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All rows and marks, and the folder where downloads went that have marks."""
+    """All rows and marks, and the folder where downloads went that have marks, if there were any."""
 
-    folder: str
+    folder: str | None
     rows: tuple[Row, ...]
     marks: tuple[Mark, ...]
 
@@ -188,9 +188,10 @@ def measure(options: argparse.Namespace) -> Report:
         rows = (
             *rows_of(answers, "openai", origin, answer_sizes, repeats=repeats[0], within=disk),
             *rows_of(downloads, "socket", origin, download_sizes, repeats=repeats[1], within=memory),
-            *rows_of(on_disk, "socket, disk", origin, download_sizes, repeats=repeats[1], within=disk),
+            *rows_of(on_disk, "socket disk", origin, download_sizes, repeats=repeats[1], within=disk),
         )
-    return Report(folder=str(memory), rows=rows, marks=tuple(marks_of({(row.way, row.size): row for row in rows})))
+    folder = str(memory) if "save" in downloads and download_sizes else None
+    return Report(folder=folder, rows=rows, marks=tuple(marks_of({(row.way, row.size): row for row in rows})))
 
 
 def text(report: Report) -> str:
@@ -222,8 +223,8 @@ def text(report: Report) -> str:
         )
         for mark in report.marks
     ]
-    where = f"Downloads with marks went to {report.folder}."
-    return "\n\n".join((table(heads, cells), where, table(("", "figure", "mark", ""), marks)))
+    where = (f"Downloads with marks went to {report.folder}.",) if report.folder else ()
+    return "\n\n".join((table(heads, cells), *where, table(("", "figure", "mark", ""), marks)))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

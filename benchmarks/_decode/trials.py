@@ -271,11 +271,11 @@ WAYS: dict[str, Callable[[str, Path], AbstractAsyncContextManager[Prepare]]] = {
     "save": to_disk,
     "written": written,
     "socket": raw_socket,
-    "save, disk": to_disk,
-    "socket, disk": raw_socket,
+    "save disk": to_disk,
+    "socket disk": raw_socket,
 }
 DOWNLOADS = ("read", "save", "written", "socket")
-ON_DISK = ("save, disk", "socket, disk")
+ON_DISK = ("save disk", "socket disk")
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------

@@ -97,11 +97,20 @@ def test_those_who_wait_for_the_disk_together_share_its_flushes() -> None:
 def test_a_picture_is_held_once_on_its_way_and_a_download_hardly_at_all() -> None:
     """Decoded from the answer, with pybase64 and without, or streamed to disk: by Python's own count of its objects."""
     ways = ("mira", "mira plain", "save")
-    rows = json.loads(run("decode.py", "--only", *ways, "--sizes", "5").stdout)["rows"]
+    report = json.loads(run("decode.py", "--only", *ways, "--sizes", "5").stdout)
+    rows = report["rows"]
+    assert report["folder"] is not None
     assert [(row["way"], row["size"]) for row in rows] == [(way, 5) for way in ways]
     assert all(1.0 <= row["traced"]["median"] <= 1.2 for row in rows[:2])
     assert rows[2]["traced"]["median"] <= 0.6  # a slow disk lets chunks pile up, but not the picture
     assert all(row["cpu"]["median"] > 0 for row in rows)
+
+
+def test_where_downloads_went_is_told_only_where_there_were_any() -> None:
+    """Of these ways and this size there are none, of those with marks."""
+    report = json.loads(run("decode.py", "--only", "mira", "save", "save disk", "--sizes", "1").stdout)
+    assert [(row["way"], row["size"]) for row in report["rows"]] == [("mira", 1)]
+    assert report["folder"] is None
 
 
 def test_under_a_limit_pictures_do_not_wait_behind_avatars_and_nobody_starves() -> None:
