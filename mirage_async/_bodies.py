@@ -47,7 +47,7 @@ def read_at_once(transport: Any, size: int) -> None:
     It makes room for as many before it reads, and gives back what it did not need. Room for the 256 KiB that it asks
     for by itself is mapped by the system, shrunk and unmapped again, for an answer of a hundred bytes as well: a tenth
     of the CPU of a short exchange. An event loop that knows no such number (uvloop's reads into one buffer for all)
-    keeps its way.
+    keeps its way, and over TLS only what is decrypted has less room: what that comes from never shrinks again.
     """
     reader = getattr(transport, "_ssl_protocol", transport)  # over TLS it is what decrypts that makes the room
     if hasattr(reader, "max_size"):

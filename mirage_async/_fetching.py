@@ -72,7 +72,10 @@ class GoneError(Exception):
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that has its connection read little at first: the head, and what of the picture may come with it."""
+    """A request that has its connection read little at first: the head, and what of the picture may come with it.
+
+    Not over TLS, where a connection that was read from in large pieces goes on like that.
+    """
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         read_at_once(conn.transport, _FIRST_READ)

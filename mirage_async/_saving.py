@@ -1,4 +1,4 @@
-"""Writing one picture to disk so that it appears whole or not at all. Blocking: meant for worker threads."""
+"""Writing one picture to disk so that it appears whole or not at all. Blocking: the caller picks the thread."""
 
 from __future__ import annotations
 
