@@ -107,7 +107,7 @@ def test_a_picture_is_held_once_on_its_way_and_a_download_hardly_at_all() -> Non
 
 
 def test_where_downloads_went_is_told_only_where_there_were_any() -> None:
-    """Of these ways and this size there are none, of those with marks."""
+    """Of this size there are none."""
     report = json.loads(run("decode.py", "--only", "mira", "save", "save disk", "--sizes", "1").stdout)
     assert [(row["way"], row["size"]) for row in report["rows"]] == [("mira", 1)]
     assert report["folder"] is None
