@@ -235,14 +235,15 @@ async def raw_socket(origin: str, folder: Path) -> AsyncIterator[Prepare]:
         def prepare(size: int) -> Take:
             async def take() -> object:
                 connection.sendall(f"GET /{size}/picture.png HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                return _to_file(connection, buffer, folder / "raw.part").replace(next(files))
+                return _to_file(connection, buffer, next(files))
 
             return take
 
         yield prepare
 
 
-def _to_file(connection: socket.socket, buffer: memoryview, part: Path) -> Path:
+def _to_file(connection: socket.socket, buffer: memoryview, target: Path) -> Path:
+    part = target.with_suffix(".part")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     received = connection.recv_into(buffer)
     head, _, _ = bytes(buffer[:received]).partition(b"\r\n\r\n")
@@ -256,7 +257,7 @@ def _to_file(connection: socket.socket, buffer: memoryview, part: Path) -> Path:
         written, received = 0, connection.recv_into(buffer)
     os.fsync(file)
     os.close(file)
-    return part
+    return part.replace(target)
 
 
 WAYS: dict[str, Callable[[str, Path], AbstractAsyncContextManager[Prepare]]] = {
