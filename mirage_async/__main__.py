@@ -26,19 +26,13 @@ def main() -> None:
         sys.exit(2)
     finally:
         gc.enable()
-    # Whoever ends the process politely (timeout, a container's stop) gets the tokens of accepted jobs as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Whoever ends the process politely (timeout, a container's stop) is told what Ctrl-C tells. While an event loop
+    # runs, that is its matter (cli/_running.py).
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(run())
     except KeyboardInterrupt:  # while the command was still being loaded, or once more while it ended
         sys.exit(130)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # So it is in whatever a script's shell starts with &.
-        raise KeyboardInterrupt
-    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

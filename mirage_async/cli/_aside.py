@@ -13,6 +13,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from mirage_async.cli._running import run_in_loop
 from mirage_async.cli._streams import divert_stderr
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def run_with_stderr_aside(work: Coroutine[Any, Any, T]) -> T:
         async with stderr_aside():
             return await work
 
-    return asyncio.run(done())
+    return run_in_loop(done())
 
 
 def wait_for_stderr(seconds: float) -> None:

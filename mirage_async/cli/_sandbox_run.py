@@ -15,7 +15,7 @@ import msgspec
 from mirage_async.cli._exits import CommandError, ExitCode
 from mirage_async.cli._lines import tell
 from mirage_async.cli._record import write_json
-from mirage_async.cli._serving import cannot_listen, counted, end_on_sigterm
+from mirage_async.cli._serving import cannot_listen, counted
 from mirage_async.sandbox import Sandbox
 from mirage_async.sandbox.durations import durations_from_json
 
@@ -60,7 +60,6 @@ async def serve(settings: Settings, *, quiet: bool) -> ExitCode:
         CommandError: a setting is wrong, or it cannot listen.
     """
     sandbox = _sandbox_for(settings)
-    end_on_sigterm()
     listening = False
     try:
         async with contextlib.AsyncExitStack() as stack:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
 import os
-import signal
 import socket
-from typing import cast
 
 from mirage_async.cli._exits import CommandError, ExitCode
 
-__all__ = ["cannot_listen", "counted", "end_on_sigterm"]
-
-
-def end_on_sigterm() -> None:
-    """Have SIGTERM cancel this task, even where SIGINT, which it becomes otherwise, is ignored.
-
-    It is so in a process that a script's shell has started with "&".
-    """
-    task = cast("asyncio.Task[object]", asyncio.current_task())
-    with contextlib.suppress(NotImplementedError):  # as on Windows, which has Ctrl-C alone
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+__all__ = ["cannot_listen", "counted"]
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> CommandError:

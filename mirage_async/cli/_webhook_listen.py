@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mirage_async.cli._exits import ExitCode
 from mirage_async.cli._lines import one_line, tell
 from mirage_async.cli._record import write_json
-from mirage_async.cli._serving import cannot_listen, counted, end_on_sigterm
+from mirage_async.cli._serving import cannot_listen, counted
 from mirage_async.jobs import new_key
 from mirage_async.webhooks import WebhookReceiver, serving
 
@@ -68,7 +68,6 @@ async def listen(settings: Settings, *, quiet: bool) -> ExitCode:
         CommandError: it cannot listen.
         MirageError: the public address, the provider or the secret is none.
     """
-    end_on_sigterm()
     with _bound(settings) as listener:
         port: int = listener.getsockname()[1]
         public_url = settings.public_url or f"http://{settings.host}:{port}"

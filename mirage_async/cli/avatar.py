@@ -1,6 +1,5 @@
 """`mirage-async avatar`: build Mirako's avatars, look at one, list them all."""
 
-import asyncio
 import sys
 from typing import Annotated, TypeAlias
 
@@ -9,6 +8,7 @@ import typer
 from mirage_async.cli._arguments import reference_of, seconds
 from mirage_async.cli._aside import run_with_stderr_aside
 from mirage_async.cli._exits import EPILOG, CommandError
+from mirage_async.cli._running import run_in_loop
 from mirage_async.cli._verbosity import Verbose
 
 __all__ = ["avatar"]
@@ -100,7 +100,7 @@ def _view(  # pyright: ignore[reportUnusedFunction]
         raise CommandError(f"ID must be the id of an avatar; got {avatar_id!r} (see mirage-async avatar list)")
     from mirage_async.cli._avatar_show import view  # noqa: PLC0415 - loads the HTTP client, which help does without
 
-    return asyncio.run(view(avatar_id, as_json=as_json, sandbox=sandbox))
+    return run_in_loop(view(avatar_id, as_json=as_json, sandbox=sandbox))
 
 
 @avatar.command("list", epilog=EPILOG)
@@ -117,4 +117,4 @@ def _list(  # pyright: ignore[reportUnusedFunction]
     """
     from mirage_async.cli._avatar_show import list_all  # noqa: PLC0415 - loads the HTTP client, which help does without
 
-    return asyncio.run(list_all(as_json=as_json, sandbox=sandbox))
+    return run_in_loop(list_all(as_json=as_json, sandbox=sandbox))

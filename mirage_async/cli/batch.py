@@ -1,6 +1,5 @@
 """`mirage-async batch`: buy a file full of pictures, and go on where it was left, whatever ended it."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from mirage_async.cli._arguments import amount, options_of, reference_of, whole
 from mirage_async.cli._exits import CommandError
 from mirage_async.cli._lines import command_line
 from mirage_async.cli._requests import PROVIDERS, MaxWait, Model, Options, References, Sandboxed, Seed, Size
+from mirage_async.cli._running import run_in_loop
 from mirage_async.cli._verbosity import Verbose
 
 __all__ = ["batch"]
@@ -140,7 +140,7 @@ def batch(
         quiet=quiet,
         again=_again(from_stdin=file == "-"),
     )
-    return asyncio.run(fulfil(order))
+    return run_in_loop(fulfil(order))
 
 
 def _absolute(text: str) -> str:

@@ -1,12 +1,12 @@
 """`mirage-async demo`: all providers at once, in a sandbox on this machine."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
 from mirage_async.cli._arguments import whole
 from mirage_async.cli._exits import CommandError
+from mirage_async.cli._running import run_in_loop
 from mirage_async.cli._verbosity import Verbose
 
 __all__ = ["demo"]
@@ -36,4 +36,4 @@ def demo(
     from mirage_async.cli._demo import give, prepare  # noqa: PLC0415 - loads the HTTP client, which help does without
 
     folder = prepare(output)
-    return asyncio.run(give(folder, seed=seed, pictures=pictures, as_json=as_json))
+    return run_in_loop(give(folder, seed=seed, pictures=pictures, as_json=as_json))

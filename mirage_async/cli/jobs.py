@@ -1,6 +1,5 @@
 """`mirage-async jobs`: what a journal knows of purchases, and what to do about those whose end is open."""
 
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from mirage_async.cli._arguments import seconds
 from mirage_async.cli._aside import run_with_stderr_aside
 from mirage_async.cli._exits import EPILOG, CommandError
 from mirage_async.cli._output import output_for
+from mirage_async.cli._running import run_in_loop
 from mirage_async.cli._verbosity import Verbose
 
 __all__ = ["jobs"]
@@ -156,4 +156,4 @@ def _resolve(  # pyright: ignore[reportUnusedFunction]
         raise CommandError("say what became of it: one of --id ID, --not-bought and --give-up")
     from mirage_async.cli._jobs_settle import settle  # noqa: PLC0415 - loads the journal, which help does without
 
-    return asyncio.run(settle(folder, key, job_id=job_id, not_bought=not_bought))
+    return run_in_loop(settle(folder, key, job_id=job_id, not_bought=not_bought))

@@ -1,6 +1,5 @@
 """`mirage-async sandbox`: run a sandbox on this machine, and lead other programs to it."""
 
-import asyncio
 import gc
 import sys
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from mirage_async.cli._arguments import whole
 from mirage_async.cli._exits import EPILOG, CommandError
+from mirage_async.cli._running import run_in_loop
 from mirage_async.cli._sandbox_env import assignments, check_url, removals, warn_of_silence
 from mirage_async.cli._verbosity import Verbose
 
@@ -83,7 +83,7 @@ def _main(  # pyright: ignore[reportUnusedFunction]
         workers=workers,
         auto_advance=auto_advance,
     )
-    return asyncio.run(serve(settings, quiet=quiet))
+    return run_in_loop(serve(settings, quiet=quiet))
 
 
 @sandbox.command("env", epilog=EPILOG)

@@ -1,12 +1,12 @@
 """`mirage-async webhook listen`: see what a provider delivers."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
 from mirage_async.cli._arguments import whole
 from mirage_async.cli._exits import EPILOG, CommandError
+from mirage_async.cli._running import run_in_loop
 from mirage_async.cli._verbosity import Verbose
 
 __all__ = ["webhook"]
@@ -59,4 +59,4 @@ def _listen(  # pyright: ignore[reportUnusedFunction]
     from mirage_async.cli._webhook_listen import Settings, listen  # noqa: PLC0415 - the server, which help does without
 
     settings = Settings(host=host, port=port, public_url=public_url, provider=provider, json=json)
-    return asyncio.run(listen(settings, quiet=quiet))
+    return run_in_loop(listen(settings, quiet=quiet))

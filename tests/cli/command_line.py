@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 """Seconds any command may take before a test gives up on it."""
 
+PROMPTLY = 20.0
+"""Seconds in which a command told to end is gone, on a busy machine too; what it would wait for takes longer."""
+
 MODULE = ("-m", "mirage_async")
 """How Python is told to run the command."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from batches import PROMPTS, Bench, bench, drawn, pictures_in, records_in, running, states_in, write_prompts
-from command_line import Ended, command, command_here, end, sandbox_for_commands
+from command_line import PROMPTLY, Ended, command, command_here, end, sandbox_for_commands
 from PIL import Image
 
 from mirage_async.cli._batch.manifest import Manifest
@@ -337,7 +337,7 @@ def every_signal_is_heard() -> Iterator[None]:
 async def test_two_interruptions_or_a_polite_end_leave_at_once(
     signals: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
-    """Within three seconds; what is in flight is pending in the manifest, and the next run collects it."""
+    """Nobody's job is waited for; what is in flight is pending in the manifest, and the next run collects it."""
     async with sandbox_for_commands(durations=60) as (sandbox, environment):
         words = words_for(write_prompts(tmp_path, "fox", "owl", "elk"), "--limit", "2")
         async with running(*words, folder=tmp_path, environment=environment) as process:
@@ -345,7 +345,7 @@ async def test_two_interruptions_or_a_polite_end_leave_at_once(
             for number in signals:
                 process.send_signal(number)
                 await asyncio.sleep(0.3)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PROMPTLY):
                 ended = await end(process)
         states = states_in(tmp_path / "out")
         async with running(*words, folder=tmp_path, environment=environment) as process:

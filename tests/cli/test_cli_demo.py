@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import command, end, names_in, start
+from command_line import PROMPTLY, command, end, names_in, start
 from PIL import Image
 
 from mirage_async.cli import run
@@ -76,7 +76,7 @@ async def test_an_interrupted_demo_says_that_nothing_is_left_to_resume(tmp_path:
         assert process.stderr is not None
         assert await process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(6):  # two seconds of them for requests that are on the wire
+    async with asyncio.timeout(PROMPTLY):
         ended = await end(process)
     assert (ended.code, ended.stdout) == (ExitCode.INTERRUPTED, "")
     assert "nothing was paid" in ended.stderr

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from command_line import PATIENCE, Ended, command, end, inherited, names_in, start
+from command_line import PATIENCE, PROMPTLY, Ended, command, end, inherited, names_in, start
 
 from mirage_async import Mirage
 from mirage_async.cli import run
@@ -116,7 +116,7 @@ async def test_an_unfinished_job_delays_no_end_and_is_counted(tmp_path: Path) ->
     async with _running(tmp_path, "--durations", '{"mirako.image": 3600}') as (ready, process):
         async with Mirage({"mirako": "k"}, base_urls={"mirako": ready["url"]}) as mirage:
             await mirage.mirako.submit("a fox")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PROMPTLY):
             ended = await _ended(process, signal.SIGINT)
     assert ended.code == ExitCode.DONE
     assert "1 open job\n" in ended.stderr

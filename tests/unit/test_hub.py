@@ -594,7 +594,7 @@ async def test_closing_right_after_submit_tells_the_waiter() -> None:
     hub = Mirage(base_urls=dict.fromkeys(PROVIDERS, "http://127.0.0.1:1"))
     job = await soon(hub.submit("a cat", provider="mira"))
     await soon(hub.aclose())
-    with pytest.raises(ClosedError, match="closed"), anyio.fail_after(0.5):
+    with pytest.raises(ClosedError, match="closed"), anyio.fail_after(5):
         await job
 
 
