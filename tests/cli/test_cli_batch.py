@@ -43,14 +43,14 @@ def words_for(file: str, *more: str, provider: str = "miragic") -> tuple[str, ..
 
 async def until_seen(sandbox: Sandbox, operation: str, count: int) -> None:
     """Wait until the sandbox has seen so many requests of an operation."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while sandbox.statistics().requests.get(operation, 0) < count:  # noqa: ASYNC110 - another process asks
             await asyncio.sleep(0.01)
 
 
 async def until_open(sandbox: Sandbox, process: asyncio.subprocess.Process) -> list[str]:
     """Return the ids of open jobs as soon as there are any, or an empty list once the command has ended."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while process.returncode is None:
             found = [job_id for job_id, job in sandbox.jobs.items() if job.status not in {"COMPLETED", "FAILED"}]
             if found:

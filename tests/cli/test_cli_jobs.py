@@ -243,7 +243,7 @@ async def test_what_a_program_was_sending_as_it_ended_is_uncertain_and_stays_its
     async with sandbox_for_commands(durations=60) as (sandbox, environment):
         async with hub_in(sandbox, tmp_path) as hub:
             job = await hub.submit("fox", provider="mira")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not sandbox.jobs:  # noqa: ASYNC110 - the request is on its way
                     await asyncio.sleep(0.02)
 
@@ -271,7 +271,7 @@ async def test_an_interrupted_wait_says_how_to_go_on(tmp_path: Path) -> None:
         (key,) = await bought(sandbox, tmp_path, "miragic")
         asked = len(sandbox.requests)
         process = await start(*words_for("wait -o out", tmp_path), folder=tmp_path, environment=environment)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(sandbox.requests) == asked:  # noqa: ASYNC110 - another process asks
                 await asyncio.sleep(0.02)
         process.send_signal(signal.SIGINT)

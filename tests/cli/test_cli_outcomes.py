@@ -123,7 +123,7 @@ async def test_nothing_is_to_be_resumed_where_the_sandbox_ends_with_the_command(
     words = ("generate", "fox", "--provider", "miragic", "--sandbox")
     process = await start(*words, "-v", folder=tmp_path)
     assert process.stderr is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert b"submitted: " in await process.stderr.readline()
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(PROMPTLY):
@@ -165,7 +165,7 @@ async def test_nobody_listening_is_one_line_and_the_traceback_is_for_those_who_a
 
 
 async def _until_seen(sandbox: Any, operation: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not any(request.operation == operation and request.status for request in sandbox.requests):
             if operation == "mira.generate" and sandbox.requests:
                 return  # it answers only when the picture is done

@@ -240,7 +240,7 @@ def rest_of(reading: int) -> bytes:
 
 async def until_done(folder: Path, count: int) -> None:
     """Wait until the manifest of a running batch has so many records."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not (folder / "results.jsonl").exists() or len(records_in(folder)) < count:  # noqa: ASYNC110 - another process writes
             await asyncio.sleep(0.02)
 

@@ -57,7 +57,7 @@ class HastyClock(ImpatientClock):
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until `condition()` holds; `TimeoutError` after ten seconds."""
-    with anyio.fail_after(10):
+    """Let the loop run until `condition()` holds; `TimeoutError` after half a minute."""
+    with anyio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - conditions are about state that raises no events
             await anyio.sleep(0.001)

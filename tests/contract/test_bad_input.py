@@ -369,7 +369,7 @@ async def _called(bad: Bad, hub: Mirage) -> None:
 
 
 async def _refused(bad: Bad) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             Mirage(base_urls=sandbox.base_urls, scheduler=quick()) as mirage,
@@ -503,7 +503,7 @@ def test_mira_s_path_stays_on_its_host(path: str) -> None:
 
 async def test_a_fresh_wait_is_checked_like_the_first() -> None:
     """`Job.result` takes no nonsense either, and an attached job asks nothing before its arguments are right."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=60.0) as sandbox, MirakoClient(base_url=sandbox.url, scheduler=quick()) as mirako:
             job = await mirako.submit(PROMPT)
             for wait in (NAN, -1, 0, True):

@@ -69,7 +69,7 @@ class FastClock(ImpatientClock):
 @every_job
 async def test_a_wait_that_ends_before_anything_was_sent_cost_nothing(purchase: Purchase) -> None:
     """It ended in the queue for a place among the jobs in flight."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=60.0) as sandbox,
             buying(purchase, sandbox.url, limits=Limits(jobs=1)) as client,
@@ -85,7 +85,7 @@ async def test_a_wait_that_ends_before_anything_was_sent_cost_nothing(purchase: 
 async def test_a_wait_for_a_blocking_job_says_whether_it_was_sent(client: type[Any]) -> None:
     """Nothing is known of the job whose request is on the wire; the one behind it in the queue cost nothing."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(lambda seen: Act(write=honest(seen).write, gate=gate)) as server,
             client(KEY, base_url=server.url, limits=Limits(jobs=1), scheduler=quick()) as buyer,
@@ -107,7 +107,7 @@ async def test_a_wait_for_a_blocking_job_says_whether_it_was_sent(client: type[A
 @every_job
 async def test_a_wait_for_a_job_with_an_id_was_billed(purchase: Purchase) -> None:
     """The provider has accepted the job; the token finds it again, whichever wait ended."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=60.0) as sandbox, buying(purchase, sandbox.url) as client:
             watched = await purchase.buy(client, max_wait=0.05)
             waited = await purchase.buy(client)
@@ -123,7 +123,7 @@ async def test_a_wait_for_a_job_with_an_id_was_billed(purchase: Purchase) -> Non
 async def test_nothing_is_sent_when_the_wait_ends_in_a_pause(purchase: Purchase) -> None:
     """A pause that outlasts the deadline is not slept out, and one that has grown meanwhile is noticed."""
     clock = FakeClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(honest) as server, buying(purchase, server.url, clock) as client:
             account = client._desk.account
             account.pause(clock.monotonic(), 30.0)
@@ -146,7 +146,7 @@ async def test_nothing_is_sent_when_the_wait_ends_in_a_pause(purchase: Purchase)
 async def test_nothing_is_sent_when_the_wait_ends_in_the_queue_for_a_slot(purchase: Purchase) -> None:
     """The wait for a slot ends at the deadline, not when the slot comes; whoever has time left gets it."""
     clock, gate = FakeClock(), asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(lambda seen: Act(write=honest(seen).write, gate=gate)) as server,
             buying(purchase, server.url, clock) as client,
@@ -181,7 +181,7 @@ async def test_a_refused_re_send_does_not_undo_the_first_attempt(
     purchase: Purchase, status: int, kind: type[MirageError], posts: int
 ) -> None:
     """The reply that was lost may have been that of a job: what comes after it proves nothing about money."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             buying(purchase, sandbox.url, resend_uncertain=True) as client,
@@ -200,7 +200,7 @@ async def test_a_re_send_that_is_not_sent_does_not_undo_the_first_attempt(
     purchase: Purchase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither does a provider that cannot be reached any more."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(Act(then="rst")) as server, buying(purchase, server.url, resend_uncertain=True) as client:
             buyer = client._desk._buyer
             sleep = client._desk.runtime.clock.sleep
@@ -219,7 +219,7 @@ async def test_a_re_send_that_is_not_sent_does_not_undo_the_first_attempt(
 @every_purchase
 async def test_a_refusal_after_a_refusal_for_load_cost_nothing(purchase: Purchase) -> None:
     """Two answers by which the provider says that it did not take the request."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, buying(purchase, sandbox.url) as client:
             sandbox.fail(purchase.operation, Fault(status=429), Fault(status=402))
             with pytest.raises(InsufficientCreditsError) as caught:
@@ -232,7 +232,7 @@ async def test_a_refusal_after_a_refusal_for_load_cost_nothing(purchase: Purchas
 async def test_the_pause_after_a_refusal_for_load_starts_small_again(purchase: Purchase) -> None:
     """Purchases an hour apart, each refused once, each pause for the first step: a success in between calms down."""
     clock = FakeClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, buying(purchase, sandbox.url, clock) as client:
             account = client._desk.account
             for _ in range(4):
@@ -265,7 +265,7 @@ async def test_a_refusal_for_load_that_straggles_in_after_the_pause_is_of_the_sa
             return honest(seen)
         return Act(write=json_answer(TROUBLE, 429), gate=late if number == 1 else None)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(respond) as server, buying(purchase, server.url, clock) as client:
             account = client._desk.account
             buyers = [asyncio.ensure_future(purchase.buy(client)) for _ in range(2)]
@@ -286,7 +286,7 @@ async def test_a_question_refused_for_load_after_a_pause_is_of_the_same_burst() 
             return Act(write=json_answer({"data": []}))
         return Act(write=json_answer(TROUBLE, 429), gate=late if number == 1 else None)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(respond) as server, MirakoClient(KEY, base_url=server.url, scheduler=quick(clock)) as client:
             account = client.desk.account
             askers = [asyncio.ensure_future(client.list_avatars()) for _ in range(2)]
@@ -306,7 +306,7 @@ async def test_a_question_refused_for_load_after_a_pause_is_of_the_same_burst() 
 async def test_closing_before_a_re_send_does_not_forget_the_first_attempt(purchase: Purchase) -> None:
     """The attempt that ended uncertain may have been bought, whatever did not come after it."""
     clock = FakeClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(then="rst")) as server,
             buying(purchase, server.url, clock, resend_uncertain=True) as client,
@@ -334,7 +334,7 @@ async def test_an_id_that_is_home_is_told_though_it_could_not_be_recorded_in_tim
 ) -> None:
     """The grace ends while the id is being written down: the caller gets the token."""
     monkeypatch.setattr("mirage_async.clients._runtime.POST_GRACE", 0.05)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(honest) as server, buying(purchase, server.url) as client:
             for kind in client._kinds.values():
                 kind.recorder = SlowRecorder()
@@ -364,7 +364,7 @@ async def test_who_may_not_ask_about_a_job_has_paid_for_it_all_the_same(
         headers = {"Location": "/elsewhere"}
         return honest(seen) if seen.method == "POST" else Act(write=json_answer(TROUBLE, status, headers))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(refusing) as server, buying(purchase, server.url) as client:
             job = await purchase.buy(client)
             with pytest.raises(kind) as by_waiter:
@@ -388,7 +388,7 @@ async def attached(client: ProviderClient) -> Job[Any]:
 @pytest.mark.parametrize("client", [MirakoClient, MiragicClient])
 async def test_the_fourth_no_such_job_in_a_row_is_believed(client: type[Any]) -> None:
     """A bare id may be anybody's or nobody's, so nobody knows whether it was paid for."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(write=json_answer(TROUBLE, 404))) as server,
             client(KEY, base_url=server.url, scheduler=quick(FastClock())) as asking,
@@ -408,7 +408,7 @@ async def test_only_no_such_job_counts_as_no_such_job(client: type[Any]) -> None
         polls = len([one for one in server.requests if not one.path.endswith(".jpg")])
         return Act(write=json_answer(TROUBLE, script[polls - 1])) if polls <= len(script) else honest(seen)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(troubled) as server,
             client(KEY, base_url=server.url, scheduler=quick(FastClock())) as asking,
@@ -438,7 +438,7 @@ class FullDisk(NullRecorder):
 @every_purchase
 async def test_what_cannot_be_recorded_is_not_bought(purchase: Purchase) -> None:
     """Whatever the recorder raises, the caller gets `JournalError` and the provider no request."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, buying(purchase, sandbox.url) as client:
             client._desk.runtime.recorder = FullDisk()
             with pytest.raises(JournalError, match=r"was not made: it cannot be recorded \(no space left") as caught:
@@ -452,7 +452,7 @@ async def test_what_cannot_be_recorded_is_not_bought(purchase: Purchase) -> None
 @every_purchase
 async def test_a_re_send_that_cannot_be_recorded_does_not_undo_the_first_attempt(purchase: Purchase) -> None:
     """The first one was recorded and sent, and its reply was lost."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             buying(purchase, sandbox.url, resend_uncertain=True) as client,
@@ -484,7 +484,7 @@ async def test_an_unforeseen_failure_while_sending_is_uncertain(
             settled.append(job)
 
     monkeypatch.setattr("mirage_async.clients._buyer.attempt", fail)
-    with anyio.fail_after(10), caplog.at_level(logging.ERROR, logger="mirage_async.clients"):
+    with anyio.fail_after(30), caplog.at_level(logging.ERROR, logger="mirage_async.clients"):
         async with rogue(honest) as server, buying(purchase, server.url) as client:
             client._desk.runtime.recorder = Noting()
             for kind in (client._desk.answers, *client._kinds.values()):
@@ -511,7 +511,7 @@ async def test_an_unforeseen_failure_reaches_whoever_awaits_the_job(
         raise KeyError
 
     monkeypatch.setattr("mirage_async.clients._buyer.attempt", fail)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with client(KEY, base_url=closed_port(), scheduler=quick()) as buyer:
             job = await buyer.submit(PROMPT)
             with pytest.raises(SubmissionUncertainError, match="an unforeseen KeyError") as caught:
@@ -526,7 +526,7 @@ async def test_a_refused_status_call_of_a_generate_names_the_token() -> None:
     def refusing(seen: Seen) -> Act:
         return honest(seen) if seen.method == "POST" else Act(write=answer(401))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(refusing) as server, MiragicClient(KEY, base_url=server.url, scheduler=quick()) as client:
             with pytest.raises(APIError) as caught:
                 await client.generate(PROMPT)

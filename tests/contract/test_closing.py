@@ -77,7 +77,7 @@ async def test_a_purchase_that_has_not_begun_ends_with_the_client(
 ) -> None:
     """Its background task had no turn before the end; awaiting the job does not hang and nothing was sent."""
     monkeypatch.setattr("mirage_async.clients._runtime.POST_GRACE", grace)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(honest) as server, client(KEY, base_url=server.url, scheduler=quick()) as owner:
             job = await owner.submit(PROMPT)
             await owner.aclose()
@@ -88,7 +88,7 @@ async def test_a_purchase_that_has_not_begun_ends_with_the_client(
 async def test_waits_for_an_http_slot_end_at_once() -> None:
     """A purchase in the queue for a connection is told before the one that holds it is through."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(behind(gate)) as server, buying(PURCHASES[4], server.url) as client:
             slots = client._desk.runtime.transport.paid_posts
             slots.total_tokens = 1
@@ -111,7 +111,7 @@ async def test_waits_for_an_http_slot_end_at_once() -> None:
 
 async def test_waits_for_a_place_end_at_once() -> None:
     """So does a purchase in the queue under `Limits(jobs=1)`, also of an account with jobs."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(pending) as server, buying(PURCHASES[3], server.url, limits=Limits(jobs=1)) as client:
             first = await client.submit(PROMPT)
             second = asyncio.ensure_future(client.submit(PROMPT))
@@ -127,7 +127,7 @@ async def test_waits_for_a_place_end_at_once() -> None:
 async def test_waits_between_two_attempts_end_at_once(purchase: Purchase, headers: dict[str, str]) -> None:
     """Between two attempts nothing is under way, and a 429 bought nothing."""
     clock = FakeClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(write=json_answer(TROUBLE, 429, headers))) as server,
             buying(purchase, server.url, clock) as client,
@@ -144,7 +144,7 @@ async def test_waits_between_two_attempts_end_at_once(purchase: Purchase, header
 async def test_waits_for_the_end_of_a_pause_end_at_once(purchase: Purchase) -> None:
     """A purchase that has not been sent because another one was throttled is told as well."""
     clock = FakeClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(honest) as server, buying(purchase, server.url, clock) as client:
             client._desk.account.pause(clock.monotonic(), 30.0)
             buyer = asyncio.ensure_future(purchase.buy(client))
@@ -157,7 +157,7 @@ async def test_waits_for_the_end_of_a_pause_end_at_once(purchase: Purchase) -> N
 async def test_a_question_between_two_tries_ends_with_the_client() -> None:
     """`list_avatars` waits for nobody after the end."""
     clock = FakeClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(write=json_answer(TROUBLE, 503))) as server,
             MirakoClient(KEY, base_url=server.url, scheduler=quick(clock)) as client,
@@ -178,7 +178,7 @@ async def test_a_question_between_two_tries_ends_with_the_client() -> None:
 async def test_a_reply_within_the_grace_still_reaches_its_caller(purchase: Purchase) -> None:
     """Pictures are pictures; a job that was accepted at the last moment has its token."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(behind(gate)) as server, buying(purchase, server.url) as client:
             buyer = asyncio.ensure_future(purchase.buy(client))
             await until(lambda: server.posts)
@@ -200,7 +200,7 @@ async def test_a_reply_within_the_grace_still_reaches_its_caller(purchase: Purch
 @pytest.mark.usefixtures("short_grace")
 async def test_after_the_grace_nobody_knows(purchase: Purchase) -> None:
     """A reply that does not come leaves the purchase unknown, not unpaid."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(Act(then="hold")) as server, buying(purchase, server.url) as client:
             buyer = asyncio.ensure_future(purchase.buy(client))
             await until(lambda: server.posts)
@@ -215,7 +215,7 @@ async def test_after_the_grace_nobody_knows(purchase: Purchase) -> None:
 @pytest.mark.usefixtures("short_grace")
 async def test_waiters_of_a_cancelled_caller_s_job_are_told(purchase: Purchase) -> None:
     """Somebody else may have taken the job from `jobs` while its request was on the wire."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(Act(then="hold")) as server, buying(purchase, server.url) as client:
             caller = asyncio.ensure_future(purchase.buy(client))
             await until(lambda: server.posts)
@@ -231,7 +231,7 @@ async def test_waiters_of_a_cancelled_caller_s_job_are_told(purchase: Purchase) 
 @pytest.mark.usefixtures("short_grace")
 async def test_a_job_of_a_blocking_submit_on_the_wire_is_told() -> None:
     """Its waiters hear of the end, and so does whoever comes later."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(Act(then="hold")) as server, buying(PURCHASES[5], server.url) as client:
             job = await client.submit(PROMPT)
             waiter = asyncio.ensure_future(job.result())
@@ -255,7 +255,7 @@ async def downloading(server: Rogue, client: MiragicClient) -> tuple[Job[Generat
 async def test_results_on_their_way_still_arrive() -> None:
     """A picture that is being read when everything closes reaches its waiters within the grace."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(behind(gate, "GET", ".jpg")) as server, buying(PURCHASES[3], server.url) as client:
             job, waiter = await downloading(server, client)
             closing = asyncio.ensure_future(client.aclose())
@@ -271,7 +271,7 @@ async def test_results_on_their_way_still_arrive() -> None:
 async def test_results_that_take_longer_than_the_grace_can_be_had_elsewhere() -> None:
     """The waiters get `ClosedError` with the token."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(behind(gate, "GET", ".jpg")) as server:
             async with buying(PURCHASES[3], server.url) as client:
                 job, waiter = await downloading(server, client)
@@ -296,7 +296,7 @@ def pending(seen: Seen) -> Act:
 async def test_every_call_of_aclose_returns_once_all_is_closed() -> None:
     """The second one does not return early, while the first still waits for a request on the wire."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(behind(gate)) as server:
             mirage = Mirage({"mira": KEY}, base_urls={"mira": server.url}, scheduler=quick())
             buyer = asyncio.ensure_future(mirage.generate(PROMPT, provider="mira"))
@@ -317,7 +317,7 @@ async def test_every_call_of_aclose_returns_once_all_is_closed() -> None:
 async def test_cancelling_a_close_does_not_stop_it(others: int) -> None:
     """Nothing stays open, whether or not somebody else waits for the end as well."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(behind(gate)) as server:
             mirage = Mirage({"mira": KEY}, base_urls={"mira": server.url}, scheduler=quick())
             buyer = asyncio.ensure_future(mirage.generate(PROMPT, provider="mira"))
@@ -374,7 +374,7 @@ async def test_a_close_that_is_cancelled_half_way_still_closes_the_journal(
 
     monkeypatch.setattr(type(runtime.downloader), "aclose", hold)
     closing = asyncio.ensure_future(mirage.aclose())
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await stuck.wait()
         assert runtime._closing is not None
         runtime._closing.cancel()
@@ -401,8 +401,8 @@ def test_a_client_belongs_to_one_event_loop(purchase: Purchase) -> None:
             client.job("job-1")
         await client.aclose()
 
-    asyncio.run(asyncio.wait_for(first(), 10))
-    asyncio.run(asyncio.wait_for(second(), 10))
+    asyncio.run(asyncio.wait_for(first(), 30))
+    asyncio.run(asyncio.wait_for(second(), 30))
 
 
 @every_job
@@ -424,7 +424,7 @@ def test_a_job_belongs_to_the_event_loop_of_its_client(purchase: Purchase) -> No
 
                 for work in (waiting.result(), waiting.result(max_wait=1), read()):
                     with pytest.raises(ConfigurationError, match="belongs to the event loop"):
-                        await asyncio.wait_for(work, 5)
+                        await asyncio.wait_for(work, 30)
                 assert await done is await done.result(max_wait=1) is value
 
             polls = waiting.polls
@@ -454,7 +454,7 @@ async def orphaned(purchase: Purchase, client: Any, server: Rogue) -> Job[Any]:
 async def test_what_a_cancelled_caller_bought_is_kept_until_somebody_takes_it(purchase: Purchase) -> None:
     """The finished job stays in `jobs`, can be awaited, and leaves."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(behind(gate)) as server, buying(purchase, server.url) as client:
             job = await orphaned(purchase, client, server)
             gate.set()
@@ -473,7 +473,7 @@ async def test_a_refused_purchase_of_a_cancelled_caller_leaves_at_once(
 ) -> None:
     """It cost nothing, so there is nothing to keep; it is not sent again either."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(write=json_answer(TROUBLE, status), gate=gate)) as server,
             buying(purchase, server.url) as client,
@@ -494,7 +494,7 @@ async def test_an_uncertain_purchase_of_a_cancelled_caller_is_kept_and_logged(
 ) -> None:
     """It may have cost something: that is said aloud, and once more to whoever awaits the job."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(Act(gate=gate, then="rst")) as server, buying(purchase, server.url) as client:
             job = await orphaned(purchase, client, server)
             with caplog.at_level(logging.WARNING, logger="mirage_async.clients"):

@@ -113,7 +113,7 @@ async def test_m4_v8_l12_a_blocking_call_waits_long_and_is_never_repeated(client
     low, high = (200, 240) if row == "l12" else (180, 240)
     assert low <= client.answer_timeout <= high
     clock = ImpatientClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(then="hold")) as server,
             client(KEY, base_url=server.url, timeout=0.05, scheduler=quick(clock)) as impatient,
@@ -126,7 +126,7 @@ async def test_m4_v8_l12_a_blocking_call_waits_long_and_is_never_repeated(client
 
 async def test_m4_a_blocking_picture_may_take_its_time() -> None:
     """A slow answer is waited for, without a single further request."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.3) as sandbox, MirakoClient(base_url=sandbox.url) as mirako:
             generation = await mirako.generate(PROMPT)
             assert generation.timings.detected is not None
@@ -137,7 +137,7 @@ async def test_m4_a_blocking_picture_may_take_its_time() -> None:
 @every_trouble
 async def test_m6_trouble_with_a_poll_never_fails_the_job(trouble: Fault) -> None:
     """Transport errors, 5xx, 429 and answers of something in between are waited out."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=eager()) as mirako,
@@ -171,7 +171,7 @@ class FastClock(ImpatientClock):
 )
 async def test_m6_a_clear_no_to_a_poll_is_raised_and_the_job_lives_on(status: int, kind: type[APIError]) -> None:
     """Other 4xx end the asking at once; the status stays, and the wait can be begun again."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=eager()) as mirako,
@@ -191,7 +191,7 @@ async def test_m6_an_unknown_status_is_logged_and_asked_about_until_the_deadline
 ) -> None:
     """A word of tomorrow is neither success nor failure."""
     caplog.set_level(logging.INFO, "mirage_async")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=quick()) as mirako,
@@ -208,7 +208,7 @@ async def test_m6_an_unknown_status_is_logged_and_asked_about_until_the_deadline
 
 async def test_m11_an_avatar_is_drawn_by_its_id_in_the_prompt() -> None:
     """There is no field for an avatar on the wire; the prompt arrives as it was written."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0, strict=True) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=quick()) as mirako,
@@ -228,7 +228,7 @@ async def test_m14_a_task_id_is_opaque_and_used_as_it_came(job_id: str) -> None:
             return Act(write=json_answer({"data": {"task_id": job_id}}))
         return honest(seen)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(script) as server, MirakoClient(KEY, base_url=server.url, scheduler=quick()) as mirako:
             job = await mirako.submit(PROMPT)
             await job
@@ -239,7 +239,7 @@ async def test_m14_a_task_id_is_opaque_and_used_as_it_came(job_id: str) -> None:
 async def test_m15_deadlines_do_not_follow_the_wall_clock() -> None:
     """A clock set forward or back by a day neither ends a wait nor prolongs it."""
     clock = ImpatientClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations={"mirako": 0.05}) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=quick(clock)) as mirako,
@@ -277,7 +277,7 @@ async def test_a1_a_build_is_watched_for_an_hour_ever_less_often() -> None:
 
 async def test_a1_a_wait_that_is_over_can_be_resumed_with_the_token() -> None:
     """The build goes on at Mirako: the error carries what attaches to it again."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.2) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=quick()) as mirako,
@@ -296,7 +296,7 @@ async def test_a1_a_wait_that_is_over_can_be_resumed_with_the_token() -> None:
 @every_trouble
 async def test_a3_trouble_with_a_poll_is_not_a_failed_build(trouble: Fault) -> None:
     """An HTTP error says nothing about the build."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=eager()) as mirako,
@@ -308,7 +308,7 @@ async def test_a3_trouble_with_a_poll_is_not_a_failed_build(trouble: Fault) -> N
 
 async def test_a3_a_failed_build_is_told_as_one() -> None:
     """ERROR, and only ERROR, is a failed build."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=quick()) as mirako,
@@ -322,7 +322,7 @@ async def test_a3_a_failed_build_is_told_as_one() -> None:
 
 async def test_a6_readiness_is_asked_for_every_time() -> None:
     """Mirako may take a finished model down: ERROR and 404 after READY are told as they are."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=quick()) as mirako,
@@ -338,7 +338,7 @@ async def test_a6_readiness_is_asked_for_every_time() -> None:
 
 async def test_a9_all_avatars_can_be_listed() -> None:
     """No avatars is an empty tuple, not null; afterwards they are listed oldest first."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MirakoClient(base_url=sandbox.url, scheduler=quick()) as mirako,
@@ -353,7 +353,7 @@ async def test_a9_all_avatars_can_be_listed() -> None:
 
 async def test_g1_an_image_url_needs_kontext() -> None:
     """The table of the reference wins over its samples: refused before anything is sent, never dropped."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0, strict=True) as sandbox,
             MiragicClient(base_url=sandbox.url, scheduler=quick()) as miragic,
@@ -367,7 +367,7 @@ async def test_g1_an_image_url_needs_kontext() -> None:
 
 async def test_g2_both_encodings_of_the_form_are_understood() -> None:
     """Multipart by default, urlencoded on request; the same fields arrive."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0, strict=True) as sandbox:
             for multipart in (True, False):
                 async with MiragicClient(base_url=sandbox.url, scheduler=quick(), multipart=multipart) as miragic:
@@ -381,7 +381,7 @@ async def test_g2_both_encodings_of_the_form_are_understood() -> None:
 
 async def test_g4_the_temporary_link_is_read_at_once() -> None:
     """When the result is handed over the bytes are here: the link may die the moment after."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MiragicClient(base_url=sandbox.url, scheduler=quick()) as miragic,
@@ -395,7 +395,7 @@ async def test_g4_the_temporary_link_is_read_at_once() -> None:
 @pytest.mark.parametrize("status", [403, 404, 410])
 async def test_g4_an_expired_link_is_asked_for_again_once(status: int) -> None:
     """403, 404 and 410 mean that the link has run out: one more status call brings a fresh one."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MiragicClient(base_url=sandbox.url, scheduler=quick()) as miragic,
@@ -410,7 +410,7 @@ async def test_g4_an_expired_link_is_asked_for_again_once(status: int) -> None:
 
 async def test_g4_a_link_that_cannot_be_read_does_not_fail_the_job() -> None:
     """The picture is paid for: the job succeeds and `read()` tries again later."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MiragicClient(base_url=sandbox.url, scheduler=quick()) as miragic,
@@ -453,7 +453,7 @@ async def test_g17_a_job_that_is_finished_when_it_is_announced_is_not_asked_abou
         data = {"jobId": "job-1", "status": "COMPLETED", "processedImageUrl": link}
         return Act(write=json_answer({"success": True, "data": data}))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(script) as server, MiragicClient(KEY, base_url=server.url, scheduler=quick()) as miragic:
             generation = await miragic.generate(PROMPT)
             assert generation.image.data == picture("JPEG")
@@ -463,7 +463,7 @@ async def test_g17_a_job_that_is_finished_when_it_is_announced_is_not_asked_abou
 
 async def test_g18_the_key_is_not_sent_with_a_download() -> None:
     """The result lives on the API's own host in the samples, and even there it is fetched without the key."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(honest) as server, MiragicClient(KEY, base_url=server.url, scheduler=quick()) as miragic:
             await miragic.generate(PROMPT)
             download = server.requests[-1]
@@ -477,7 +477,7 @@ async def test_g18_the_key_is_not_sent_with_a_download() -> None:
 
 async def test_v1_the_path_can_be_chosen_and_is_never_tried_twice() -> None:
     """The curl sample's path by default, the OpenAI package's on request; a 404 does not go looking for the other."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox:
             async with MiraClient(base_url=sandbox.url) as mira:
                 await mira.generate(PROMPT)
@@ -493,7 +493,7 @@ async def test_v1_the_path_can_be_chosen_and_is_never_tried_twice() -> None:
 async def test_v9_a_wait_of_a_day_is_reported_not_waited_out() -> None:
     """`Retry-After: 86400` ends the attempts at once; the value is there for the caller."""
     clock = ImpatientClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, MiraClient(base_url=sandbox.url, scheduler=quick(clock)) as mira:
             sandbox.fail("mira.generate", Fault(status=429, headers={"Retry-After": "86400"}))
             with pytest.raises(RateLimitError, match="mira answered 429") as caught:
@@ -506,7 +506,7 @@ async def test_v9_a_wait_of_a_day_is_reported_not_waited_out() -> None:
 
 async def test_v10_a_request_that_is_too_large_is_told_as_such() -> None:
     """413 is a bad request with its status, and it is not sent again."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, MiraClient(base_url=sandbox.url, scheduler=quick()) as mira:
             sandbox.fail("mira.generate", Fault(status=413))
             with pytest.raises(BadRequestError, match="mira answered 413") as caught:
@@ -523,7 +523,7 @@ async def test_l4_fewer_pictures_than_asked_for_are_a_success(extra: dict[str, A
     """What counts is what is there; asked and received can be compared."""
     encoded = "data:image/png;base64," + base64.b64encode(picture()).decode()
     reply = json_answer({"images": [{"image": encoded}, {"image": encoded}], **extra})
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(Act(write=reply)) as server, MiladyClient(KEY, base_url=server.url) as milady:
             generation = await milady.generate(PROMPT, num_images=4)
             assert len(generation.images) == 2
@@ -536,7 +536,7 @@ async def test_l4_fewer_pictures_than_asked_for_are_a_success(extra: dict[str, A
 )
 async def test_l8_statuses_the_page_does_not_list_are_understood(status: int, kind: type[MirageError]) -> None:
     """401, 403 and 413 have their usual meaning."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, MiladyClient(base_url=sandbox.url) as milady:
             sandbox.fail("milady.generate", Fault(status=status))
             with pytest.raises(kind, match=f"milady answered {status}"):
@@ -547,7 +547,7 @@ async def test_l8_statuses_the_page_does_not_list_are_understood(status: int, ki
 async def test_l8_a_503_that_names_a_wait_is_sent_again() -> None:
     """The newer server's `Retry-After: 30` is waited for."""
     clock = ImpatientClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             Sandbox(durations=0.0) as sandbox,
             MiladyClient(base_url=sandbox.url, scheduler=quick(clock)) as milady,
@@ -560,7 +560,7 @@ async def test_l8_a_503_that_names_a_wait_is_sent_again() -> None:
 
 async def test_l9_a_documented_500_is_an_error_and_no_retry() -> None:
     """The page says "retry" and not whether it charged: the caller decides, with `billed` saying "unknown"."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, MiladyClient(base_url=sandbox.url) as milady:
             sandbox.fail("milady.generate", Fault(status=500, body={"error": "No images were generated"}))
             with pytest.raises(ServerError, match="milady answered 500: No images were generated") as caught:
@@ -572,7 +572,7 @@ async def test_l9_a_documented_500_is_an_error_and_no_retry() -> None:
 @pytest.mark.parametrize("prefix", ["", "/", "/cloud", "/cloud/v2/"])
 async def test_l13_the_base_url_is_the_caller_s_choice(prefix: str) -> None:
     """Several hosts serve the same API, some below a path."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(honest) as server, MiladyClient(KEY, base_url=server.url + prefix) as milady:
             await milady.generate(PROMPT)
             assert server.requests[0].path == f"{prefix.rstrip('/')}/api/v1/generate-image"
@@ -584,7 +584,7 @@ async def test_l14_the_source_image_is_made_a_data_url_from_whatever_it_is(tmp_p
     path = tmp_path / "photo.png"
     path.write_bytes(data)
     url = "data:image/webp;base64," + base64.b64encode(data).decode()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0, strict=True) as sandbox, MiladyClient(base_url=sandbox.url) as milady:
             for source in (data, path, url):
                 await milady.generate(PROMPT, source_image=source)
@@ -596,7 +596,7 @@ async def test_l14_the_source_image_is_made_a_data_url_from_whatever_it_is(tmp_p
 
 async def test_l1_only_the_model_the_caller_named_is_sent() -> None:
     """Unset fields are left out, and a name nobody knows here is sent as it is."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, MiladyClient(base_url=sandbox.url) as milady:
             assert (await milady.generate(PROMPT)).model is None
             assert (await milady.generate(PROMPT, model="new/one")).model == "new/one"

@@ -195,7 +195,7 @@ async def test_every_failure_has_its_outcome(purchase: Purchase, row: Row) -> No
     if purchase.provider == "milady" and row.name in MILADY_FAILED:
         kind, billed = ServerError, "unknown"
     clock = ImpatientClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(row.act) as server, buying(purchase, server.url, clock, timeout=row.timeout) as client:
             with pytest.raises(kind, match=purchase.provider) as caught:
                 await purchase.buy(client)
@@ -246,7 +246,7 @@ async def test_without_a_connection_nothing_was_sent_and_three_attempts_are_made
 ) -> None:
     """No connection, no purchase: tried three times, then `ConnectionFailedError`, billed "no"."""
     clock = ImpatientClock()
-    with anyio.fail_after(10), stalled_port() as stalled:
+    with anyio.fail_after(30), stalled_port() as stalled:
         async with rogue(row.act or Act()) as server:
             secure = server.url.replace("http:", "https:")
             url = {"refused": closed_port(), "stalled": stalled, "": secure}.get(row.url, row.url)
@@ -263,7 +263,7 @@ async def test_without_a_connection_nothing_was_sent_and_three_attempts_are_made
 @every_purchase
 async def test_a_connection_obtained_at_the_second_attempt_buys_once(purchase: Purchase) -> None:
     """A re-send after `not sent` is the first POST the provider sees."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         url = closed_port()
         async with contextlib.AsyncExitStack() as stack:
             late = LateServer(url, stack)
@@ -293,7 +293,7 @@ class LateServer(ImpatientClock):
 async def test_a_server_that_stops_reading_leaves_the_purchase_uncertain() -> None:
     """A request that is not taken off the wire has left all the same: its deadline ends it, once."""
     large = portrait() + bytes(9 << 20)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(read=False, then="deaf")) as server,
             MirakoClient(KEY, base_url=server.url, timeout=0.2, scheduler=quick()) as mirako,
@@ -305,7 +305,7 @@ async def test_a_server_that_stops_reading_leaves_the_purchase_uncertain() -> No
 
 async def test_the_error_of_a_stalled_connection_tells_how_long_it_was_waited_for() -> None:
     """A figure in a message is the one that was in force."""
-    with anyio.fail_after(10), stalled_port() as url:
+    with anyio.fail_after(30), stalled_port() as url:
         async with MiraClient(KEY, base_url=url, timeout=0.05, scheduler=quick()) as mira:
             with pytest.raises(ConnectionFailedError, match=r"no connection within 0\.05 s"):
                 await mira.generate("a lighthouse")
@@ -327,7 +327,7 @@ LOST = {
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
 async def test_a_reply_lost_after_the_purchase_never_buys_twice(purchase: Purchase, fault: Fault) -> None:
     """The provider has done and charged the work: one POST, one purchase, and the caller is told it is uncertain."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, buying(purchase, sandbox.url, timeout=0.1) as client:
             sandbox.fail(purchase.operation, fault)
             with pytest.raises(SubmissionUncertainError, match="may or may not have taken the job") as caught:
@@ -343,7 +343,7 @@ async def test_a_reply_lost_after_the_purchase_never_buys_twice(purchase: Purcha
 @every_blocking
 async def test_a_blocking_submit_tells_its_trouble_through_the_job(purchase: Purchase) -> None:
     """`submit` returns at once; what became of the request is raised by awaiting the job."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(Act(then="rst")) as server, buying(purchase, server.url) as client:
             job = await client.submit("a lighthouse")
             with pytest.raises(SubmissionUncertainError, match=job.key) as caught:
@@ -361,7 +361,7 @@ async def test_a_blocking_submit_tells_its_trouble_through_the_job(purchase: Pur
 async def test_an_uncertain_purchase_is_sent_again_on_request_twice_at_most(purchase: Purchase, per_call: bool) -> None:
     """`resend_uncertain=True` allows two re-sends, for all calls of a client or for one."""
     options: dict[str, Any] = {"resend_uncertain": True}
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(then="rst")) as server,
             buying(purchase, server.url, **({} if per_call else options)) as client,
@@ -374,7 +374,7 @@ async def test_an_uncertain_purchase_is_sent_again_on_request_twice_at_most(purc
 @every_purchase
 async def test_a_call_can_forbid_what_its_client_allows(purchase: Purchase) -> None:
     """The setting of the call wins over that of the client."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(then="rst")) as server,
             buying(purchase, server.url, resend_uncertain=True) as client,
@@ -387,7 +387,7 @@ async def test_a_call_can_forbid_what_its_client_allows(purchase: Purchase) -> N
 @every_purchase
 async def test_a_re_sent_purchase_delivers(purchase: Purchase) -> None:
     """Whoever accepts paying twice gets the second job."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, buying(purchase, sandbox.url) as client:
             sandbox.fail(purchase.operation, Fault(reset=True, when="after"))
             bought = await purchase.buy(client, resend_uncertain=True)
@@ -398,7 +398,7 @@ async def test_a_re_sent_purchase_delivers(purchase: Purchase) -> None:
 @every_purchase
 async def test_a_refusal_is_never_sent_again(purchase: Purchase) -> None:
     """`resend_uncertain` is about uncertain outcomes; a refusal is certain."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(write=json_answer(ERROR, 422))) as server,
             buying(purchase, server.url, resend_uncertain=True) as client,
@@ -412,7 +412,7 @@ async def test_a_refusal_is_never_sent_again(purchase: Purchase) -> None:
 async def test_a_throttled_purchase_goes_on_after_the_wait(purchase: Purchase) -> None:
     """A 429 and a 503 that name a wait cost time only: the third POST buys."""
     clock = ImpatientClock()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with Sandbox(durations=0.0) as sandbox, buying(purchase, sandbox.url, clock) as client:
             wait = {"Retry-After": "3"}
             sandbox.fail(purchase.operation, Fault(status=429, headers=wait), Fault(status=503, headers=wait))
@@ -425,7 +425,7 @@ async def test_a_throttled_purchase_goes_on_after_the_wait(purchase: Purchase) -
 @every_purchase
 async def test_the_longest_wait_is_the_caller_s_to_set(purchase: Purchase) -> None:
     """`max_retry_after` is the cap: one second above it ends the attempts at once."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(Act(write=json_answer(ERROR, 429, {"Retry-After": "3"}))) as server,
             buying(purchase, server.url, max_retry_after=2) as client,
@@ -440,7 +440,7 @@ async def test_the_longest_wait_is_the_caller_s_to_set(purchase: Purchase) -> No
 async def test_nothing_is_bought_after_the_wait_for_it_is_over(purchase: Purchase) -> None:
     """`max_wait` runs from `submit`: a purchase that could not be sent within it is not sent at all."""
     throttled = Act(write=json_answer(ERROR, 429, {"Retry-After": "3600"}))
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             rogue(lambda seen: honest(seen) if len(server.posts) > 1 else throttled) as server,
             buying(purchase, server.url) as client,
@@ -464,7 +464,7 @@ async def test_cancelling_during_the_post_raises_at_once_and_keeps_the_job(purch
         good = honest(seen)
         return Act(write=good.write, gate=gate) if seen.method == "POST" else good
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(slow) as server, buying(purchase, server.url) as client:
             caller = asyncio.ensure_future(purchase.buy(client))
             await until(lambda: server.posts)
@@ -483,7 +483,7 @@ async def test_cancelling_during_the_post_raises_at_once_and_keeps_the_job(purch
 async def test_cancelling_during_a_post_that_fails_leaves_the_error_in_the_job(purchase: Purchase) -> None:
     """The job of a cancelled caller still learns that its purchase is uncertain."""
     gate = asyncio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(Act(gate=gate, then="rst")) as server, buying(purchase, server.url) as client:
             caller = asyncio.ensure_future(purchase.buy(client))
             await until(lambda: server.posts)
@@ -506,7 +506,7 @@ async def test_cancelling_before_the_post_buys_nothing(purchase: Purchase) -> No
     def slow(seen: Seen) -> Act:
         return Act(write=honest(seen).write, gate=gate)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(slow) as server, buying(purchase, server.url, limits=Limits(jobs=1)) as client:
             first = asyncio.ensure_future(purchase.buy(client))
             await until(lambda: server.posts)
@@ -530,7 +530,7 @@ async def test_cancelling_during_a_retry_after_wait_sends_nothing_more(purchase:
     """Between two attempts nothing is under way, so cancelling ends the purchase."""
     clock = FakeClock()
     throttled = Act(write=json_answer(ERROR, 429, {"Retry-After": "5"}))
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with rogue(throttled) as server, buying(purchase, server.url, clock) as client:
             caller = asyncio.ensure_future(purchase.buy(client))
             await until(lambda: "1 timers" in repr(clock))

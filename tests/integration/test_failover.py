@@ -265,7 +265,7 @@ async def test_a_wait_for_a_place_that_ran_out_ends_the_search() -> None:
     """It is a wait like any other, although nothing was sent."""
     async with sandboxed(durations=30, limits=Limits(jobs=1)) as (mirage, sandbox):
         await mirage.submit("first", provider="miragic")
-        with anyio.fail_after(10), pytest.raises(WaitTimeoutError) as caught:
+        with anyio.fail_after(30), pytest.raises(WaitTimeoutError) as caught:
             await mirage.generate("second", providers=BOTH, max_wait=0.05)
         assert (caught.value.billed, told(caught.value.tried)) == ("no", [("miragic", WaitTimeoutError)])
         assert sandbox.statistics().requests["miragic.create"] == 1

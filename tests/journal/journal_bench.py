@@ -148,13 +148,13 @@ def finished(process: subprocess.Popen[str], *, timeout: float = 60.0) -> str:
 
 async def soon(work: Awaitable[Any]) -> Any:
     """Await something that must not take long."""
-    with anyio.fail_after(15):
+    with anyio.fail_after(30):
         return await work
 
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for something that must not take long."""
-    with anyio.fail_after(15):
+    with anyio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - a thread and a server tell no event
             await asyncio.sleep(0.005)
 

@@ -130,7 +130,7 @@ def test_a_loop_that_ended_keeps_nobody_in_the_next_one_waiting(tmp_path: Path) 
         asking = asyncio.ensure_future(journal.noted("one"))
         await asyncio.sleep(0)
         gate.set()
-        assert await asyncio.wait_for(asking, 10) is None
+        assert await asyncio.wait_for(asking, 30) is None
         await journal.aclose()
 
     asyncio.run(asked_and_left())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 from contextlib import asynccontextmanager
@@ -11,17 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import pytest
 from PIL import Image
 
 from mirage_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from mirage_async.sandbox import VirtualClock
 
 BEARER = {"Authorization": "Bearer sk-test"}
-PATIENCE = aiohttp.ClientTimeout(total=2.0)
+PATIENCE = aiohttp.ClientTimeout(total=30.0)
 API_KEY = {"X-API-Key": "sk-test"}
 
 
@@ -120,10 +122,17 @@ def average(data: bytes) -> tuple[int, int, int]:
     return int(pixel[0]), int(pixel[1]), int(pixel[2])
 
 
+async def left_behind(request: Coroutine[Any, Any, object], seen: Callable[[], object]) -> None:
+    """Send a request, and leave once the sandbox has got so far with it."""
+    sending = asyncio.create_task(request)
+    await until(seen)
+    sending.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        pytest.fail(f"it was answered: {await sending!r}")
+
+
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until `condition()` holds, for at most a second or so."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise TimeoutError("the condition never held")
+    """Let the loop run until `condition()` holds; `TimeoutError` after half a minute."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - conditions are about state that raises no events
+            await asyncio.sleep(0.001)

@@ -155,7 +155,7 @@ async def test_forty_five_minutes_pass_by_themselves_when_nobody_does_anything()
     clock.auto_advance(after=0.001)
     assert clock.auto_advancing
     for _ in range(3):
-        await asyncio.wait_for(clock.sleep(900.0), 5.0)
+        await asyncio.wait_for(clock.sleep(900.0), 30)
     assert 2700.0 <= clock.monotonic() - start < 2701.0
 
 
@@ -170,7 +170,7 @@ async def test_it_does_not_jump_over_somebody_at_work() -> None:
             await asyncio.sleep(0.002)  # real time, in which it would have jumped
         assert clock.monotonic() == start
         with clock.at_rest():
-            await asyncio.wait_for(sleeper, 5.0)
+            await asyncio.wait_for(sleeper, 30)
     assert clock.monotonic() == start + 60.0
 
 

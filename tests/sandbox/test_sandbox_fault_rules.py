@@ -624,11 +624,11 @@ async def test_a_dribbled_answer_comes_in_pieces() -> None:
         while not b"".join(pieces).endswith(b'{"data":null}'):
             await until(lambda: caller.clock.waiting == 1)
             caller.clock.advance(0.3)
-            pieces.append(await asyncio.wait_for(reader.read(1000), 5.0))
+            pieces.append(await asyncio.wait_for(reader.read(1000), 30))
         assert len(pieces) > 10
         assert caller.elapsed == pytest.approx(0.3 * len(pieces))
         assert 5.0 <= caller.elapsed < 6.5
-        assert await asyncio.wait_for(reader.read(), 5.0) == b""
+        assert await asyncio.wait_for(reader.read(), 30) == b""
         assert all(pieces)
         head, _, body = b"".join(pieces).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")

@@ -699,7 +699,7 @@ async def test_whoever_waits_for_a_job_that_is_forgotten_is_told(scope: Any) -> 
         waiting = asyncio.create_task(submit(caller, "mira"))
         await until(lambda: caller.sandbox.jobs)
         caller.sandbox.reset(scope)
-        reply = await asyncio.wait_for(waiting, 5)
+        reply = await asyncio.wait_for(waiting, 30)
         assert (reply.status, reply.json["detail"]) == (500, "The sandbox was reset.")
         assert {account.spent for account in caller.sandbox.accounts} <= {0.0}
         assert caller.sandbox.statistics().purchases == {}

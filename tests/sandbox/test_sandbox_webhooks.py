@@ -586,7 +586,7 @@ async def test_leaving_calls_everything_off_at_once() -> None:
         early = asyncio.create_task(submit(caller, silent, prompt="[[fault:early]]"))
         waiting = asyncio.create_task(caller.sandbox.redeliver(1))
         await until(lambda: len(caller.sandbox.deliveries) == 5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await caller.sandbox.__aexit__(None, None, None)
         with pytest.raises(aiohttp.ClientError):
             await early

@@ -143,13 +143,13 @@ def batch(requests: Any, shop: FakeShop, **options: Any) -> Batch:
 
 async def take(of: Batch) -> Outcome:
     """Take an outcome that must come soon."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         return await anext(of)
 
 
 async def rest(of: Batch) -> list[Outcome]:
     """Take all outcomes that are left."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         return [outcome async for outcome in of]
 
 

@@ -290,7 +290,7 @@ async def test_a_batch_may_be_dropped_in_another_thread() -> None:
     shop = FakeShop()
     held = [batch(Source(), shop, limit=2)]
     with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(_begin(held[0]))), 5)
+        await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(_begin(held[0]))), 30)
     thread = threading.Thread(target=held.clear)
     thread.start()
     await asyncio.to_thread(thread.join)

@@ -100,7 +100,7 @@ async def test_a_sleeper_wakes_when_its_time_has_come() -> None:
 @pytest.mark.parametrize("seconds", [0, -1])
 async def test_sleeping_for_nothing_gives_others_a_turn(seconds: float) -> None:
     """Zero or less is a cancellation point and no wait."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await FakeClock().sleep(seconds)
     task = asyncio.ensure_future(FakeClock().sleep(seconds))
     await asyncio.sleep(0)
@@ -154,7 +154,7 @@ async def test_the_system_clock_is_the_machines() -> None:
     ran, never = asyncio.Event(), asyncio.Event()
     clock.call_at(clock.monotonic() - 1, ran.set)
     clock.call_at(clock.monotonic() - 1, never.set).cancel()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await clock.sleep(-1)
         await ran.wait()
     assert not never.is_set()

@@ -32,13 +32,13 @@ PNG, JPEG, WEBP = encoded("PNG"), encoded("JPEG"), encoded("WEBP")
 
 async def loaded(value: Any) -> Picture:
     """Load one picture as a client does."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         return await load("image", value, provider="mirako")
 
 
 async def refused(value: Any) -> str:
     """Return the message with which a value is refused; it names the parameter and says what was expected."""
-    with anyio.fail_after(5), pytest.raises(InputError, match=r"^image(\[\d\])? must be ") as caught:
+    with anyio.fail_after(30), pytest.raises(InputError, match=r"^image(\[\d\])? must be ") as caught:
         await load("image", value, provider="mirako")
     assert (caught.value.provider, caught.value.billed) == ("mirako", "no")
     return str(caught.value)

@@ -33,7 +33,7 @@ async def test_a_task_nobody_holds_runs_to_its_end() -> None:
     gc.collect()
     assert len(tasks) == 1
     gate.set()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await done.wait()
     await turn()
     assert len(tasks) == 0
@@ -87,7 +87,7 @@ async def test_closing_waits_for_work_that_finishes_in_time(caplog: pytest.LogCa
     await turn()
     assert not closing.done()
     gate.set()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await closing
     assert finished == [True]
     assert not caplog.records
@@ -108,7 +108,7 @@ async def test_closing_cancels_what_outlasts_the_grace(grace: float, caplog: pyt
     tasks.spawn(work())
     tasks.spawn(work())
     await turn()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await tasks.aclose(grace=grace)
     await turn()
     assert cleaned == [True, True]
@@ -118,7 +118,7 @@ async def test_closing_cancels_what_outlasts_the_grace(grace: float, caplog: pyt
 
 async def test_closing_an_empty_set_returns_at_once() -> None:
     """Nothing to wait for, nothing waited."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await TaskSet().aclose(grace=60)
 
 
@@ -131,7 +131,7 @@ async def test_background_work_may_close_its_own_set() -> None:
         closed.set()
 
     tasks.spawn(work())
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await closed.wait()
 
 
@@ -150,7 +150,7 @@ async def test_what_is_held_is_waited_for_like_a_task() -> None:
     await turn()
     assert not closing.done()
     second.set_result(None)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await closing
     assert not dropped.done()
 
@@ -159,6 +159,6 @@ async def test_what_is_held_is_cancelled_when_the_grace_is_over() -> None:
     """As a task is."""
     tasks, held = TaskSet(), asyncio.get_running_loop().create_future()
     tasks.hold(held)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await tasks.aclose(grace=0)
     assert held.cancelled()

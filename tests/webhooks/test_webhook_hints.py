@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 async def soon(work: Awaitable[T]) -> T:
     """Await something that must not take long."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         return await work
 
 
