@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from contextvars import Context
 
 __all__ = ["TaskSet"]
 
@@ -34,9 +35,15 @@ class TaskSet:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run `work` in the background and return its task; what it raises is logged, since nobody waits for it."""
-        context = copy_context()  # one for both, where each would make its own
+    def spawn(self, work: Coroutine[Any, Any, T], *, context: Context | None = None) -> asyncio.Task[T]:
+        """Run `work` in the background and return its task; what it raises is logged, since nobody waits for it.
+
+        Args:
+            work: what is to be done.
+            context: it runs in; None takes a copy of the one here.
+        """
+        if context is None:
+            context = copy_context()  # one for both, where each would make its own
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._on_end, context=context)

@@ -420,7 +420,7 @@ class Mirage(Providers):
     def statistics(self) -> MirageStatistics:
         """Return the counts of this moment."""
         return MirageStatistics(
-            unfinished_jobs={name: len(client.jobs) for name, client in self._clients.items()},
+            unfinished_jobs={name: client.unfinished_jobs for name, client in self._clients.items()},
             paid_posts_in_flight=self._runtime.transport.paid_posts.borrowed_tokens,
             scheduler=self._runtime.scheduler.statistics(),
         )

@@ -281,11 +281,18 @@ class ProviderClient(abc.ABC):
 
         Raises:
             InputError: not a `Limits`.
+            ConfigurationError: the client is in use, and its event loop is another one or does not run.
         """
         if not isinstance(limits, Limits):
             msg = f"limits must be a Limits(...); got {limits!r}"
             raise InputError(msg)
+        self._desk.runtime.check_not_elsewhere()
         self._desk.runtime.scheduler.set_limits(self._desk.account, limits)
+
+    @property
+    def unfinished_jobs(self) -> int:
+        """How many jobs `jobs` returns, counted without making a list of what may be a hundred thousand."""
+        return self._desk.unfinished_jobs
 
     @property
     def jobs(self) -> tuple[Job[Any], ...]:
@@ -376,7 +383,7 @@ class ProviderClient(abc.ABC):
         self._desk.ledger.adopt(job)
 
     def __repr__(self) -> str:
-        state = "closed" if self._desk.runtime.closed else f"{len(self.jobs)} unfinished jobs"
+        state = "closed" if self._desk.runtime.closed else f"{self.unfinished_jobs} unfinished jobs"
         return f"<{type(self).__name__} {self._desk.endpoint.base_url} {state}>"
 
 

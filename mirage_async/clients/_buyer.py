@@ -99,14 +99,13 @@ class Buyer:
         try:
             if runtime.closed or self._account.limits.jobs is not None:
                 await self._take_place(job, max_wait)
-            until = runtime.clock.monotonic() + max_wait
             outcome = await (await self._begin(job, offer, deadline))
             if outcome.fate is not Fate.ACCEPTED:  # as it nearly always is
                 outcome = await resend(
                     outcome,
                     partial(self._attempt, job, offer, deadline),
                     clock=runtime.waits,
-                    until=until,
+                    until=deadline,
                     max_retry_after=self._terms.max_retry_after,
                     resend_uncertain=self._terms.resend_uncertain if resend_uncertain is None else resend_uncertain,
                 )

@@ -27,6 +27,7 @@ from mirage_async.jobs import Job, JobKind, checked_wait, new_job, new_key
 from mirage_async.models import Generation, Pace
 from mirage_async.purchase import Offer
 from mirage_async.wire import Call, Reply, Report, Submitted, read_unquoted, with_callback
+from mirage_async.wire._retry_after import from_header
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -101,6 +102,11 @@ class Desk:
     def jobs(self) -> tuple[Job[Any], ...]:
         """The jobs of the account somebody may still want something of."""
         return self.ledger.jobs(self.runtime.scheduler.watched(self.account))
+
+    @property
+    def unfinished_jobs(self) -> int:
+        """How many these are."""
+        return self.ledger.count(self.account.entries)
 
     def kind(
         self,
@@ -336,15 +342,22 @@ class Desk:
             raise ResponseError(msg, provider=self.provider) from None
         return read_unquoted(reply, read, private) if private else read(reply)
 
+    def ask_about(self, job: Job[Any], call: Call, read: Callable[[Reply], Report]) -> Awaitable[Report]:
+        """Ask how a job is, once; see `ask_once`. Its `Retry-After` is that of the answer's header, if it has one."""
+        return self.ask_once(call, lambda reply: _told_to_wait(reply, read(reply)), private=job.private)
+
     async def ask(self, call: Call, read: Callable[[Reply], T]) -> T:
-        """Ask a question that costs nothing, again after trouble, for about half a minute."""
+        """Ask a question that costs nothing, again after trouble, for about half a minute.
+
+        A pause the provider has asked for comes first, as far as that time goes.
+        """
         self.check_open()
         with self.runtime.until_closed():
             retrier = Retrier(
                 self.runtime.clock, tries=QUESTION_TRIES, budget=QUESTION_BUDGET, max_floor=QUESTION_BUDGET
             )
             while True:
-                asked = self.runtime.clock.monotonic()
+                asked = await self._after_pause()
                 try:
                     with anyio.fail_after(self._patience()):
                         return await self.ask_once(call, read)
@@ -362,8 +375,21 @@ class Desk:
                 if not await retrier.again(getattr(error, "retry_after", None)):
                     raise error
 
+    async def _after_pause(self) -> float:
+        """Wait until a pause is over, but for no longer than a question may take, and return the time."""
+        clock = self.runtime.clock
+        wait = min(self.account.pauses.until - clock.monotonic(), QUESTION_BUDGET)
+        if wait > 0:
+            await clock.sleep(wait)
+        return clock.monotonic()
+
     def _patience(self) -> float:
         return QUICK_TIMEOUT if self.terms.timeout is None else self.terms.timeout
+
+
+def _told_to_wait(reply: Reply, report: Report) -> Report:
+    wait = from_header(reply)
+    return report if wait is None else msgspec.structs.replace(report, retry_after=wait)
 
 
 def _flag(resend_uncertain: bool | None) -> bool | None:

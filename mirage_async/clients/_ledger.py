@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mirage_async.models import JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from mirage_async.jobs import Job
     from mirage_async.scheduler import Account
@@ -71,6 +71,15 @@ class Ledger:
             if job in self._leaving:
                 self._leaving.discard(job)
                 self._owe(job)
+
+    def count(self, watched: Sized) -> int:
+        """Return how many jobs `jobs` returns, without going through those that are watched."""
+        others = {*self.buying, *self.stopped, *self.orphans}
+        return len(watched) + sum(1 for job in others if job.ticket is None and not (job.done and self._is_over(job)))
+
+    def _is_over(self, job: Job[Any]) -> bool:
+        """Whether a job that is done is not, or no longer, kept for whoever may want its outcome."""
+        return job not in self.orphans or job.taken or job.status in _WORTHLESS
 
     def jobs(self, watched: list[Job[Any]]) -> tuple[Job[Any], ...]:
         """Return the unfinished jobs, and the orphans nobody has taken the outcome of."""

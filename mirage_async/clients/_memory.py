@@ -51,7 +51,11 @@ class Memory:
         if self._begun:
             return
         self._begun = True
+        place = self._journal.directory.resolve()
+        if place in self._policy.begun_from:
+            return  # with an earlier hub: it knows what is kept there, and would count it twice
         kept = await self._journal.noted(_NAME)
+        self._policy.begun_from.add(place)
         try:
             if kept is not None:
                 self._policy.load(kept)

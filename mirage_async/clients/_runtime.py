@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import weakref
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Runtime"]
 
+MOST_PAUSES = 1024  # of keys without a client that are remembered
 POST_GRACE = 2.0  # seconds that requests which may cost money get to bring home their id when everything closes
 
 
@@ -77,6 +79,8 @@ class Runtime:
         self.closed = False
         self._ledgers: weakref.WeakValueDictionary[object, Ledger] = weakref.WeakValueDictionary()
         self._pauses: weakref.WeakValueDictionary[object, Pauses] = weakref.WeakValueDictionary()
+        # A key's last client may be gone after each request, and another one made for the next: a pause holds for both.
+        self._recent: OrderedDict[object, Pauses] = OrderedDict()
         self.waiting = Deadlines(self.clock)
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,7 +103,10 @@ class Runtime:
         if found is None:
             limited = otherwise if limits is None else limits
             account = self.scheduler.account(provider, limited, self._pauses.get(place))
-            self._pauses[place] = account.pauses  # as long as an account of the key is alive
+            self._pauses[place] = self._recent[place] = account.pauses
+            self._recent.move_to_end(place)
+            if len(self._recent) > MOST_PAUSES:
+                self._recent.popitem(last=False)  # it lives on with its accounts, if it has any
             found = Ledger(account, self._owe)
             self._ledgers[place, limits] = found
             self._ledgers.setdefault((place, None), found)
@@ -123,7 +130,20 @@ class Runtime:
 
     def check_loop(self) -> None:
         """Raise `ConfigurationError` in another event loop than the first."""
-        loop = asyncio.get_running_loop()
+        self._check(asyncio.get_running_loop())
+
+    def check_not_elsewhere(self) -> None:
+        """Raise `ConfigurationError` outside the event loop of a runtime in use: in a thread, or between two runs."""
+        if self._loop is None or self.closed:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            msg = "a client in use takes other limits in its event loop alone, and none runs in this thread now"
+            raise ConfigurationError(msg) from None
+        self._check(loop)
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:

@@ -165,7 +165,7 @@ class MiragicClient(ProviderClient):
         self._call(request.prompt, **{name: arguments[name] for name in fields if name in arguments})
 
     def _look(self, job: Job[Generation]) -> Awaitable[Report]:
-        return self._desk.ask_once(miragic.status_call(job.id or ""), miragic.read_status, private=job.private)
+        return self._desk.ask_about(job, miragic.status_call(job.id or ""), miragic.read_status)
 
 
 def _arguments(request: ImageRequest) -> dict[str, Any]:

@@ -231,11 +231,10 @@ class MirakoClient(ProviderClient):
         return mirako.submit_call(prompt, aspect_ratio=aspect_ratio, seed=seed, images=pictures, webhook=webhook)
 
     def _look(self, job: Job[Generation]) -> Awaitable[Report]:
-        return self._desk.ask_once(mirako.status_call(job.id or ""), mirako.read_status, private=job.private)
+        return self._desk.ask_about(job, mirako.status_call(job.id or ""), mirako.read_status)
 
     def _look_at_avatar(self, job: Job[Avatar]) -> Awaitable[Report]:
-        call = mirako.avatar_status_call(job.id or "")
-        return self._desk.ask_once(call, mirako.read_avatar_status, private=job.private)
+        return self._desk.ask_about(job, mirako.avatar_status_call(job.id or ""), mirako.read_avatar_status)
 
 
 def _may_be_of(avatar: Avatar, entry: Entry) -> bool:

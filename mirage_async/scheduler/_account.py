@@ -36,7 +36,7 @@ class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True):
         provider: the provider's name.
         limits: the limits in force.
         jobs_watched: jobs somebody asks about.
-        jobs_in_flight: jobs that hold a place under `limits.jobs` (0 without such a limit).
+        jobs_in_flight: jobs that hold a place under `limits.jobs`; without that limit, all that are bought or watched.
         jobs_waiting: purchases waiting for a place.
         polls_in_flight: status calls under way.
         polls_ready: status calls that are due and wait for a place or the end of a pause.
@@ -271,7 +271,7 @@ class Account:
             provider=self.provider,
             limits=self.limits,
             jobs_watched=len(self.entries),
-            jobs_in_flight=places.borrowed_tokens,
+            jobs_in_flight=self._unlimited() if self.limits.jobs is None else places.borrowed_tokens,
             jobs_waiting=places.tasks_waiting,
             polls_in_flight=self.in_flight,
             polls_ready=len(self.ready),
@@ -287,6 +287,10 @@ class Account:
             delay_bound_mean=self._delays.mean,
             delay_bound_p95=self._delays.p95,
         )
+
+    def _unlimited(self) -> int:
+        """Return how many jobs are in flight where nobody counts places."""
+        return len(self.entries) + sum(1 for job in self.buying if job.ticket is None)
 
     def __repr__(self) -> str:
         return f"<Account {self.provider} {len(self.entries)} watched, {self.in_flight} polls in flight>"

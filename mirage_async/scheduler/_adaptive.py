@@ -95,6 +95,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
         delay_bound_mean: mean of the bounds of the delay with which their ends were noticed, in seconds, or None before
             any; see `AccountStatistics`.
         delay_bound_p95: seconds that 95 % of these bounds do not exceed, at most a quarter too many, or None.
+        jobs_watched: jobs of this kind and model, in whatever phase, that somebody asks about; the scheduler counts.
+        polls_sent: status calls begun for such jobs, likewise, as long as the kind is not forgotten.
     """
 
     provider: str
@@ -109,6 +111,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     polls_per_job: float | None = None
     delay_bound_mean: float | None = None
     delay_bound_p95: float | None = None
+    jobs_watched: int = 0
+    polls_sent: int = 0
 
 
 class _Model:
@@ -192,6 +196,7 @@ class AdaptiveInterval:
         self._random = random.Random(seed)
         self._allowed = _looks.windows(EDGES, minimum=self.minimum, maximum=self._maximum)
         self._models: OrderedDict[_Key, _Model] = OrderedDict()
+        self.begun_from: set[object] = set()  # journals: loaded again, what they know would count twice
 
     # --- what the scheduler asks and tells ---
 

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from mirage_async.jobs import Job  # noqa: TC004
     from mirage_async.scheduler._account import Account  # noqa: TC004
 
-__all__ = ["Entry"]
+__all__ = ["Entry", "KindCounts"]
+
+
+class KindCounts(msgspec.Struct, gc=False, eq=False):
+    """What the scheduler counts of one kind of job and model."""
+
+    watched: int = 0
+    sent: int = 0
 
 
 class Entry(msgspec.Struct, gc=False, eq=False):
@@ -38,6 +45,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         shown: moments, and the progress seen then.
         teaches: its age is known.
         ended: it was seen finished, if only by a success that is asked about again.
+        counts: of its kind of job.
     """
 
     job: Job[Any] | None
@@ -56,3 +64,4 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     shown: list[tuple[float, float]] | None = None
     teaches: bool = False
     ended: bool = False
+    counts: KindCounts = msgspec.field(default_factory=KindCounts)

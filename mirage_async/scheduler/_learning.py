@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import random
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
+import msgspec
+
+from mirage_async._retry import delays
 from mirage_async.jobs import NullHints
 from mirage_async.models import JobStatus
-from mirage_async.scheduler._adaptive import AdaptiveInterval, Sighting
+from mirage_async.scheduler._adaptive import AdaptiveInterval, ModelStatistics, Sighting
+from mirage_async.scheduler._entry import KindCounts
 from mirage_async.scheduler._intervals import JobView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mirage_async.jobs import Job
-    from mirage_async.scheduler._adaptive import ModelStatistics
     from mirage_async.scheduler._entry import Entry
     from mirage_async.scheduler._intervals import IntervalPolicy
     from mirage_async.wire import Report
@@ -29,6 +33,7 @@ LONGEST_INTERVAL = 30 * 24 * 3600.0  # seconds, as long as any wait: a policy's 
 _SOON, _SOON_SHARE = 0.25, 0.05  # seconds, and share of the age of a job, that news of its end may have taken
 _LEAST_INTERVAL = 0.25  # seconds between the last look and the one before, where the policy has no minimum
 _STRETCH = 0.2  # of the time a hint is given, by which it varies upwards: a kind of job has one number for all of them
+MOST_KINDS = 512  # of jobs that are counted; one more, and those of which no job is watched are forgotten
 MARKS = 16  # of progress that a note keeps, thinned evenly beyond
 
 _Outcome: TypeAlias = Literal["pending", "done", "lost"]
@@ -79,7 +84,7 @@ class Learning:
         ranks: whether the policy tells how urgent a status call is.
     """
 
-    __slots__ = ("_failed", "_learns", "_least", "_observe", "_policy", "_random", "_urgency", "ranks")
+    __slots__ = ("_counts", "_failed", "_learns", "_least", "_observe", "_policy", "_random", "_urgency", "ranks")
 
     def __init__(self, policy: IntervalPolicy) -> None:
         self._policy = policy
@@ -88,6 +93,7 @@ class Learning:
         self._learns = self._observe is not _ignore
         self.ranks = self._urgency is not _ignore
         self._failed: set[str] = set()
+        self._counts: dict[tuple[str, str, str | None], KindCounts] = {}
         adaptive = policy if isinstance(policy, AdaptiveInterval) else None
         self._random = random.Random(None if adaptive is None else adaptive.seed)
         self._least = _LEAST_INTERVAL if adaptive is None else adaptive.minimum
@@ -109,6 +115,14 @@ class Learning:
             if patience > interval:
                 interval = patience * self._random.uniform(1.0, 1.0 + _STRETCH)
         return LONGEST_INTERVAL if interval > LONGEST_INTERVAL else interval  # noqa: FURB136 - is dearer by far
+
+    def patience(self, misses: int) -> float:
+        """Return how many seconds to leave a job alone after so many status calls in a row without usable answer.
+
+        Up to a quarter is added at random, so that those that failed together are not repeated together.
+        """
+        seconds = next(itertools.islice(delays(1.0, 2.0, 30.0), min(misses, 8) - 1, None))
+        return seconds * self._random.uniform(1.0, 1.25)
 
     def last_look(self, span: float, end: float, *, before: float, latest: float) -> float:
         """Return when to make the last look before the end of a wait, infinity where it needs no moment of its own.
@@ -191,7 +205,27 @@ class Learning:
         except Exception as error:  # noqa: BLE001 - logged, once
             self._complain("statistics", error)
             return ()
-        return cast("tuple[ModelStatistics, ...]", learned) if isinstance(learned, tuple) else ()
+        if not isinstance(learned, tuple):
+            return ()
+        return tuple(self._counted(each) for each in cast("tuple[ModelStatistics, ...]", learned))
+
+    def counts_of(self, job: Job[Any]) -> KindCounts:
+        """Return what is counted of a job's kind and model, of which any number may come and go."""
+        key = (job.kind.provider, job.kind.name, job.model)
+        counts = self._counts.get(key)
+        if counts is None:
+            if len(self._counts) >= MOST_KINDS:
+                self._counts = {key: counts for key, counts in self._counts.items() if counts.watched}
+            counts = self._counts[key] = KindCounts()
+        return counts
+
+    def _counted(self, learned: ModelStatistics) -> ModelStatistics:
+        if not isinstance(learned, ModelStatistics):
+            return learned  # a policy of a user's own says what it likes
+        counts = self._counts.get((learned.provider, learned.kind, learned.model))
+        if counts is None:
+            return learned
+        return msgspec.structs.replace(learned, jobs_watched=counts.watched, polls_sent=counts.sent)
 
     def _tell(
         self,

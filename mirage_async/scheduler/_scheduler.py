@@ -19,12 +19,12 @@ import logging
 import math
 import weakref
 from collections import deque
+from contextvars import Context
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mirage_async._clock import Clock, SystemClock, Timer
-from mirage_async._retry import delays
 from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import APIError, ConfigurationError, MirageError, NotFoundError, ResponseError
 from mirage_async.jobs import LAST_LOOK, is_dubious, last_look_time, note
@@ -33,6 +33,7 @@ from mirage_async.scheduler._adaptive import AdaptiveInterval
 from mirage_async.scheduler._endings import Endings
 from mirage_async.scheduler._entry import Entry
 from mirage_async.scheduler._learning import LONGEST_INTERVAL, Learning, begin
+from mirage_async.scheduler._pauses import LONGEST_PAUSE
 from mirage_async.scheduler._poller import Poller, Rest
 from mirage_async.scheduler._statistics import SchedulerStatistics
 from mirage_async.scheduler._verdicts import Verdict, foreseen, judge
@@ -93,7 +94,7 @@ class Scheduler:
         self._timer_at = math.inf
         self._quiet_until = -math.inf  # nothing that falls due wakes the scheduler before
         self._next_sweep = math.inf
-        self._concluded = 0
+        self._sent = self._concluded = 0
         self._closed = False
         self._claimed = False
 
@@ -129,9 +130,10 @@ class Scheduler:
         entry: Entry | None = job.ticket
         if entry is None:
             now = self.clock.monotonic()
-            entry = job.ticket = Entry(job, job.kind.account)
+            entry = job.ticket = Entry(job, job.kind.account, counts=self._learning.counts_of(job))
             begin(entry, job, now, attached=at_once)
             entry.account.entries[entry] = None
+            entry.counts.watched += 1
             if entry.account.limits.ask_early:
                 self._ready[entry.account] = None
             self._waits.begin(entry, deadline)
@@ -182,6 +184,7 @@ class Scheduler:
             job.ticket = None
             entry.job = None
             entry.account.entries.pop(entry, None)
+            entry.counts.watched -= 1
             self._let_rest(entry)
 
     def waits_for(self, job: Job[Any]) -> WaitedFor:
@@ -210,7 +213,7 @@ class Scheduler:
         return SchedulerStatistics(
             jobs_watched=sum(account.jobs_watched for account in accounts),
             polls_in_flight=sum(account.polls_in_flight for account in accounts),
-            polls_sent=sum(account.polls_sent for account in accounts),
+            polls_sent=self._sent,
             jobs_concluded=self._concluded,
             waits_expired=self._waits.expired,
             accounts=accounts,
@@ -366,7 +369,8 @@ class Scheduler:
         self._pollers.add(poller)
         if self._next_sweep == math.inf:
             self._next_sweep = self.clock.monotonic() + SWEEP
-        poller.task = self._tasks.spawn(self._work(poller))
+        # It outlives whatever began it, so it is not to live in the context of that.
+        poller.task = self._tasks.spawn(self._work(poller), context=Context())
         poller.task.add_done_callback(partial(self._gone, poller))
 
     async def _work(self, poller: Poller) -> None:
@@ -382,7 +386,11 @@ class Scheduler:
                 continue
             poller.began = asked = monotonic()
             job = entry.job
-            if job is not None:  # not forgotten between being taken and being asked about
+            if job is None:  # forgotten between being taken and being asked about
+                account.sent -= 1
+            else:
+                self._sent += 1
+                entry.counts.sent += 1
                 job.polls += 1
                 hinted, entry.hinted = entry.hinted, None
                 try:
@@ -438,12 +446,9 @@ class Scheduler:
             return self._ended(entry, job, report, now)
         else:
             self._learning.unfinished(entry, job, report, asked=asked, now=now)
-        entry.flying = False
-        if not job.claimed:
-            if report.progress is not None or status is not job.status:
-                note(job, report)
-            if entry.job is not None:
-                self._ask_in(self._learning.interval(entry, job, now) if entry.hinted is None else 0.0, entry, now)
+        if not job.claimed and (report.progress is not None or status is not job.status):
+            note(job, report)
+        self._ask_again(entry, now, at_least=min(report.retry_after or 0.0, LONGEST_PAUSE))
         return False
 
     def _ended(self, entry: Entry, job: Job[Any], report: Report, now: float) -> bool:
@@ -481,10 +486,7 @@ class Scheduler:
             job.stop(error)
             return
         _logger.info("a status call for %r brought no answer (%s); asking on", job, type(error).__name__)
-        patience = delays(1.0, 2.0, 30.0)
-        for _ in range(min(entry.misses, 8) - 1):
-            next(patience)
-        self._ask_again(entry, now, at_least=next(patience))
+        self._ask_again(entry, now, at_least=self._learning.patience(entry.misses))
 
     def _ask_again(self, entry: Entry, now: float, *, at_least: float = 0.0) -> None:
         entry.flying = False

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from mirage_async.exceptions import (
     APIError,
+    AuthenticationError,
     BadRequestError,
     ConfigurationError,
     MirageError,
     NotFoundError,
     RateLimitError,
     ResponseError,
-    ServerError,
 )
 
 if TYPE_CHECKING:
@@ -45,13 +45,14 @@ def judge(error: MirageError, not_found: int) -> Verdict:
     A job that was paid for is never failed by a bad status call: server errors, resets, unreadable answers and error
     pages of something in between are waited out until the job's own deadline. Only an answer by which the provider
     clearly refuses to be asked (a wrong key, an address that moved) stops the asking, and even then the job's status
-    stays and the wait can be resumed.
+    stays and the wait can be resumed. Whoever says when to come back (Retry-After) does not refuse, unless the key
+    is wrong.
 
     Args:
         error: what the status call raised.
         not_found: answers "no such job" in a row, this one included.
     """
-    if isinstance(error, RateLimitError) or (isinstance(error, ServerError) and error.retry_after is not None):
+    if isinstance(error, RateLimitError) or _says_when(error):
         return Verdict.SLOW_DOWN
     if isinstance(error, ConfigurationError):
         return Verdict.GIVE_UP
@@ -70,6 +71,11 @@ def foreseen(error: Exception, job: Job[Any]) -> MirageError:
         return error
     _logger.error("a status call for %r failed in an unforeseen way", job, exc_info=error)
     return ResponseError(f"the status call failed with {type(error).__name__}")
+
+
+def _says_when(error: MirageError) -> bool:
+    """Whether the provider told when to come back, which a wrong key does not mend."""
+    return isinstance(error, APIError) and error.retry_after is not None and not isinstance(error, AuthenticationError)
 
 
 def _is_page(error: APIError) -> bool:

@@ -135,6 +135,7 @@ class Report(_Unshown, frozen=True, kw_only=True):
         reason: why a job failed, in the provider's words, or what makes the report hollow.
         credits: what was charged, in the provider's unit.
         took: seconds from acceptance to the end of a finished job by the provider's own clock, above 0, or None.
+        retry_after: seconds the provider asks to leave the job alone, or None.
         raw: the decoded answer without picture data; may be left empty while the job goes on.
     """
 
@@ -147,6 +148,7 @@ class Report(_Unshown, frozen=True, kw_only=True):
     reason: str | None = None
     credits: float | None = None
     took: float | None = None
+    retry_after: float | None = None
     raw: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:

@@ -43,6 +43,27 @@ def finished(policy: AdaptiveInterval, seconds: float) -> None:
     )
 
 
+async def test_a_policy_of_several_hubs_in_turn_does_not_count_what_it_knows_twice(tmp_path: Path) -> None:
+    """What the journal keeps of it is its own; only what others left in another journal is news."""
+    policy = AdaptiveInterval()
+    for count in range(1, 5):
+        journal = Journal(tmp_path / "mine")
+        memory = Memory(journal, policy, FakeClock())
+        await memory.begin()
+        finished(policy, 10.0)
+        await memory.aclose()
+        await journal.aclose()
+        assert [model.jobs_finished for model in policy.statistics()] == [count]
+    other = Journal(tmp_path / "other")
+    theirs = AdaptiveInterval()
+    for _ in range(3):
+        finished(theirs, 20.0)
+    await Memory(other, theirs, FakeClock()).aclose()
+    await Memory(other, policy, FakeClock()).begin()
+    await other.aclose()
+    assert [model.jobs_finished for model in policy.statistics()] == [7]
+
+
 async def test_what_was_learned_about_durations_outlives_the_process(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -12,6 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from mirage_async import Job, JobStatus, Limits, MiladyClient, MiraClient, Mirage, MiragicClient, MirakoClient
+from mirage_async.clients import _runtime
 from mirage_async.clients._ledger import MOST_ORPHANS
 from mirage_async.clients._runtime import Runtime
 from mirage_async.exceptions import (
@@ -41,13 +46,13 @@ every_client = pytest.mark.parametrize("client", CLIENTS)
 
 async def soon(work: Awaitable[T]) -> T:
     """Await something that must not take long."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         return await work
 
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop run until `condition()` holds."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - conditions are about state that raises no events
             await anyio.sleep(0.001)
 
@@ -263,6 +268,185 @@ async def test_purchases_that_waited_for_a_pause_are_not_sent_all_at_once() -> N
         await clock.advance(5.2)
         await soon(asyncio.gather(*buying))
         assert sandbox.statistics().purchases == {"miragic": 3}
+
+
+async def test_a_place_and_a_pause_together_take_no_longer_than_the_wait() -> None:
+    """What the wait for a place has used up is not there for a refused purchase to be sent again."""
+    clock = FakeClock()
+    async with slow_sandbox(clock) as (sandbox, client):
+        client.set_limits(Limits(jobs=1))
+        first = await soon(client.submit("a cat", max_wait=20))
+        waiter = asyncio.ensure_future(first.result())
+        sandbox.fail("miragic.create", Fault(status=429, headers={"Retry-After": "15"}))
+        buying = asyncio.ensure_future(client.submit("a dog", max_wait=30))
+        await until(lambda: client._desk.account.statistics(0).jobs_waiting == 1)
+        await clock.advance(20.1)  # the first wait is over, and its place free; ten seconds are left
+        with pytest.raises(WaitTimeoutError):
+            await soon(waiter)
+        with pytest.raises(RateLimitError) as caught:
+            await soon(buying)
+        assert caught.value.billed == "no"
+        assert clock.monotonic() < 21
+        assert sandbox.statistics().purchases == {"miragic": 1}
+
+
+async def test_a_pause_holds_for_the_next_client_of_the_key() -> None:
+    """A service makes a copy for each request; the last one may be gone when the next comes, the pause is not."""
+    clock = FakeClock()
+    async with slow_sandbox(clock) as (_, client):
+        tenant = client.with_options(api_key="tenant")
+        tenant._desk.account.pause(clock.monotonic(), 30.0)
+        account = weakref.ref(tenant._desk.account)
+        del tenant
+        gc.collect()
+        assert account() is None
+        assert client.with_options(api_key="other")._desk.account.statistics(clock.monotonic()).paused_for == 0
+        tenant = client.with_options(api_key="tenant")
+        assert tenant._desk.account.statistics(clock.monotonic()).paused_for == 30
+        with pytest.raises(WaitTimeoutError) as caught:
+            await soon(tenant.submit("a cat", max_wait=10))
+        assert caught.value.waited_for == "pause"
+
+
+async def test_the_pauses_of_so_many_keys_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service with a key for each of its users grows no further; who has a client is never forgotten."""
+    monkeypatch.setattr(_runtime, "MOST_PAUSES", 2)
+    clock = FakeClock()
+    async with slow_sandbox(clock) as (_, client):
+        kept = client.with_options(api_key="kept")
+        for name in ("kept", "first", "second", "third"):
+            client.with_options(api_key=name)._desk.account.pause(clock.monotonic(), 30.0)
+        gc.collect()
+        paused = {
+            name: client.with_options(api_key=name)._desk.account.statistics(0).paused_for
+            for name in ("kept", "third", "second", "first")
+        }
+        assert paused == {"kept": 30, "third": 30, "second": 30, "first": 0}
+        assert kept._desk.account.pauses.uneasy
+
+
+async def test_a_question_waits_for_the_end_of_a_pause() -> None:
+    """The provider asked the whole account to slow down; but a question is not put off for longer than it may take."""
+    clock = FakeClock()
+    async with (
+        Sandbox() as sandbox,
+        MirakoClient(base_url=sandbox.url, scheduler=Scheduler(clock=clock)) as client,
+    ):
+        for seconds, after in ((8.0, 8.0), (60.0, 30.0)):
+            client._desk.account.pause(clock.monotonic(), seconds)
+            asked = sandbox.statistics().requests.get("mirako.avatar_list", 0)
+            asking = asyncio.ensure_future(client.list_avatars())
+            await until(lambda: "timer" in repr(clock) and "0 timers" not in repr(clock))
+            await clock.advance(after - 0.1)
+            assert sandbox.statistics().requests.get("mirako.avatar_list", 0) == asked
+            await clock.advance(0.2)
+            await soon(asking)
+            assert sandbox.statistics().requests["mirako.avatar_list"] == asked + 1
+
+
+@pytest.mark.parametrize(
+    ("provider", "working"),
+    [
+        ("miragic", {"success": True, "data": {"status": "processing"}}),
+        ("mirako", {"data": {"status": "IN_PROGRESS"}}),
+    ],
+)
+async def test_a_status_answer_may_say_when_to_come_back(provider: str, working: dict[str, Any]) -> None:
+    """A good answer's Retry-After is honoured for its job, in whatever way the provider writes it."""
+    clock = FakeClock()
+    headers = {"Date": "Mon, 01 Jan 2024 00:00:00 GMT", "Retry-After": "Mon, 01 Jan 2024 00:00:20 GMT"}
+    async with (
+        Sandbox(durations=600.0) as sandbox,
+        Mirage(scheduler=Scheduler(policy=FixedInterval(5, jitter=0), clock=clock), base_urls=sandbox.base_urls) as hub,
+    ):
+        answers = [Fault(status=200, headers=told, body=working) for told in ({"Retry-After": "30"}, headers, {})]
+        sandbox.fail(f"{provider}.status", *answers)
+        job = await soon(hub.submit("a cat", provider=provider, max_wait=500))
+        moments = list[float]()
+        while len(moments) < 4:
+            polls = job.polls
+            await clock.advance(1)
+            await until(lambda: hub.statistics().scheduler.polls_in_flight == 0)
+            if job.polls > polls:
+                moments.append(clock.monotonic())
+        assert [after - before for before, after in pairwise(moments)] == [30, 20, 5]
+
+
+def test_limits_are_set_in_the_loop_of_the_client_or_before_it_is_used() -> None:
+    """Between two runs of the loop, or in a thread, nobody could begin what other limits allow."""
+    clock = FakeClock()
+    scheduler = Scheduler(policy=FixedInterval(5, jitter=0), clock=clock)
+    with asyncio.Runner() as runner:
+        sandbox = Sandbox(durations=60.0)
+        runner.run(sandbox.__aenter__())
+        client = MiragicClient(base_url=sandbox.url, scheduler=scheduler)
+        client.set_limits(Limits(polls=1))
+
+        async def buy_two() -> list[Job[Any]]:
+            return [await client.submit("a cat"), await client.submit("a dog")]
+
+        jobs = runner.run(buy_two())
+        with pytest.raises(ConfigurationError, match="in its event loop alone"):
+            client.set_limits(Limits(polls=2))
+        with ThreadPoolExecutor() as pool, pytest.raises(ConfigurationError, match="belongs to the event loop"):
+            pool.submit(asyncio.run, limits_in_a_loop(client)).result()
+        assert client._desk.account.limits == Limits(polls=1)
+
+        async def both_are_asked_about() -> None:
+            client.set_limits(Limits(polls=2))
+            for _ in range(3):
+                await clock.advance(5)
+                await until(lambda: client._desk.account.in_flight == 0)
+            assert all(job.polls for job in jobs)
+            await client.aclose()
+            client.set_limits(Limits(polls=3))  # of no consequence any more
+
+        runner.run(both_are_asked_about())
+        client.set_limits(Limits(polls=4))
+        runner.run(sandbox.__aexit__(None, None, None))
+
+
+async def limits_in_a_loop(client: MiragicClient) -> None:
+    """Set limits in whatever event loop this runs in."""
+    client.set_limits(Limits(polls=2))
+
+
+async def test_unfinished_jobs_are_counted_as_they_are_listed() -> None:
+    """In every state: being bought, waiting for a place, watched, given up, left behind, taken."""
+    clock = FakeClock()
+    async with slow_sandbox(clock) as (sandbox, client):
+
+        def counted() -> int:
+            assert client.unfinished_jobs == len(client.jobs)
+            return client.unfinished_jobs
+
+        assert counted() == 0
+        client.set_limits(Limits(jobs=2))
+        jobs = [await soon(client.submit("a cat", max_wait=wait)) for wait in (20, 400)]
+        waiting = asyncio.ensure_future(client.submit("a dog", max_wait=900))
+        await until(lambda: client._desk.account.statistics(0).jobs_waiting == 1)
+        assert counted() == 3
+        await clock.advance(30)
+        with pytest.raises(WaitTimeoutError):
+            await soon(jobs[0])
+        third = await soon(waiting)
+        assert counted() == 3
+        leaving = asyncio.ensure_future(client.generate("a bird", max_wait=900))
+        await until(lambda: client._desk.account.statistics(0).jobs_waiting == 1)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(leaving)
+        assert counted() == 3
+        assert third.id is not None
+        sandbox.finish_job(third.id)
+        client._desk.ledger.adopt(third)
+        waiter = asyncio.ensure_future(third.result(max_wait=60))
+        await until(lambda: third._waiters is not None)
+        await clock.advance(0.1)
+        await until(lambda: third.done)
+        assert counted() in {2, 3}
+        await soon(waiter)
+        assert counted() == 2
 
 
 async def test_purchases_held_up_by_a_pause_go_out_faster_as_the_provider_accepts_them() -> None:

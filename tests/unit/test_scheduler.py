@@ -9,6 +9,8 @@ import math
 import sys
 import traceback
 import weakref
+from collections import Counter
+from contextvars import ContextVar
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -44,6 +46,7 @@ from mirage_async.scheduler import (
     JobView,
     Limits,
     Scheduler,
+    _learning,
     _scheduler,
 )
 from mirage_async.scheduler._scheduler import MANY, MOST_DUE
@@ -72,7 +75,7 @@ NOT_FOUND = NotFoundError("no such job", status=404, body='{"error": "no such jo
 
 async def soon(work: Awaitable[T]) -> T:
     """Await something that must not take long."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         return await work
 
 
@@ -1096,15 +1099,164 @@ async def test_an_unforeseen_exception_is_logged_with_its_traceback(
     assert record.exc_info is not None
 
 
+def assert_about(gaps: list[float], least: list[float]) -> None:
+    """Compare seconds between calls with the least they may be: up to a quarter more comes by chance after a miss."""
+    for gap, seconds in zip(gaps[: len(least)], least, strict=True):
+        assert seconds - TICK <= gap <= 1.25 * seconds + TICK, gaps
+
+
 async def test_trouble_is_asked_about_ever_less_often() -> None:
-    """Misses in a row stretch a short interval: 1, 2, 4 ... at most 30 s; an answer ends that."""
+    """Misses in a row stretch a short interval: 1, 2, 4 ... at most 30 s and a quarter; an answer ends that."""
     bench = Bench(FixedInterval(0.5, jitter=0))
     provider = bench.provider()
     provider.answers = [*[ServerError("502", status=502)] * 8, RUNNING, ServerError("502", status=502)]
     provider.watch(at_once=True)
-    await bench.clock.advance(126)
+    await bench.clock.advance(158)
     gaps = [after - before for before, after in zip(provider.times, provider.times[1:], strict=False)]
-    assert gaps[:10] == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30, 0.5, 1])
+    assert_about(gaps, [1, 2, 4, 8, 16, 30, 30, 30, 0.5, 1])
+    await bench.scheduler.aclose()
+
+
+async def test_jobs_that_failed_together_are_not_repeated_together() -> None:
+    """A server that comes back does not get all of them in one moment, whatever the policy."""
+    bench = Bench(FixedInterval(1, jitter=0))
+    provider = bench.provider(limits=Limits(polls=None))
+    provider.answers = [ConnectionFailedError("reset")]
+    for number in range(200):
+        provider.watch(f"j{number}")
+    await bench.clock.advance(10)
+    moments = Counter(moment for moment in provider.times if moment > 4)
+    assert max(moments.values()) < 40
+    await bench.scheduler.aclose()
+
+
+@pytest.mark.parametrize("asked_for", [20.0, 500.0])
+async def test_an_answer_may_say_when_to_come_back(asked_for: float, bench: Bench) -> None:
+    """What a good answer's Retry-After says holds for its job, up to a minute, and for no other one."""
+    provider = bench.provider()
+    provider.answers = [
+        Report(status=JobStatus.RUNNING, word="IN_PROGRESS", retry_after=asked_for),
+        Report(status=JobStatus.RUNNING, word="IN_PROGRESS", retry_after=0.5),
+        RUNNING,
+    ]
+    provider.watch("patient")
+    await bench.clock.advance(5)
+    provider.watch("other")
+    await bench.clock.advance(80)
+    assert [moment for moment, job in provider.asked if job == "patient"][:2] == [10, 10 + min(asked_for, 60)]
+    assert [moment for moment, job in provider.asked if job == "other"][:3] == [15, 25, 35]
+    assert bench.scheduler.statistics().accounts[0].throttles == 0
+
+
+async def test_a_hint_comes_before_what_an_answer_asked_for(bench: Bench) -> None:
+    """Whoever has called back has something to say sooner than it had thought."""
+    provider = bench.provider()
+    provider.answers = [Report(status=JobStatus.RUNNING, word="IN_PROGRESS", retry_after=50.0), RUNNING]
+    job = provider.watch()
+    await bench.clock.advance(12)
+    bench.scheduler.wake(job)
+    await bench.clock.advance(1)
+    assert provider.times == [10, 12]
+
+
+async def test_a_poller_does_not_live_in_the_context_of_the_request_that_began_it(bench: Bench) -> None:
+    """It asks about everybody's jobs, and outlives the request; what that knows must neither show nor stay."""
+    request: ContextVar[str] = ContextVar("request", default="nobody's")
+    seen: list[str] = []
+
+    class Watched(Provider):
+        async def look(self, job: Job[str]) -> Report:
+            seen.append(request.get())
+            return await super().look(job)
+
+    provider = Watched(bench, "miragic", Limits())
+    request.set("the first")
+    provider.watch("j1", at_once=True)
+    await bench.clock.advance(1)
+    request.set("the second")
+    provider.watch("j2")
+    await bench.clock.advance(30)
+    assert len(seen) > 3
+    assert set(seen) == {"nobody's"}
+
+
+# --- counting ---
+
+
+async def test_counts_never_go_back_when_an_account_is_gone(bench: Bench) -> None:
+    """Status calls of a client that nobody has any more were made all the same."""
+    provider = bench.provider()
+    provider.answers = [DONE]
+    job = provider.watch(at_once=True)
+    await bench.clock.advance(1)
+    assert await soon(job) == "picture of j1"
+    assert bench.scheduler.statistics().polls_sent == 1
+    del provider, job
+    bench.ended.clear()
+    await bench.clock.advance(12)  # and the poller that has rested goes home
+    gc.collect()
+    statistics = bench.scheduler.statistics()
+    assert (statistics.accounts, statistics.polls_sent, statistics.jobs_concluded) == ((), 1, 1)
+
+
+async def test_a_call_that_was_not_made_is_not_counted(bench: Bench) -> None:
+    """A job may be forgotten between being taken from the line and being asked about."""
+    provider = bench.provider()
+    job = provider.watch(at_once=True)
+    bench.scheduler.forget(job)
+    await bench.clock.advance(1)
+    statistics = bench.scheduler.statistics()
+    assert (provider.asked, statistics.polls_sent, statistics.accounts[0].polls_sent) == ([], 0, 0)
+
+
+async def test_jobs_and_calls_are_counted_by_kind() -> None:
+    """Per model as per account: jobs that somebody asks about, and status calls begun."""
+    bench = Bench(AdaptiveInterval(seed=1))
+    provider = bench.provider()
+    jobs = []
+    for number, model in enumerate(["flux", "flux", "sdxl"]):
+        jobs.append(new_job(provider.kind, id=f"j{number}", model=model, status=JobStatus.QUEUED))
+        bench.scheduler.watch(jobs[-1], 1000)
+    await bench.clock.advance(30)
+    made = Counter(job.model for job in jobs for _ in range(job.polls))
+    bench.scheduler.forget(jobs[0])
+    statistics = bench.scheduler.statistics()
+    found = {each.model: (each.jobs_watched, each.polls_sent) for each in statistics.models if each.phase == "queued"}
+    assert found == {"flux": (1, made["flux"]), "sdxl": (1, made["sdxl"])}
+    assert sum(made.values()) == statistics.polls_sent > 4
+    assert statistics.accounts[0].jobs_in_flight == 2
+    await bench.scheduler.aclose()
+
+
+async def test_kinds_without_jobs_are_forgotten_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that takes the model from its users counts for as many kinds as have jobs, and not for ever."""
+    monkeypatch.setattr(_learning, "MOST_KINDS", 3)
+    bench = Bench(AdaptiveInterval(seed=1))
+    provider = bench.provider()
+    kept = new_job(provider.kind, id="j", model="kept", status=JobStatus.QUEUED)
+    bench.scheduler.watch(kept, 1000)
+    for number in range(20):
+        job = new_job(provider.kind, id=f"j{number}", model=f"m{number}", status=JobStatus.QUEUED)
+        bench.scheduler.watch(job, 1000)
+        bench.scheduler.forget(job)
+    models = {each.model: each.jobs_watched for each in bench.scheduler.statistics().models}
+    assert models["kept"] == 1
+    assert len(bench.scheduler._learning._counts) <= 3
+    await bench.scheduler.aclose()
+
+
+class Telling(FixedInterval):
+    """A policy whose statistics are its own."""
+
+    def statistics(self) -> tuple[str, ...]:
+        """Say something."""
+        return ("well",)
+
+
+async def test_what_a_policy_of_ones_own_tells_is_passed_on() -> None:
+    """Whatever it is made of."""
+    bench = Bench(Telling(10))
+    assert cast("Any", bench.scheduler.statistics().models) == ("well",)
     await bench.scheduler.aclose()
 
 
@@ -1216,8 +1368,9 @@ async def test_pauses_without_a_wish_grow_until_an_answer_comes() -> None:
     throttle = RateLimitError("429", status=429)
     provider.answers = [throttle, throttle, throttle, RUNNING, throttle, RUNNING]
     provider.watch(at_once=True)
-    await bench.clock.advance(9)
-    assert provider.times == pytest.approx([0, 1, 3, 7, 7.5, 8.5, 9])
+    await bench.clock.advance(12)
+    gaps = [after - before for before, after in zip(provider.times, provider.times[1:], strict=False)]
+    assert_about(gaps, [1, 2, 4, 0.5, 1, 0.5])
     await bench.scheduler.aclose()
 
 
