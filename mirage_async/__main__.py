@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
-import signal
+import os
 import sys
+import threading
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
 _NEEDED = frozenset({"click", "rich", "typer"})
 
 
@@ -15,7 +17,9 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     gc.disable()  # loading makes thousands of objects and no garbage; looking for some takes a tenth of the time
     try:
-        from mirage_async.cli import run  # noqa: PLC0415 - needs an extra, whose absence is told below
+        from mirage_async.cli import run, signals  # noqa: PLC0415 - needs an extra, whose absence is told below
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _NEEDED:
             raise
@@ -26,13 +30,19 @@ def main() -> None:
         sys.exit(2)
     finally:
         gc.enable()
-    # Whoever ends the process politely (timeout, a container's stop) is told what Ctrl-C tells. While an event loop
-    # runs, that is its matter (cli/_running.py).
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(run())
-    except KeyboardInterrupt:  # while the command was still being loaded, or once more while it ended
-        sys.exit(130)
+        signals.set_up()
+        code = run()
+    except KeyboardInterrupt:  # in between: nothing has begun
+        sys.exit(_INTERRUPTED)
+    if code == _INTERRUPTED and any(_holds_up(thread) for thread in threading.enumerate()):
+        os._exit(code)  # all there was to tell is told; whoever does not read what a thread writes is not waited for
+    sys.exit(code)
+
+
+def _holds_up(thread: threading.Thread) -> bool:
+    """Whether the process would wait for a thread."""
+    return not thread.daemon and thread is not threading.main_thread()
 
 
 if __name__ == "__main__":

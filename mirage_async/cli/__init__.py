@@ -6,5 +6,6 @@ What a command then does is imported when it runs, so that help, version and she
 """
 
 from mirage_async.cli._app import run
+from mirage_async.cli._running import signals
 
-__all__ = ["run"]
+__all__ = ["run", "signals"]

@@ -24,6 +24,7 @@ __all__ = ["Aside", "run_with_stderr_aside", "stderr_aside", "wait_for_stderr"]
 T = TypeVar("T")
 
 _PAUSE = 0.05  # seconds, where a stream does not wait by itself for whoever reads it
+_PATIENCE = 2.0  # seconds for a slow reader of stderr once a command is to end
 _of_stderr: list[Aside] = []
 
 
@@ -148,12 +149,25 @@ async def stderr_aside() -> AsyncGenerator[None]:
     try:
         with divert_stderr(aside.write, lambda: aside.behind):
             yield
+    except asyncio.CancelledError:  # from here on nobody waits for long, and what was told must not be lost
+        aside.wait(_PATIENCE)
+        raise
+    except BaseException:
+        await _written(aside)
+        raise
+    else:
+        await _written(aside)
     finally:
-        try:
-            await aside.written()
-        finally:
-            _of_stderr.remove(aside)
-            aside.close()
+        _of_stderr.remove(aside)
+        aside.close()
+
+
+async def _written(aside: Aside) -> None:
+    try:
+        await aside.written()
+    except asyncio.CancelledError:
+        aside.wait(_PATIENCE)
+        raise
 
 
 def run_with_stderr_aside(work: Coroutine[Any, Any, T]) -> T:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from mirage_async.cli._exits import CommandError, ExitCode
+from mirage_async.cli._keeping import keep_elsewhere
 from mirage_async.cli._lines import resume_line, tell
 from mirage_async.clients import Providers
 from mirage_async.clients._base import MissingKeyError
@@ -112,7 +113,10 @@ async def _tell(
 
 
 async def whereabouts(job: Job[Any]) -> list[str]:
-    """Say where the results of a job can still be had, or that it may have been paid for in vain."""
+    """Say where the results of a job can still be had, or that it may have been paid for in vain.
+
+    A picture that can be had nowhere else, since it came with the answer, is saved among the temporary files.
+    """
     token = job.token_or_none()
     if token is not None:
         return [resume_line(token)]
@@ -124,4 +128,9 @@ async def whereabouts(job: Job[Any]) -> list[str]:
         unknown = error.billed == "unknown"
         return [f"a {job.provider} request was cut off: it may have been bought (key {job.key})"] if unknown else []
     links = [image.url for image in generation.images if image.url is not None]
-    return [f"a {job.provider} picture is at {link}" for link in links]
+    only_here = [image for image in generation.images if image.url is None]
+    kept = [
+        await keep_elsewhere(image, f"a {job.provider} picture could not be put where it was wanted")
+        for image in only_here
+    ]
+    return [*(f"a {job.provider} picture is at {link}" for link in links), *(f"{one.problem}" for one in kept)]

@@ -121,9 +121,12 @@ async def _collect_all(
         _check_keys(hub, {entry.provider for entry in entries_in(folder) if entry.key in wanted})
         owed = await hub.recover(any_account=wish.any_account, max_wait=wish.max_wait)
         jobs = [job for job in owed if job.key in wanted]
-        with displayed(lines=True, quiet=quiet) as board:
-            collected = await asyncio.gather(*(_collect(job, board, place) for job in jobs))
-        _print(collected, as_json=as_json)
+        collected = [_Collected(job=job) for job in jobs]
+        try:
+            with displayed(lines=True, quiet=quiet) as board:
+                await asyncio.gather(*(_collect(one, board, place) for one in collected))
+        finally:  # whatever cuts that short: these are in their files, and not told of again
+            _print(collected, as_json=as_json)
         codes = [one.code for one in collected]
     codes += _tell_of_rest(set(wanted) - {job.key for job in jobs})
     for one in collected:
@@ -157,10 +160,10 @@ def _tell_of_rest(keys: set[str]) -> list[ExitCode]:
     return [ExitCode.FAILURE] * len(keys)
 
 
-async def _collect(job: Job[Any], board: Board, place: Output) -> _Collected:
+async def _collect(collected: _Collected, board: Board, place: Output) -> None:
+    job = collected.job
     row = board.add(job.provider, f"{job.kind.name} {job.id or job.key}")
     row.begin("queued")
-    collected = _Collected(job=job)
     try:
         await row.watch(job)
         collected.value, collected.error = job.ending or (None, None)
@@ -174,7 +177,6 @@ async def _collect(job: Job[Any], board: Board, place: Output) -> _Collected:
     else:
         problems = [one.problem for one in collected.kept if one.problem is not None]
         row.end("failed", str(collected.error or problems[0]))
-    return collected
 
 
 async def _keep(collected: _Collected, row: Row, place: Output) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mirage_async.cli._output import Output
     from mirage_async.models import GeneratedImage, Generation
 
-__all__ = ["Kept", "keep_all"]
+__all__ = ["Kept", "keep_all", "keep_elsewhere"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ async def keep_all(generation: Generation, output: Output) -> Sequence[Kept]:
     """Save all pictures at the same time; one that cannot be saved is told about in its `Kept` and never raises."""
     if output.path is None:
         first, *others = generation.images
-        surplus = [_elsewhere(image, "stdout takes one picture, the provider delivered more") for image in others]
+        surplus = [keep_elsewhere(image, "stdout takes one picture, the provider delivered more") for image in others]
         return [await _to_stdout(first), *await asyncio.gather(*surplus)]
     count = len(generation.images)
     targets = [output.target(image.name, index, count) for index, image in enumerate(generation.images)]
@@ -55,7 +55,7 @@ async def _to_stdout(image: GeneratedImage) -> Kept:
         data = await image.read()
         await to_thread.run_sync(_write_out, data)
     except (OSError, MirageError) as error:
-        return await _elsewhere(image, f"the picture could not be written to stdout: {error}")
+        return await keep_elsewhere(image, f"the picture could not be written to stdout: {error}")
     return Kept(image=image, path=None)
 
 
@@ -68,13 +68,23 @@ async def _to_file(image: GeneratedImage, target: Path, overwrite: bool) -> Kept
     try:
         return Kept(image=image, path=await image.save(target, overwrite=overwrite))
     except FileExistsError as error:  # it was not there before the purchase
-        return await _elsewhere(image, f"{error.filename!r} has appeared meanwhile", near=target.parent)
+        if await _is_the_same(image, Path(error.filename)):
+            return Kept(image=image, path=Path(error.filename))
+        return await keep_elsewhere(image, f"{error.filename!r} has appeared meanwhile", near=target.parent)
     except (OSError, MirageError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return await _elsewhere(image, f"the picture could not be saved as {str(target)!r}: {reason}")
+        return await keep_elsewhere(image, f"the picture could not be saved as {str(target)!r}: {reason}")
 
 
-async def _elsewhere(image: GeneratedImage, problem: str, *, near: Path | None = None) -> Kept:
+async def _is_the_same(image: GeneratedImage, path: Path) -> bool:
+    """Whether a file holds this very picture: it was saved just before somebody interrupted what was to note that."""
+    try:
+        return await image.read() == await to_thread.run_sync(path.read_bytes)
+    except (OSError, MirageError):
+        return False
+
+
+async def keep_elsewhere(image: GeneratedImage, problem: str, *, near: Path | None = None) -> Kept:
     """Save a picture under a name nobody else has: in a folder of its own, in `near` or among the temporary files."""
     try:
         folder = Path(await to_thread.run_sync(lambda: tempfile.mkdtemp(prefix="mirage-", dir=near)))

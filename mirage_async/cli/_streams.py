@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import select
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import TextIO
 
-__all__ = ["EnduringStderr", "bear_all_letters", "divert_stderr", "fit_for_stdout", "write_stderr"]
+__all__ = [
+    "EnduringStderr",
+    "bear_all_letters",
+    "divert_stderr",
+    "fit_for_stdout",
+    "silence_unless_read",
+    "write_stderr",
+]
 
 
 class _Diversion(NamedTuple):
@@ -98,6 +106,13 @@ def _write(stream: TextIO, text: str) -> None:
         stream.flush()
     except (OSError, ValueError):
         _silence(stream)
+
+
+def silence_unless_read(stream: TextIO, seconds: float) -> None:
+    """Send a stream nowhere from now on if nobody reads it in so many seconds: writing would take for ever."""
+    with contextlib.suppress(OSError, ValueError):  # it is no file, or the system cannot tell
+        if not select.select([], [stream.fileno()], [], seconds)[1]:
+            _silence(stream)
 
 
 def _silence(stream: TextIO) -> None:

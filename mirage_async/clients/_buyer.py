@@ -241,11 +241,10 @@ class Buyer:
             outcome = uncertain(offer, f"an unforeseen {type(error).__name__}")
         finally:
             self._runtime.transport.paid_posts.release_on_behalf_of(job)
-        if answer.done():
+        if answer.done() or not _told(answer, outcome):
             await self._left_behind(job, offer, outcome)
         else:
             self._ledger.posting.discard(job)
-            answer.set_result(outcome)
             self._runtime.posts.leave()
 
     async def _left_behind(self, job: Job[Any], offer: Offer[Any], outcome: Attempt[Any] | None = None) -> None:
@@ -370,3 +369,12 @@ def _intent(offer: Offer[Any], deadline: float) -> Intent:
         own_key=offer.own_key,
         deadline=deadline,
     )
+
+
+def _told(answer: asyncio.Future[Attempt[Any]], outcome: Attempt[Any]) -> bool:
+    """Tell whoever waits; False where Ctrl-C has just cancelled that: asyncio's handler does so at any moment."""
+    try:
+        answer.set_result(outcome)
+    except asyncio.InvalidStateError:
+        return False
+    return True

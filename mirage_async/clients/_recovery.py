@@ -114,9 +114,10 @@ class Recovery:
                 answer.set_exception(ClosedError(msg))
             raise
         except Exception as error:
-            if answer.done():
+            if not answer.done():
+                answer.set_exception(error)
+            elif not isinstance(error, ClosedError):  # that is no failure: whoever asked has left, and all is closed
                 raise
-            answer.set_exception(error)
 
     async def _made(self, on_uncertain: OnUncertain, *, any_account: bool, max_wait: float | None) -> list[Job[Any]]:
         """Take over what is owed and return its jobs, after those that a cancelled caller left."""

@@ -6,15 +6,13 @@ and costs no container.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    import asyncio
+import asyncio
+from typing import TypeAlias
 
 __all__ = ["Sleeper", "Sleepers", "joined", "left", "wake", "wake_all"]
 
-Sleeper: TypeAlias = "asyncio.Future[None]"
-Sleepers: TypeAlias = "Sleeper | dict[Sleeper, None] | None"
+Sleeper: TypeAlias = asyncio.Future[None]
+Sleepers: TypeAlias = Sleeper | dict[Sleeper, None] | None
 
 
 def joined(sleepers: Sleepers, sleeper: Sleeper) -> Sleepers:
@@ -38,7 +36,10 @@ def left(sleepers: Sleepers, sleeper: Sleeper) -> Sleepers:
 def wake(sleeper: Sleeper) -> None:
     """Wake one; harmless for one that is awake or was cancelled."""
     if not sleeper.done():
-        sleeper.set_result(None)
+        try:
+            sleeper.set_result(None)
+        except asyncio.InvalidStateError:  # Ctrl-C has cancelled it in between: asyncio's handler does, in any moment
+            return
 
 
 def wake_all(sleepers: Sleepers) -> None:

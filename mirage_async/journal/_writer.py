@@ -488,11 +488,11 @@ def _call(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
 
 def _end_with_result(waiters: list[asyncio.Future[Any]], result: object) -> None:
     for waiter in waiters:
-        if not waiter.done():
+        with contextlib.suppress(asyncio.InvalidStateError):  # cancelled, maybe at this very moment, by Ctrl-C
             waiter.set_result(result)
 
 
 def _end_with_error(waiters: list[asyncio.Future[Any]], error: BaseException) -> None:
     for waiter in waiters:
-        if not waiter.done():
+        with contextlib.suppress(asyncio.InvalidStateError):
             waiter.set_exception(error)

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import signal
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from terminals import on_terminal
 
 from mirage_async.cli._batch import bound_of, read_lines
 from mirage_async.cli._batch.folder import held_folder, write_whole
-from mirage_async.cli._batch.interruption import Interruption, minding_signals
+from mirage_async.cli._batch.interruption import Interruption
 from mirage_async.cli._batch.items import Purchase, items_of, purchases_of
 from mirage_async.cli._batch.lines import Fields, Line
 from mirage_async.cli._batch.manifest import Manifest
@@ -474,26 +473,3 @@ async def test_an_interruption_has_two_steps_and_then_no_more() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(0)
     assert interruption.task.uncancel() == 0
-
-
-@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hang-up"])
-def test_what_is_ignored_stays_ignored(ignored: signal.Signals) -> None:
-    """A shell has its reasons for what it starts in the background, and so has nohup."""
-    signals = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-
-    async def held() -> list[Any]:
-        with minding_signals(Interruption(lambda: None, lambda: None)):
-            return [signal.getsignal(number) for number in signals]
-
-    before = [signal.signal(number, signal.SIG_IGN if number == ignored else signal.SIG_DFL) for number in signals]
-    try:
-        interrupt, terminate, hang_up = asyncio.run(held())
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-    assert callable(terminate)
-    if ignored == signal.SIGINT:
-        assert (interrupt, hang_up) == (signal.SIG_IGN, terminate)
-    else:
-        assert hang_up is signal.SIG_IGN
-        assert callable(interrupt)

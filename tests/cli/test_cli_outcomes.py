@@ -71,7 +71,7 @@ async def test_a_timed_out_job_can_be_resumed_with_the_token_told(tmp_path: Path
         assert generation.job_id == job_id
 
 
-@pytest.mark.parametrize("interruption", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("interruption", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(("provider", "operation"), [("miragic", "miragic.status"), ("mirako", "mirako.create")])
 async def test_an_interrupted_command_tells_the_token_of_an_accepted_job(
     provider: str, operation: str, interruption: signal.Signals, tmp_path: Path

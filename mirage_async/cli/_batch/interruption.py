@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mirage_async.cli._running import signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -58,34 +58,9 @@ class Interruption:
 
 @contextlib.contextmanager
 def minding_signals(interruption: Interruption) -> Generator[None]:
-    """Have Ctrl-C and a polite end go to `interruption` until the block ends; a third Ctrl-C ends the process rudely.
-
-    Where Ctrl-C is ignored, as in what a script starts with "&", it stays so. Only a main thread hears signals at all.
-    """
-    loop = asyncio.get_running_loop()
-    before: dict[signal.Signals, Any] = {}
-
-    def interrupted(_number: int, _frame: object) -> None:
-        if interruption.stopping:
-            _restore(before)
-        loop.call_soon_threadsafe(interruption.once_more)
-
-    def ended(_number: int, _frame: object) -> None:
-        _restore(before)
-        loop.call_soon_threadsafe(lambda: interruption.once_more(at_once=True))
-
-    heard = [(signal.SIGINT, interrupted), (signal.SIGTERM, ended)]
-    heard += [(signal.SIGHUP, ended)] if sys.platform != "win32" else []
-    for number, handler in heard if threading.current_thread() is threading.main_thread() else ():
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, handler)
+    """Have what is to end the process go to `interruption` until the block ends; a third ends it rudely."""
+    signals.listener = lambda number: interruption.once_more(at_once=number != signal.SIGINT)
     try:
         yield
     finally:
-        interruption.over = True
-        _restore(before)
-
-
-def _restore(before: dict[signal.Signals, Any]) -> None:
-    while before:
-        signal.signal(*before.popitem())
+        signals.listener = None

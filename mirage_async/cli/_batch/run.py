@@ -101,6 +101,22 @@ class _Run:
         self._removed = False  # the folder, in the middle of the run
 
     async def go(self, purchases: Sequence[Purchase]) -> ExitCode:
+        with contextlib.ExitStack() as minding:
+            plan, tally, worker, interruption = await self._worked(purchases, minding)
+            heard = True
+            try:
+                code = self._end(plan, tally, worker, interruption)
+            finally:  # all is kept and told: there is time for a slow reader of stdout, unless somebody wants to leave
+                minding.close()
+                heard = interruption.leaving or await worker.printed()
+        if not heard:
+            return ExitCode.INTERRUPTED
+        return ExitCode.FAILURE if worker.unheard else code
+
+    async def _worked(
+        self, purchases: Sequence[Purchase], minding: contextlib.ExitStack
+    ) -> tuple[Plan, Tally, Worker, Interruption]:
+        """Do the work, and close all it took; from its beginning until `minding` ends, signals are minded."""
         order = self._order
         # What is over is never forgotten: a key that is on record is what keeps its purchase from being made again.
         journal = Journal(self._folder.journal, retention=math.inf)
@@ -114,25 +130,20 @@ class _Run:
             tally = Tally(len(plan.tasks), len(plan.over))
             worker = Worker(order, hub=hub, journal=journal, folder=self._folder, manifest=self._manifest, tally=tally)
             interruption = Interruption(worker.stop_for_good, worker.leave)
+            minding.enter_context(minding_signals(interruption))
             try:
-                with minding_signals(interruption):
-                    await self._work(worker, plan, tally)
-                    await asyncio.sleep(0)  # a signal of this moment is heard here, and not while all is closed
+                await self._work(worker, plan, tally)
+                await asyncio.sleep(0)  # a signal of this moment is heard here
             except asyncio.CancelledError:
                 if not interruption.leaving:
                     raise
                 interruption.task.uncancel()
+            finally:
+                interruption.over = True  # closing takes some two seconds, and what is on the wire needs them
             await self._put_back(journal)
             del recovered  # until now they were held, so that whoever asks with their keys gets these very jobs
             worker.finish_printing()
-        heard = True
-        try:
-            code = self._end(plan, tally, worker, interruption)
-        finally:  # all is kept and told: now there is time for a slow reader of stdout, unless somebody wants to leave
-            heard = interruption.leaving or await worker.printed()
-        if not heard:
-            return ExitCode.INTERRUPTED
-        return ExitCode.FAILURE if worker.unheard else code
+        return plan, tally, worker, interruption
 
     async def _put_back(self, journal: Journal) -> None:
         """Have the next run find what was bought, where somebody has removed the folder in the middle of this one."""
