@@ -35,7 +35,9 @@ def main() -> None:
         code = run()
     except KeyboardInterrupt:  # in between: nothing has begun
         sys.exit(_INTERRUPTED)
-    if code == _INTERRUPTED and any(_holds_up(thread) for thread in threading.enumerate()):
+    if not any(_holds_up(thread) for thread in threading.enumerate()):
+        signals.pass_over()  # it has told its code already, in words, and takes no time any more
+    elif code == _INTERRUPTED:
         os._exit(code)  # all there was to tell is told; whoever does not read what a thread writes is not waited for
     sys.exit(code)
 

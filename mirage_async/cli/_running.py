@@ -57,6 +57,11 @@ class Signals:
         heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
         return {number: signal.signal(number, self._hear) for number in heard}
 
+    def pass_over(self) -> None:
+        """Hear none of them any more, while the interpreter tidies up."""
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
+
     @contextlib.contextmanager
     def heard(self) -> Generator[None]:
         """Hear them until the block ends, where that is not so anyway."""

@@ -150,6 +150,19 @@ async def test_a_file_that_appeared_meanwhile_is_left_alone(tmp_path: Path) -> N
     assert "appeared meanwhile" in (kept.problem or "")
 
 
+async def test_a_file_that_holds_this_very_picture_is_where_it_is(tmp_path: Path) -> None:
+    """It was saved a moment ago, and whoever was to note that did not come to it: saved twice it would be litter."""
+    async with sandboxed() as (mirage, _):
+        generation = await mirage.generate("fox", provider="mirako")
+        (first,) = await keep_all(generation, Output(path=tmp_path / "fox.png"))
+        (again,) = await keep_all(generation, Output(path=tmp_path / "fox.png"))
+        (tmp_path / "fox.jpg").unlink()
+        (tmp_path / "fox.jpg").mkdir()
+        (beside,) = await keep_all(generation, Output(path=tmp_path / "fox.png"))
+    assert (again.path, again.problem) == (first.path, None) == (tmp_path / "fox.jpg", None)
+    assert "appeared meanwhile" in (beside.problem or "")
+
+
 async def test_a_picture_too_many_for_stdout_and_a_closed_stdout_lose_nothing(
     capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -279,6 +280,21 @@ async def test_an_interrupted_wait_says_how_to_go_on(tmp_path: Path) -> None:
     assert ended.code == ExitCode.INTERRUPTED
     assert f"to go on: mirage-async jobs wait --journal {tmp_path}/journal -o out" in ended.stderr
     assert entry(tmp_path, key).owed
+
+
+async def test_a_picture_that_was_saved_before_it_could_be_noted_is_not_saved_twice(tmp_path: Path) -> None:
+    """An interruption may come between the two; the next run finds the file, and it is the picture."""
+    async with sandbox_for_commands() as (sandbox, environment):
+        (key,) = await bought(sandbox, tmp_path, "miragic")
+        shutil.copytree(tmp_path / "journal", tmp_path / "before")
+        collected = [await command_here(*words_for("wait -o out", tmp_path), folder=tmp_path, environment=environment)]
+        shutil.rmtree(tmp_path / "journal")
+        (tmp_path / "before").rename(tmp_path / "journal")
+        assert entry(tmp_path, key).owed
+        collected += [await command_here(*words_for("wait -o out", tmp_path), folder=tmp_path, environment=environment)]
+    assert [ended.code for ended in collected] == [ExitCode.DONE] * 2
+    assert collected[0].lines == collected[1].lines == [f"out/{name}" for name in names_in(tmp_path / "out")]
+    assert not entry(tmp_path, key).owed
 
 
 async def test_without_a_key_nothing_is_collected_and_the_code_says_why(tmp_path: Path) -> None:

@@ -118,6 +118,22 @@ async def test_an_interrupted_blocking_request_is_said_to_be_perhaps_bought(tmp_
         assert "may have been bought (key " in ended.stderr
 
 
+async def test_a_picture_that_came_with_the_answer_to_an_interrupted_command_is_kept(tmp_path: Path) -> None:
+    """It is paid for, and can be had nowhere else: there is neither a job nor a link."""
+    async with sandbox_for_commands(durations=1.0) as (sandbox, environment):
+        words = ("generate", "fox [[fault:data-url]]", "--provider", "milady", "-o", "out/")
+        there = {**environment, "TMPDIR": str(tmp_path)}
+        process = await start(*words, folder=tmp_path, environment=there)
+        await _until_seen(sandbox, "milady.generate")
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PROMPTLY):
+            ended = await end(process)
+    assert (ended.code, ended.stdout) == (ExitCode.INTERRUPTED, "")
+    (kept,) = tmp_path.glob("mirage-*/*")  # noqa: ASYNC240 - a folder of a few files
+    assert f"it is kept as '{kept}'" in ended.stderr
+    assert kept.stat().st_size > 100
+
+
 async def test_nothing_is_to_be_resumed_where_the_sandbox_ends_with_the_command(tmp_path: Path) -> None:
     """An interruption and a wait that is over say that the sandbox has ended, and name no way back."""
     words = ("generate", "fox", "--provider", "miragic", "--sandbox")
@@ -167,6 +183,6 @@ async def test_nobody_listening_is_one_line_and_the_traceback_is_for_those_who_a
 async def _until_seen(sandbox: Any, operation: str) -> None:
     async with asyncio.timeout(30):
         while not any(request.operation == operation and request.status for request in sandbox.requests):
-            if operation == "mira.generate" and sandbox.requests:
+            if operation in {"mira.generate", "milady.generate"} and sandbox.jobs:
                 return  # it answers only when the picture is done
             await asyncio.sleep(0.02)

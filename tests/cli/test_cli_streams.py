@@ -55,6 +55,36 @@ async def generated(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("stuck", ["stdout", "stderr"])
+async def test_a_command_whose_output_nobody_reads_can_be_ended_politely(stuck: str, tmp_path: Path) -> None:
+    """It waits a moment for whoever reads slowly, and no longer, whatever thread is writing."""
+    reading, writing = full_pipe()
+    provider, operation = ("mira", "mira.download") if stuck == "stdout" else ("miragic", "miragic.status")
+    async with sandbox_for_commands(durations=0.0 if stuck == "stdout" else 60.0) as (sandbox, address):
+        words = ["-m", "mirage_async", "generate", "fox", "--provider", provider, "-o", "-"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *words,
+            env={**inherited(), **address},
+            cwd=tmp_path,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=writing if stuck == "stdout" else PIPE,
+            stderr=writing if stuck == "stderr" else PIPE,
+        )
+        await until_seen(sandbox, operation, 1)
+        await asyncio.sleep(0.3)  # nothing tells that a thread has begun to write; without it this proves less
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            stdout, stderr = await process.communicate()
+    os.close(reading)
+    os.close(writing)
+    assert process.returncode == 130
+    assert not stdout
+    if stuck == "stdout":
+        assert b"picture is at http://" in stderr
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("arguments", [["-o", "-"], ["-o", "boat"]], ids=["picture", "path"])
 async def test_a_stdout_nobody_reads_is_answered_with_where_the_picture_is(
     arguments: list[str], tmp_path: Path

@@ -456,6 +456,29 @@ async def test_a_kind_this_version_does_not_know_stays_owed(tmp_path: Path, capl
         assert all(entry.owed for entry in journal_entries(tmp_path))
 
 
+async def test_who_leaves_a_recovery_and_closes_hears_of_no_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In whatever turn of the event loop: what is owed stays owed, and nothing has gone wrong."""
+    async with Sandbox(durations=60.0) as sandbox:
+
+        async def submit(mirage: Mirage) -> None:
+            await mirage.mirako.submit(PROMPT)
+            await mirage.miragic.submit(PROMPT)
+
+        left = await left_after(sandbox, tmp_path, submit)
+        for turns in range(40):
+            async with hub(sandbox, left) as mirage:
+                recovering = asyncio.ensure_future(mirage.recover())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                recovering.cancel()
+                await asyncio.sleep(0)
+        async with hub(sandbox, left) as mirage:
+            assert len(await soon(mirage.recover())) == 2
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_there_is_nothing_to_recover_from_without_a_journal() -> None:
     """And a journal is nothing else."""
     async with Mirage({"mirako": KEY}) as mirage:

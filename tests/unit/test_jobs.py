@@ -8,11 +8,12 @@ import gc
 import json
 import traceback
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import pytest
 
+from mirage_async.clients._buyer import _told
 from mirage_async.exceptions import (
     AuthenticationError,
     ClosedError,
@@ -22,6 +23,7 @@ from mirage_async.exceptions import (
     WaitTimeoutError,
 )
 from mirage_async.jobs import Job, JobKind, NullRecorder, checked_wait, new_job, new_key, read_token
+from mirage_async.jobs._sleepers import wake_all
 from mirage_async.models import JobStatus, JobUpdate, Pace
 from mirage_async.testing import FakeClock
 
@@ -660,3 +662,31 @@ async def test_a_finished_job_is_not_kept_alive(bench: Bench) -> None:
     del job, tasks
     gc.collect()
     assert gone() is None
+
+
+class Ambushed(asyncio.Future[None]):
+    """A future that is cancelled just after somebody has looked whether it is done, as asyncio's Ctrl-C may do."""
+
+    def done(self) -> bool:
+        """Say whether it is done, and be cancelled."""
+        done = super().done()
+        self.cancel()
+        return done
+
+
+async def test_a_waiter_cancelled_in_the_moment_of_waking_keeps_nobody_asleep() -> None:
+    """Ctrl-C cancels the main task at any moment, and the other waiters are to hear of the end all the same."""
+    sly, other = Ambushed(), asyncio.get_running_loop().create_future()
+    wake_all({sly: None, other: None})
+    assert (sly.cancelled(), other.done()) == (True, True)
+    wake_all(None)
+
+
+async def test_an_outcome_that_finds_its_waiter_just_cancelled_is_not_lost_in_an_error() -> None:
+    """Whoever has the outcome learns that nobody was told, and sees to it otherwise."""
+    sly: Any = Ambushed()
+    assert not sly.done()
+    assert not _told(sly, cast("Any", "outcome"))
+    waiting: Any = asyncio.get_running_loop().create_future()
+    assert _told(waiting, cast("Any", "outcome"))
+    assert await waiting == "outcome"
