@@ -16,11 +16,33 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from contextvars import Context
 
-__all__ = ["TaskSet"]
+__all__ = ["TaskSet", "fail", "fulfil"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("mirage_async")
+
+
+def fulfil(future: asyncio.Future[T], value: T) -> bool:
+    """Give a future its result; False where it is done already.
+
+    Nobody can look first: the handler of Ctrl-C that asyncio installs cancels the main task, and with it the future
+    which that waits for, at any moment, also between a look and the next line.
+    """
+    try:
+        future.set_result(value)
+    except asyncio.InvalidStateError:
+        return False
+    return True
+
+
+def fail(future: asyncio.Future[Any], error: BaseException) -> bool:
+    """Give a future its error; False where it is done already, as for `fulfil`."""
+    try:
+        future.set_exception(error)
+    except asyncio.InvalidStateError:
+        return False
+    return True
 
 
 class TaskSet:

@@ -13,7 +13,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from mirage_async.cli._running import run_in_loop
+from mirage_async.cli._running import run_in_loop, signals
 from mirage_async.cli._streams import divert_stderr
 
 if TYPE_CHECKING:
@@ -149,25 +149,22 @@ async def stderr_aside() -> AsyncGenerator[None]:
     try:
         with divert_stderr(aside.write, lambda: aside.behind):
             yield
-    except asyncio.CancelledError:  # from here on nobody waits for long, and what was told must not be lost
-        aside.wait(_PATIENCE)
-        raise
-    except BaseException:
-        await _written(aside)
-        raise
-    else:
-        await _written(aside)
     finally:
-        _of_stderr.remove(aside)
-        aside.close()
+        try:
+            await _written(aside)
+        finally:
+            _of_stderr.remove(aside)
+            aside.close()
 
 
 async def _written(aside: Aside) -> None:
+    """Wait until all is written, or for a moment only, once somebody wants the process to end."""
     try:
-        await aside.written()
-    except asyncio.CancelledError:
-        aside.wait(_PATIENCE)
-        raise
+        if not signals.have_come:
+            await aside.written()
+    finally:
+        if signals.have_come:
+            aside.wait(_PATIENCE)
 
 
 def run_with_stderr_aside(work: Coroutine[Any, Any, T]) -> T:

@@ -79,7 +79,9 @@ async def _to_file(image: GeneratedImage, target: Path, overwrite: bool) -> Kept
 async def _is_the_same(image: GeneratedImage, path: Path) -> bool:
     """Whether a file holds this very picture: it was saved just before somebody interrupted what was to note that."""
     try:
-        return await image.read() == await to_thread.run_sync(path.read_bytes)
+        data = await image.read()
+        there = await to_thread.run_sync(path.stat)
+        return there.st_size == len(data) and data == await to_thread.run_sync(path.read_bytes)
     except (OSError, MirageError):
         return False
 

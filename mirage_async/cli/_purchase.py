@@ -74,6 +74,8 @@ async def _bought(request: ImageRequest, output: Output, *, sandbox: bool, as_js
         if missing > 0 and not quiet:
             warn(f"{generation.provider} delivered {len(generation.images)} of {generation.requested} pictures")
         code = await _report(kept, () if fleeting else open_jobs)
+        if not any(one.path is None and one.problem is not None for one in kept):
+            open_jobs.clear()  # all is in safety: an interruption from here on has nothing to tell of
         _print(kept, generation, as_json=as_json)
         return code
 

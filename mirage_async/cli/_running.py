@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mirage_async.cli._exits import CommandError, ExitCode
-from mirage_async.cli._lines import complain
+from mirage_async.cli._lines import AdvisedError, complain
 from mirage_async.cli._streams import silence_unless_read
 from mirage_async.exceptions import SubmissionUncertainError, WaitTimeoutError
 
@@ -37,6 +37,8 @@ class Signals:
     it, and the second leaves it the time to end well, some two seconds. Afterwards they are passed over: all that is
     left is to tell what has happened. The third ends the process at once.
 
+    Where the event loop stands still, as while it writes to what nobody reads, only the third is heard.
+
     One that is ignored stays so: a shell has its reasons for what it starts with "&", and so has nohup.
 
     Attributes:
@@ -53,7 +55,7 @@ class Signals:
     def set_up(self) -> dict[int, Any]:
         """Hear them from now on; return who has heard them until now. For the main thread alone, as signals are."""
         self._count, self._set_up, self._cancelled, self._over = 0, True, False, False
-        self._loop = self._task = None
+        self._loop = self._task = self.listener = None
         heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
         return {number: signal.signal(number, self._hear) for number in heard}
 
@@ -72,7 +74,7 @@ class Signals:
         try:
             yield
         finally:
-            self._set_up = False
+            self._set_up, self._count = False, 0
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -82,14 +84,19 @@ class Signals:
         if not self._set_up or threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._loop, self._task = loop, task
+        self._loop, self._task, self._over = loop, task, False
         try:
             yield
         finally:
             self._over = True
 
     @property
-    def has_cancelled(self) -> bool:
+    def have_come(self) -> bool:
+        """Whether somebody wants the process to end."""
+        return self._count > 0
+
+    @property
+    def have_cancelled(self) -> bool:
         """Whether one has cancelled what ran."""
         return self._cancelled
 
@@ -124,11 +131,10 @@ def run_in_loop(work: Coroutine[Any, Any, T]) -> T:
     """
     with signals.heard():
         try:
-            return asyncio.run(_minded(work))
+            return _run(work)
         except asyncio.CancelledError as cancelled:
-            if not signals.has_cancelled:
+            if not signals.have_cancelled:
                 raise
-            silence_unless_read(sys.stderr, PATIENCE)
             _tell_of_what_it_cut_short(cancelled)
             raise CommandError("interrupted", code=ExitCode.INTERRUPTED) from None
 
@@ -138,10 +144,18 @@ async def _minded(work: Coroutine[Any, Any, T]) -> T:
         return await work
 
 
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(_minded(work))
+    finally:
+        if signals.have_come:  # then what is still to be told must not hold anybody up
+            silence_unless_read(sys.stderr, PATIENCE)
+
+
 def _tell_of_what_it_cut_short(cancelled: BaseException) -> None:
     error = cancelled.__context__
     while error is not None:
-        if isinstance(error, SubmissionUncertainError | WaitTimeoutError):
+        if isinstance(error, AdvisedError | SubmissionUncertainError | WaitTimeoutError):
             complain(error)
             return
         error = error.__context__

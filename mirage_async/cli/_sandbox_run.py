@@ -51,7 +51,7 @@ class Settings:
 
 
 async def serve(settings: Settings, *, quiet: bool) -> ExitCode:
-    """Run a sandbox until this task is cancelled, as Ctrl-C does, or the process gets SIGTERM.
+    """Run a sandbox until this task is cancelled, as Ctrl-C, SIGTERM and SIGHUP do.
 
     Returns:
         `DONE`: a server that is ended has done its work.

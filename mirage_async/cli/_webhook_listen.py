@@ -59,7 +59,7 @@ class Settings:
 
 
 async def listen(settings: Settings, *, quiet: bool) -> ExitCode:
-    """Listen until this task is cancelled, as Ctrl-C does, or the process gets SIGTERM.
+    """Listen until this task is cancelled, as Ctrl-C, SIGTERM and SIGHUP do.
 
     Returns:
         `DONE`: a server that is ended has done its work.

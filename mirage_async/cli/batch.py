@@ -85,7 +85,7 @@ def batch(
 
     Every line is checked before anything is bought. End the command at any time, in any way, and run it again: it goes
     on where it was, and buys nothing twice. Ctrl-C stops the buying and lets what is in flight come home; a second one
-    ends at once.
+    leaves it to the next run, and a third ends the process in the middle of whatever it does.
 
     What was on its way without an answer when the command was killed, or the network failed, is called uncertain. It is
     never bought again, and settled with `mirage-async jobs resolve` once the provider's dashboard has told. At Mira and

@@ -57,8 +57,8 @@ def _main(  # pyright: ignore[reportUnusedFunction]
     """Run a sandbox until Ctrl-C: all four providers on one port of this machine, for any key and at no cost.
 
     When it listens it prints one line of JSON with its url. Other programs find it by the variables that `mirage-async
-    sandbox env` prints. It ends with Ctrl-C or SIGTERM, forgets everything, and its exit code is 0, since nobody's
-    work is interrupted.
+    sandbox env` prints. It ends with Ctrl-C, SIGTERM or SIGHUP, forgets everything, and its exit code is 0, since
+    nobody's work is interrupted.
     """
     if context.invoked_subcommand is not None:
         context.obj = port

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import msgspec
 
+from mirage_async._tasks import fail, fulfil
 from mirage_async.exceptions import (
     ClosedError,
     ConnectionFailedError,
@@ -233,15 +234,14 @@ class Buyer:
         except asyncio.CancelledError:  # everything closes, and the grace is over
             job.stop(job.closed_error())
             self._let_alone(job)
-            if not answer.done():
-                answer.set_exception(job.closed_error())
+            fail(answer, job.closed_error())
             raise
         except Exception as error:
             _logger.exception("the purchase of %r (key %s, id %s) failed in an unforeseen way", job, job.key, job.id)
             outcome = uncertain(offer, f"an unforeseen {type(error).__name__}")
         finally:
             self._runtime.transport.paid_posts.release_on_behalf_of(job)
-        if answer.done() or not _told(answer, outcome):
+        if not fulfil(answer, outcome):
             await self._left_behind(job, offer, outcome)
         else:
             self._ledger.posting.discard(job)
@@ -369,12 +369,3 @@ def _intent(offer: Offer[Any], deadline: float) -> Intent:
         own_key=offer.own_key,
         deadline=deadline,
     )
-
-
-def _told(answer: asyncio.Future[Attempt[Any]], outcome: Attempt[Any]) -> bool:
-    """Tell whoever waits; False where Ctrl-C has just cancelled that: asyncio's handler does so at any moment."""
-    try:
-        answer.set_result(outcome)
-    except asyncio.InvalidStateError:
-        return False
-    return True

@@ -21,6 +21,7 @@ from mirage_async.exceptions import (
     ConnectionFailedError,
     InputError,
     MirageError,
+    RateLimitError,
     ResponseError,
 )
 from mirage_async.jobs import Job, JobKind, checked_wait, new_job, new_key
@@ -349,15 +350,15 @@ class Desk:
     async def ask(self, call: Call, read: Callable[[Reply], T]) -> T:
         """Ask a question that costs nothing, again after trouble, for about half a minute.
 
-        A pause the provider has asked for comes first, as far as that time goes.
+        A pause the provider has asked for comes first; see `_after_pause`.
         """
         self.check_open()
         with self.runtime.until_closed():
+            asked = await self._after_pause()
             retrier = Retrier(
                 self.runtime.clock, tries=QUESTION_TRIES, budget=QUESTION_BUDGET, max_floor=QUESTION_BUDGET
             )
             while True:
-                asked = await self._after_pause()
                 try:
                     with anyio.fail_after(self._patience()):
                         return await self.ask_once(call, read)
@@ -374,11 +375,19 @@ class Desk:
                     error = raised
                 if not await retrier.again(getattr(error, "retry_after", None)):
                     raise error
+                asked = await self._after_pause()
 
     async def _after_pause(self) -> float:
-        """Wait until a pause is over, but for no longer than a question may take, and return the time."""
+        """Wait until a pause is over, and return the time.
+
+        Raises:
+            RateLimitError: that takes longer than a question may.
+        """
         clock = self.runtime.clock
-        wait = min(self.account.pauses.until - clock.monotonic(), QUESTION_BUDGET)
+        wait = self.account.pauses.until - clock.monotonic()
+        if wait > QUESTION_BUDGET:
+            msg = f"{self.provider} has asked for a pause, of which {wait:.0f} s are left; nothing was sent"
+            raise RateLimitError(msg, status=429, provider=self.provider, billed="no", retry_after=wait)
         if wait > 0:
             await clock.sleep(wait)
         return clock.monotonic()

@@ -12,6 +12,8 @@ from mirage_async._tasks import TaskSet
 from mirage_async.exceptions import ConfigurationError, JournalError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mirage_async._clock import Clock, Timer
     from mirage_async.journal import Journal
     from mirage_async.scheduler import AdaptiveInterval
@@ -23,6 +25,9 @@ _logger = logging.getLogger("mirage_async.clients")
 KEPT_AFTER: Final = 30.0  # seconds from the end of a job to the note about it, which tells of all that end meanwhile
 _GRACE: Final = 1.0  # seconds that a note on its way gets when everything closes
 _NAME: Final = "durations"  # the journal's for it
+# By policy, what it has left in the folder of a journal, or taken over from there. Several hubs in turn may have one
+# policy, and what is its own must not be learned again.
+_left: weakref.WeakKeyDictionary[AdaptiveInterval, dict[Path, str]] = weakref.WeakKeyDictionary()
 
 
 class Memory:
@@ -51,16 +56,21 @@ class Memory:
         if self._begun:
             return
         self._begun = True
-        place = self._journal.directory.resolve()
-        if place in self._policy.begun_from:
-            return  # with an earlier hub: it knows what is kept there, and would count it twice
+        left, place = _left.setdefault(self._policy, {}), self._journal.directory.resolve()
+        known = left.get(place)
         kept = await self._journal.noted(_NAME)
-        self._policy.begun_from.add(place)
+        if kept is None or left.get(place) != known or kept == known:
+            return  # it has nothing that the policy does not know already
+        if known is not None and known == self._exported():
+            self._policy.clear()  # another process has begun with that, and gone on
+        left[place] = kept
         try:
-            if kept is not None:
-                self._policy.load(kept)
+            self._policy.load(kept)
         except ConfigurationError as error:  # it saves some status calls, no more
             _logger.warning("what was learned about durations before cannot be read: %s", error)
+
+    def _exported(self) -> str:
+        return msgspec.json.encode(self._policy.export()).decode()
 
     def grows(self) -> None:
         """Note soon that a job has ended."""
@@ -80,7 +90,9 @@ class Memory:
     async def _keep(self) -> None:
         try:
             await self.begin()  # a hub may be used without being entered
-            await self._journal.note(_NAME, msgspec.json.encode(self._policy.export()).decode())
+            exported = self._exported()
+            await self._journal.note(_NAME, exported)
+            _left.setdefault(self._policy, {})[self._journal.directory.resolve()] = exported
         except JournalError as error:
             _logger.warning("what was learned about durations is not kept: %s", error)
         except Exception:  # of a policy that a user has derived: it must not keep the journal open

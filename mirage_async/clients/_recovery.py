@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import anyio
 
 from mirage_async._retry import Retrier
+from mirage_async._tasks import fail, fulfil
 from mirage_async.clients._records import job_of, remembered, uncertain_error
 from mirage_async.exceptions import (
     APIError,
@@ -104,19 +105,15 @@ class Recovery:
                 if answer.cancelled():  # nothing is taken over yet
                     return
                 made = await self._made(on_uncertain, any_account=any_account, max_wait=max_wait)
-                if answer.cancelled():
+                if not fulfil(answer, made):
                     self._leave(made)
-                else:
-                    answer.set_result(made)
         except asyncio.CancelledError:  # everything closes, and the grace is over
-            if not answer.done():
-                msg = "the client was closed while it recovered; what is owed stays owed"
-                answer.set_exception(ClosedError(msg))
+            fail(answer, ClosedError("the client was closed while it recovered; what is owed stays owed"))
             raise
+        except ClosedError as error:  # no failure where whoever asked has left, and all is closed
+            fail(answer, error)
         except Exception as error:
-            if not answer.done():
-                answer.set_exception(error)
-            elif not isinstance(error, ClosedError):  # that is no failure: whoever asked has left, and all is closed
+            if not fail(answer, error):
                 raise
 
     async def _made(self, on_uncertain: OnUncertain, *, any_account: bool, max_wait: float | None) -> list[Job[Any]]:

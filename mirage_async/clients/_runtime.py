@@ -102,9 +102,10 @@ class Runtime:
         found = self._ledgers.get((place, limits))
         if found is None:
             limited = otherwise if limits is None else limits
-            account = self.scheduler.account(provider, limited, self._pauses.get(place))
-            self._pauses[place] = self._recent[place] = account.pauses
-            self._recent.move_to_end(place)
+            alias = (provider, endpoint.alias)  # which holds no key: it may outlive the clients
+            account = self.scheduler.account(provider, limited, self._pauses.get(alias))
+            self._pauses[alias] = self._recent[alias] = account.pauses
+            self._recent.move_to_end(alias)
             if len(self._recent) > MOST_PAUSES:
                 self._recent.popitem(last=False)  # it lives on with its accounts, if it has any
             found = Ledger(account, self._owe)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TypeAlias
 
+from mirage_async._tasks import fulfil
+
 __all__ = ["Sleeper", "Sleepers", "joined", "left", "wake", "wake_all"]
 
 Sleeper: TypeAlias = asyncio.Future[None]
@@ -35,11 +37,7 @@ def left(sleepers: Sleepers, sleeper: Sleeper) -> Sleepers:
 
 def wake(sleeper: Sleeper) -> None:
     """Wake one; harmless for one that is awake or was cancelled."""
-    if not sleeper.done():
-        try:
-            sleeper.set_result(None)
-        except asyncio.InvalidStateError:  # Ctrl-C has cancelled it in between: asyncio's handler does, in any moment
-            return
+    fulfil(sleeper, None)
 
 
 def wake_all(sleepers: Sleepers) -> None:

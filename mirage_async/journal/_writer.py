@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 import msgspec
 
 from mirage_async._disk import flush_folder
+from mirage_async._tasks import fail, fulfil
 from mirage_async.exceptions import JournalError
 from mirage_async.journal._statements import Move, Row, write_rows
 
@@ -403,11 +404,10 @@ class Writer:
         try:
             told = self._told(write, error)
         finally:  # also where a log handler raises
-            if not waiter.done():
-                if told is None:
-                    waiter.set_result(None)
-                else:
-                    waiter.set_exception(told)
+            if told is None:
+                fulfil(waiter, None)
+            else:
+                fail(waiter, told)
 
     def _turn_away(self, items: Iterable[_Item]) -> None:
         """Tell those who wait that nothing will come."""
@@ -488,11 +488,9 @@ def _call(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
 
 def _end_with_result(waiters: list[asyncio.Future[Any]], result: object) -> None:
     for waiter in waiters:
-        with contextlib.suppress(asyncio.InvalidStateError):  # cancelled, maybe at this very moment, by Ctrl-C
-            waiter.set_result(result)
+        fulfil(waiter, result)
 
 
 def _end_with_error(waiters: list[asyncio.Future[Any]], error: BaseException) -> None:
     for waiter in waiters:
-        with contextlib.suppress(asyncio.InvalidStateError):
-            waiter.set_exception(error)
+        fail(waiter, error)

@@ -196,7 +196,6 @@ class AdaptiveInterval:
         self._random = random.Random(seed)
         self._allowed = _looks.windows(EDGES, minimum=self.minimum, maximum=self._maximum)
         self._models: OrderedDict[_Key, _Model] = OrderedDict()
-        self.begun_from: set[object] = set()  # journals: loaded again, what they know would count twice
 
     # --- what the scheduler asks and tells ---
 
@@ -337,6 +336,10 @@ class AdaptiveInterval:
                 model.progress.absorb(progress)
                 model.begun += durations.jobs
                 model.drifts = model.durations.drifts
+
+    def clear(self) -> None:
+        """Forget all that has been learned."""
+        self._models.clear()
 
     def __repr__(self) -> str:
         return f"AdaptiveInterval(delay_cost={self._delay_cost}, {len(self._models)} kinds of jobs)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -43,6 +44,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         began: running, as well as is known.
         looked: last seen unfinished.
         shown: moments, and the progress seen then.
+        wanted: before this moment the provider does not want to be asked about it.
         teaches: its age is known.
         ended: it was seen finished, if only by a success that is asked about again.
         counts: of its kind of job.
@@ -62,6 +64,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     began: float | None = None
     looked: float | None = None
     shown: list[tuple[float, float]] | None = None
+    wanted: float = -math.inf
     teaches: bool = False
     ended: bool = False
     counts: KindCounts = msgspec.field(default_factory=KindCounts)

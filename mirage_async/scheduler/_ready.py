@@ -126,19 +126,19 @@ class EarlyLine:
         if urgency is None:
             ranking.old_at = math.inf  # so that nobody looks again
         elif now >= ranking.old_at:
-            ranking.rank(now, waiting, lambda entry: urgency(entry) if _may_be_early(entry) else 0.0, above=WORTH)
+            ranking.rank(now, waiting, lambda entry: urgency(entry) if _may_be_early(entry, now) else 0.0, above=WORTH)
         # Whoever was asked about since the ranking is in the air, in line, done, or has just been seen unfinished.
         since, ranked = ranking.ranked_at, ranking.ranked
         while ranked:
             entry = ranked.pop()
-            if _may_be_early(entry) and (entry.looked is None or entry.looked <= since):
+            if _may_be_early(entry, now) and (entry.looked is None or entry.looked <= since):
                 return entry
         return None
 
 
-def _may_be_early(entry: Entry) -> bool:
-    """Whether a note waits for its time, and not for trouble to pass."""
-    return entry.due is not None and entry.job is not None and not entry.misses
+def _may_be_early(entry: Entry, now: float) -> bool:
+    """Whether a note waits for its time, and not for trouble to pass, or because the provider wants it to."""
+    return entry.due is not None and entry.job is not None and not entry.misses and entry.wanted <= now
 
 
 class _Ranking:

@@ -448,7 +448,9 @@ class Scheduler:
             self._learning.unfinished(entry, job, report, asked=asked, now=now)
         if not job.claimed and (report.progress is not None or status is not job.status):
             note(job, report)
-        self._ask_again(entry, now, at_least=min(report.retry_after or 0.0, LONGEST_PAUSE))
+        if report.retry_after is not None:
+            entry.wanted = now + min(report.retry_after, LONGEST_PAUSE)
+        self._ask_again(entry, now, at_least=entry.wanted - now)
         return False
 
     def _ended(self, entry: Entry, job: Job[Any], report: Report, now: float) -> bool:

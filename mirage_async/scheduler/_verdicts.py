@@ -11,6 +11,7 @@ from mirage_async.exceptions import (
     AuthenticationError,
     BadRequestError,
     ConfigurationError,
+    InsufficientCreditsError,
     MirageError,
     NotFoundError,
     RateLimitError,
@@ -28,6 +29,7 @@ _logger = logging.getLogger("mirage_async.scheduler")
 # in a row are believed, since the interval between them grows.
 NOT_FOUND_IN_A_ROW = 4
 
+_FOR_GOOD = (AuthenticationError, BadRequestError, InsufficientCreditsError, NotFoundError)  # whenever one comes back
 _PASSING = frozenset({408, 409, 423, 425})
 
 
@@ -45,8 +47,8 @@ def judge(error: MirageError, not_found: int) -> Verdict:
     A job that was paid for is never failed by a bad status call: server errors, resets, unreadable answers and error
     pages of something in between are waited out until the job's own deadline. Only an answer by which the provider
     clearly refuses to be asked (a wrong key, an address that moved) stops the asking, and even then the job's status
-    stays and the wait can be resumed. Whoever says when to come back (Retry-After) does not refuse, unless the key
-    is wrong.
+    stays and the wait can be resumed. Whoever forbids it now and says when to come back (Retry-After) does not
+    refuse. That a job, a request or a key is wrong is no matter of time.
 
     Args:
         error: what the status call raised.
@@ -74,8 +76,8 @@ def foreseen(error: Exception, job: Job[Any]) -> MirageError:
 
 
 def _says_when(error: MirageError) -> bool:
-    """Whether the provider told when to come back, which a wrong key does not mend."""
-    return isinstance(error, APIError) and error.retry_after is not None and not isinstance(error, AuthenticationError)
+    """Whether the provider told when to come back, in answer to what may be different then."""
+    return isinstance(error, APIError) and error.retry_after is not None and not isinstance(error, _FOR_GOOD)
 
 
 def _is_page(error: APIError) -> bool:

@@ -26,6 +26,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mirage_async import wire
+from mirage_async._tasks import fulfil
 from mirage_async.models import JobStatus
 from mirage_async.webhooks._inbox import Inbox
 from mirage_async.webhooks._reliability import Reliability
@@ -136,7 +137,7 @@ class Expected:
         listener: asyncio.Future[Hint | None] = asyncio.get_running_loop().create_future()
         note.listener = listener
         clock = job.kind.clock
-        timer = clock.call_at(clock.monotonic() + patience, partial(_give_up, listener))
+        timer = clock.call_at(clock.monotonic() + patience, partial(fulfil, listener, None))
         try:
             return await listener
         finally:
@@ -262,9 +263,7 @@ class Expected:
     def _came_early(self, hint: Hint, note: _Note, job: Job[Any]) -> None:
         if job.status is JobStatus.UNCERTAIN:
             self._park(hint)
-        elif note.listener is not None and not note.listener.done():
-            note.listener.set_result(hint)
-        else:
+        elif note.listener is None or not fulfil(note.listener, hint):
             self.inbox.put(hint, self._clock.monotonic())
 
     def _park(self, hint: Hint) -> None:
@@ -316,11 +315,6 @@ class Expected:
         """Count hints that waited for a status call under what has become of them instead."""
         self.became["woken"] -= hints
         self.became[became] += hints
-
-
-def _give_up(listener: asyncio.Future[Hint | None]) -> None:
-    if not listener.done():
-        listener.set_result(None)
 
 
 def _claims_end(hint: Hint) -> bool:

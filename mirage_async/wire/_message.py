@@ -135,7 +135,8 @@ class Report(_Unshown, frozen=True, kw_only=True):
         reason: why a job failed, in the provider's words, or what makes the report hollow.
         credits: what was charged, in the provider's unit.
         took: seconds from acceptance to the end of a finished job by the provider's own clock, above 0, or None.
-        retry_after: seconds the provider asks to leave the job alone, or None.
+        retry_after: seconds the provider asks to leave the job alone, or None. A webhook, a new wait and the last look
+            before the end of one come all the same.
         raw: the decoded answer without picture data; may be left empty while the job goes on.
     """
 

@@ -23,7 +23,9 @@ def from_header(reply: Reply) -> float | None:
     A date is measured against the answer's own `Date`, so a wrong clock on this side does no harm; without one it
     is measured against `reply.received_at`. A date in the past is 0.
     """
-    value = (reply.headers.get("retry-after") or "").strip()
+    value = reply.headers.get("retry-after", "").strip()
+    if not value:  # as nearly always, and every status answer is looked at
+        return None
     if _SECONDS.fullmatch(value):
         return float(value)
     until = _http_date(value)

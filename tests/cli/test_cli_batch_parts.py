@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from terminals import on_terminal
 
 from mirage_async.cli._batch import bound_of, read_lines
 from mirage_async.cli._batch.folder import held_folder, write_whole
-from mirage_async.cli._batch.interruption import Interruption
+from mirage_async.cli._batch.interruption import Interruption, minding_signals
 from mirage_async.cli._batch.items import Purchase, items_of, purchases_of
 from mirage_async.cli._batch.lines import Fields, Line
 from mirage_async.cli._batch.manifest import Manifest
@@ -28,6 +29,7 @@ from mirage_async.cli._batch.plan import plan_for
 from mirage_async.cli._batch.progress import Tally, displayed
 from mirage_async.cli._batch.record import Record
 from mirage_async.cli._exits import CommandError, ExitCode
+from mirage_async.cli._running import signals
 from mirage_async.hub import Mirage
 from mirage_async.journal import Entry, EntryState
 from mirage_async.models import ImageRequest
@@ -457,6 +459,20 @@ def test_a_terminal_with_logging_shows_the_beginning_of_prompts(
     assert told.startswith("      0/2  mira     done       line 1: an old fox an old fox")
     assert told.endswith("[...]\n")
     assert len(told) < 110
+
+
+@pytest.mark.anyio
+async def test_what_is_being_closed_hears_of_no_further_signal() -> None:
+    """It takes two seconds at most, in which what is on the wire comes home and is written down."""
+    interruption = Interruption(lambda: None, lambda: None)
+    with minding_signals(interruption):
+        listener = signals.listener
+        assert listener is not None
+        interruption.over = True
+        listener(signal.SIGTERM)
+        await asyncio.sleep(0)  # a cancellation would be raised here
+    assert signals.listener is not listener
+    assert not interruption.leaving
 
 
 @pytest.mark.anyio

@@ -134,6 +134,22 @@ async def test_a_picture_that_came_with_the_answer_to_an_interrupted_command_is_
     assert kept.stat().st_size > 100
 
 
+async def test_a_picture_that_is_in_its_file_is_not_saved_once_more(tmp_path: Path) -> None:
+    """What comes after its path was printed finds it in safety, and says nothing of it."""
+    async with sandbox_for_commands(durations=0.0) as (_, environment):
+        words = ("generate", "fox [[fault:data-url]]", "--provider", "milady", "-o", "fox.webp")
+        process = await start(*words, folder=tmp_path, environment={**environment, "TMPDIR": str(tmp_path)})
+        assert process.stdout is not None
+        async with asyncio.timeout(PROMPTLY):
+            assert await process.stdout.readline() == b"fox.webp\n"
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PROMPTLY):
+            ended = await end(process)
+    assert ended.code in {ExitCode.DONE, ExitCode.INTERRUPTED}
+    assert "could not be put where it was wanted" not in ended.stderr
+    assert names_in(tmp_path) == ["fox.webp"]
+
+
 async def test_nothing_is_to_be_resumed_where_the_sandbox_ends_with_the_command(tmp_path: Path) -> None:
     """An interruption and a wait that is over say that the sandbox has ended, and name no way back."""
     words = ("generate", "fox", "--provider", "miragic", "--sandbox")

@@ -12,6 +12,7 @@ import pytest
 from command_line import PROMPTLY, inherited
 
 from mirage_async.cli._exits import CommandError, ExitCode
+from mirage_async.cli._lines import AdvisedError
 from mirage_async.cli._running import run_in_loop, signals
 from mirage_async.exceptions import SubmissionUncertainError, WaitTimeoutError
 
@@ -136,9 +137,10 @@ def test_a_cancellation_that_no_signal_asked_for_stays_one() -> None:
     [
         (SubmissionUncertainError("lost", provider="mira", key="k1"), "may have been paid for (key k1)"),
         (WaitTimeoutError("late", provider="mirako", job_id="j", token='{"id":"j"}'), """job('{"id":"j"}')"""),
+        (AdvisedError("cut off", code=ExitCode.TIMED_OUT, advice="look again with: view j"), "look again with: view j"),
         (ValueError("all else"), ""),
     ],
-    ids=["uncertain", "timed-out", "other"],
+    ids=["uncertain", "timed-out", "advised", "other"],
 )
 def test_an_error_that_was_on_its_way_is_told(error: Exception, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It tells how to come back to what was bought, and the interruption of what closes everything replaces it."""

@@ -19,7 +19,7 @@ import pytest
 from batches import records_in, states_in, write_prompts
 from command_line import PATIENCE, inherited, sandbox_for_commands
 from terminals import on_terminal
-from test_cli_batch import until_seen
+from test_cli_batch import until_seen, words_for
 
 from mirage_async import Mirage
 from mirage_async.cli._aside import Aside
@@ -82,6 +82,30 @@ async def test_a_command_whose_output_nobody_reads_can_be_ended_politely(stuck: 
     assert not stdout
     if stuck == "stdout":
         assert b"picture is at http://" in stderr
+
+
+@pytest.mark.anyio
+async def test_a_batch_whose_stderr_nobody_reads_can_be_ended_politely(tmp_path: Path) -> None:
+    """What it would tell in the end is in its folder, too."""
+    reading, writing = full_pipe()
+    async with sandbox_for_commands(durations=60.0) as (sandbox, address):
+        words = words_for(write_prompts(tmp_path, "fox", "owl"))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "mirage_async", *words),
+            env={**inherited(), **address},
+            cwd=tmp_path,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=writing,
+        )
+        await until_seen(sandbox, "miragic.status", 1)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            assert await process.wait() == 130
+    os.close(reading)
+    os.close(writing)
+    assert states_in(tmp_path / "out") == {"pending": 2}
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,31 @@ async def test_a_policy_of_several_hubs_in_turn_does_not_count_what_it_knows_twi
     for _ in range(3):
         finished(theirs, 20.0)
     await Memory(other, theirs, FakeClock()).aclose()
-    await Memory(other, policy, FakeClock()).begin()
+    await asyncio.gather(*(Memory(other, policy, FakeClock()).begin() for _ in range(2)))
     await other.aclose()
     assert [model.jobs_finished for model in policy.statistics()] == [7]
+
+
+@pytest.mark.parametrize("more", [0, 2])
+async def test_what_another_process_has_learned_since_is_taken_over(more: int, tmp_path: Path) -> None:
+    """It began with what this one had left; that counts once, unless this one has gone on without a journal."""
+    journal, mine, theirs = Journal(tmp_path), AdaptiveInterval(), AdaptiveInterval()
+
+    async def hub_of(policy: AdaptiveInterval, jobs: int) -> int:
+        memory = Memory(journal, policy, FakeClock())
+        await memory.begin()
+        for _ in range(jobs):
+            finished(policy, 10.0)
+        await memory.aclose()
+        return policy.statistics()[0].jobs_finished
+
+    assert await hub_of(mine, 4) == 4
+    assert await hub_of(theirs, 6) == 10
+    for _ in range(more):
+        finished(mine, 10.0)
+    assert await hub_of(mine, 0) == (10 if more == 0 else 4 + more + 10)
+    assert await hub_of(AdaptiveInterval(), 0) == mine.statistics()[0].jobs_finished
+    await journal.aclose()
 
 
 async def test_what_was_learned_about_durations_outlives_the_process(

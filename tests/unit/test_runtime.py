@@ -8,6 +8,7 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -325,23 +326,31 @@ async def test_the_pauses_of_so_many_keys_are_remembered_and_no_more(monkeypatch
         assert kept._desk.account.pauses.uneasy
 
 
+def _asked(sandbox: Sandbox, times: int) -> bool:
+    return sandbox.statistics().requests.get("mirako.avatar_list", 0) == times
+
+
 async def test_a_question_waits_for_the_end_of_a_pause() -> None:
-    """The provider asked the whole account to slow down; but a question is not put off for longer than it may take."""
+    """The provider asked the whole account to slow down; a question that cannot wait so long says so at once."""
     clock = FakeClock()
     async with (
         Sandbox() as sandbox,
         MirakoClient(base_url=sandbox.url, scheduler=Scheduler(clock=clock)) as client,
     ):
-        for seconds, after in ((8.0, 8.0), (60.0, 30.0)):
-            client._desk.account.pause(clock.monotonic(), seconds)
-            asked = sandbox.statistics().requests.get("mirako.avatar_list", 0)
-            asking = asyncio.ensure_future(client.list_avatars())
-            await until(lambda: "timer" in repr(clock) and "0 timers" not in repr(clock))
-            await clock.advance(after - 0.1)
-            assert sandbox.statistics().requests.get("mirako.avatar_list", 0) == asked
-            await clock.advance(0.2)
-            await soon(asking)
-            assert sandbox.statistics().requests["mirako.avatar_list"] == asked + 1
+        client._desk.account.pause(clock.monotonic(), 25.0)
+        sandbox.fail("mirako.avatar_list", Fault(status=429, headers={"Retry-After": "7"}))
+        asking = asyncio.ensure_future(client.list_avatars())
+        for seconds, calls in ((24.9, 0), (0.2, 1), (6.8, 1), (5.0, 2)):
+            await until(lambda: "0 timers" not in repr(clock))
+            await clock.advance(seconds)
+            await until(partial(_asked, sandbox, calls))
+        assert await soon(asking) == ()
+        client._desk.account.pause(clock.monotonic(), 60.0)
+        with pytest.raises(RateLimitError, match="of which 60 s are left; nothing was sent") as caught:
+            await soon(client.list_avatars())
+        assert caught.value.retry_after == pytest.approx(60)
+        assert caught.value.billed == "no"
+        assert sandbox.statistics().requests["mirako.avatar_list"] == 2
 
 
 @pytest.mark.parametrize(

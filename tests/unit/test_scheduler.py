@@ -13,6 +13,7 @@ from collections import Counter
 from contextvars import ContextVar
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -1146,6 +1147,18 @@ async def test_an_answer_may_say_when_to_come_back(asked_for: float, bench: Benc
     assert [moment for moment, job in provider.asked if job == "patient"][:2] == [10, 10 + min(asked_for, 60)]
     assert [moment for moment, job in provider.asked if job == "other"][:3] == [15, 25, 35]
     assert bench.scheduler.statistics().accounts[0].throttles == 0
+
+
+async def test_no_early_look_comes_before_what_an_answer_asked_for() -> None:
+    """What the provider wants to be left alone is not asked about to use up what the rate allows."""
+    bench = Bench(AdaptiveInterval(seed=1))
+    provider = bench.provider(limits=Limits(polls_per_second=1, ask_early=True))
+    provider.answers = [Report(status=JobStatus.RUNNING, word="IN_PROGRESS", retry_after=60.0)]
+    provider.watch(at_once=True)
+    await bench.clock.advance(200)
+    assert len(provider.times) == 4
+    assert all(after - before >= 60 for before, after in pairwise(provider.times))
+    await bench.scheduler.aclose()
 
 
 async def test_a_hint_comes_before_what_an_answer_asked_for(bench: Bench) -> None:

@@ -9,7 +9,7 @@ import logging
 import anyio
 import pytest
 
-from mirage_async._tasks import TaskSet
+from mirage_async._tasks import TaskSet, fail, fulfil
 
 pytestmark = pytest.mark.anyio
 
@@ -162,3 +162,14 @@ async def test_what_is_held_is_cancelled_when_the_grace_is_over() -> None:
     with anyio.fail_after(30):
         await tasks.aclose(grace=0)
     assert held.cancelled()
+
+
+async def test_a_future_that_is_done_takes_nothing_more() -> None:
+    """Whoever has the outcome learns that nobody was told, and sees to it otherwise."""
+    error = ValueError("no")
+    waiting, failing, left = (asyncio.get_running_loop().create_future() for _ in range(3))
+    left.cancel()
+    assert (fulfil(waiting, 1), fulfil(waiting, 2), fail(waiting, error)) == (True, False, False)
+    assert (fail(failing, error), fail(failing, error), fulfil(failing, 1)) == (True, False, False)
+    assert (fulfil(left, 1), fail(left, error)) == (False, False)
+    assert (await waiting, failing.exception()) == (1, error)

@@ -45,7 +45,9 @@ OWN = '{"error": "no"}'
         (ServerError("500", status=500, retry_after=0.0), Verdict.SLOW_DOWN),
         (PermissionDeniedError("403 later", status=403, retry_after=5.0, body=OWN), Verdict.SLOW_DOWN),
         (APIError("409 later", status=409, retry_after=5.0, body=OWN), Verdict.SLOW_DOWN),
-        (NotFoundError("404 later", status=404, retry_after=5.0, body=OWN), Verdict.SLOW_DOWN),
+        (NotFoundError("404 later", status=404, retry_after=5.0, body=OWN), Verdict.ASK_AGAIN),
+        (InsufficientCreditsError("402 later", status=402, retry_after=5.0, body=OWN), Verdict.GIVE_UP),
+        (BadRequestError("400 later", status=400, retry_after=5.0, body=OWN), Verdict.GIVE_UP),
         (AuthenticationError("401 later", status=401, retry_after=5.0, body=OWN), Verdict.GIVE_UP),
         (AuthenticationError("401", status=401, body=OWN), Verdict.GIVE_UP),
         (AuthenticationError("401 empty", status=401), Verdict.GIVE_UP),
@@ -65,8 +67,9 @@ def test_only_a_clear_refusal_stops_the_asking(error: MirageError, verdict: Verd
 def test_an_unknown_job_is_believed_the_fourth_time_in_a_row() -> None:
     """A store that is only eventually consistent may not know a job it has just accepted."""
     error = NotFoundError("404", status=404, body=OWN)
-    verdicts = [judge(error, misses) for misses in range(1, 6)]
-    assert verdicts == [Verdict.ASK_AGAIN] * 3 + [Verdict.GIVE_UP] * 2
+    for found in (error, NotFoundError("404", status=404, body=OWN, retry_after=60.0)):
+        verdicts = [judge(found, misses) for misses in range(1, 6)]
+        assert verdicts == [Verdict.ASK_AGAIN] * 3 + [Verdict.GIVE_UP] * 2
 
 
 @pytest.mark.parametrize("misses", [1, 100, 10_000])

@@ -1,4 +1,6 @@
-"""Ctrl-C in two steps: the first stops the buying and lets everything in flight come home, the second ends at once.
+"""Ctrl-C in two steps: the first stops the buying and lets everything in flight come home, the second leaves it.
+
+What is on the wire then gets two seconds; a third Ctrl-C ends the process at once.
 
 A polite end from outside (SIGTERM: a container's stop, the end of a session; SIGHUP: the terminal is closed) has no
 time for the first step.
