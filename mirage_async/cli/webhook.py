@@ -49,8 +49,8 @@ def _listen(  # pyright: ignore[reportUnusedFunction]
 
     A provider without auth_token calls the address alone. The address is good for a day. Its secret is
     MIRAGE_WEBHOOK_SECRET, so that it stays good when the command is started again; without that variable every start
-    has one of its own. Nothing is woken by a delivery and nothing is bought. It ends with Ctrl-C, SIGTERM or SIGHUP, and
-    its exit code is 0.
+    has one of its own. Nothing is woken by a delivery and nothing is bought. It ends with Ctrl-C, SIGTERM or SIGHUP,
+    and its exit code is 0.
     """  # noqa: D301 - the parser wants this character
     if not 0 <= port <= _MOST_PORTS:
         raise CommandError(f"--port must be from 0 to {_MOST_PORTS}; got {port}")
