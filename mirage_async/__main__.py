@@ -6,10 +6,15 @@ import gc
 import os
 import sys
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["main"]
 
 _INTERRUPTED = 130
+_MOMENT = 0.2  # seconds
 _NEEDED = frozenset({"click", "rich", "typer"})
 
 
@@ -35,16 +40,19 @@ def main() -> None:
         code = run()
     except KeyboardInterrupt:  # in between: nothing has begun
         sys.exit(_INTERRUPTED)
-    if not any(_holds_up(thread) for thread in threading.enumerate()):
+    if _are_over(thread for thread in threading.enumerate() if thread is not threading.main_thread()):
         signals.pass_over()  # it has told its code already, in words, and takes no time any more
     elif code == _INTERRUPTED:
         os._exit(code)  # all there was to tell is told; whoever does not read what a thread writes is not waited for
     sys.exit(code)
 
 
-def _holds_up(thread: threading.Thread) -> bool:
-    """Whether the process would wait for a thread."""
-    return not thread.daemon and thread is not threading.main_thread()
+def _are_over(threads: Iterable[threading.Thread]) -> bool:
+    """Whether threads that the process would wait for are over, or will be in a moment."""
+    held_up = [thread for thread in threads if not thread.daemon]
+    for thread in held_up:
+        thread.join(_MOMENT)
+    return not any(thread.is_alive() for thread in held_up)
 
 
 if __name__ == "__main__":
