@@ -84,7 +84,18 @@ class Learning:
         ranks: whether the policy tells how urgent a status call is.
     """
 
-    __slots__ = ("_counts", "_failed", "_learns", "_least", "_observe", "_policy", "_random", "_urgency", "ranks")
+    __slots__ = (
+        "_counts",
+        "_failed",
+        "_learns",
+        "_least",
+        "_observe",
+        "_policy",
+        "_random",
+        "_sent_before",
+        "_urgency",
+        "ranks",
+    )
 
     def __init__(self, policy: IntervalPolicy) -> None:
         self._policy = policy
@@ -94,6 +105,7 @@ class Learning:
         self.ranks = self._urgency is not _ignore
         self._failed: set[str] = set()
         self._counts: dict[tuple[str, str, str | None], KindCounts] = {}
+        self._sent_before = 0  # for kinds that are forgotten
         adaptive = policy if isinstance(policy, AdaptiveInterval) else None
         self._random = random.Random(None if adaptive is None else adaptive.seed)
         self._least = _LEAST_INTERVAL if adaptive is None else adaptive.minimum
@@ -215,9 +227,20 @@ class Learning:
         counts = self._counts.get(key)
         if counts is None:
             if len(self._counts) >= MOST_KINDS:
-                self._counts = {key: counts for key, counts in self._counts.items() if counts.watched}
+                self._forget_kinds()
             counts = self._counts[key] = KindCounts()
         return counts
+
+    @property
+    def polls_sent(self) -> int:
+        """Status calls begun so far, of whatever kind."""
+        return self._sent_before + sum(counts.sent for counts in self._counts.values())
+
+    def _forget_kinds(self) -> None:
+        """Forget the kinds of which no job is watched, but not how many calls were made for them."""
+        kept = {key: counts for key, counts in self._counts.items() if counts.watched}
+        self._sent_before = self.polls_sent - sum(counts.sent for counts in kept.values())
+        self._counts = kept
 
     def _counted(self, learned: ModelStatistics) -> ModelStatistics:
         if not isinstance(learned, ModelStatistics):

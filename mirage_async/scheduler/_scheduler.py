@@ -94,7 +94,7 @@ class Scheduler:
         self._timer_at = math.inf
         self._quiet_until = -math.inf  # nothing that falls due wakes the scheduler before
         self._next_sweep = math.inf
-        self._sent = self._concluded = 0
+        self._concluded = 0
         self._closed = False
         self._claimed = False
 
@@ -213,7 +213,7 @@ class Scheduler:
         return SchedulerStatistics(
             jobs_watched=sum(account.jobs_watched for account in accounts),
             polls_in_flight=sum(account.polls_in_flight for account in accounts),
-            polls_sent=self._sent,
+            polls_sent=self._learning.polls_sent,
             jobs_concluded=self._concluded,
             waits_expired=self._waits.expired,
             accounts=accounts,
@@ -369,8 +369,7 @@ class Scheduler:
         self._pollers.add(poller)
         if self._next_sweep == math.inf:
             self._next_sweep = self.clock.monotonic() + SWEEP
-        # It outlives whatever began it, so it is not to live in the context of that.
-        poller.task = self._tasks.spawn(self._work(poller), context=Context())
+        poller.task = self._tasks.spawn(self._work(poller), context=Context())  # it outlives whatever began it
         poller.task.add_done_callback(partial(self._gone, poller))
 
     async def _work(self, poller: Poller) -> None:
@@ -389,7 +388,6 @@ class Scheduler:
             if job is None:  # forgotten between being taken and being asked about
                 account.sent -= 1
             else:
-                self._sent += 1
                 entry.counts.sent += 1
                 job.polls += 1
                 hinted, entry.hinted = entry.hinted, None
@@ -446,11 +444,15 @@ class Scheduler:
             return self._ended(entry, job, report, now)
         else:
             self._learning.unfinished(entry, job, report, asked=asked, now=now)
-        if not job.claimed and (report.progress is not None or status is not job.status):
-            note(job, report)
-        if report.retry_after is not None:
-            entry.wanted = now + min(report.retry_after, LONGEST_PAUSE)
-        self._ask_again(entry, now, at_least=entry.wanted - now)
+        entry.flying = False
+        if not job.claimed:
+            if report.progress is not None or status is not job.status:
+                note(job, report)
+            if entry.job is not None:
+                if report.retry_after is not None:
+                    entry.wanted = now + min(report.retry_after, LONGEST_PAUSE)
+                gap = max(entry.wanted - now, self._learning.interval(entry, job, now)) if entry.hinted is None else 0.0
+                self._ask_in(gap, entry, now)
         return False
 
     def _ended(self, entry: Entry, job: Job[Any], report: Report, now: float) -> bool:

@@ -239,7 +239,7 @@ class Provider:
         self.account = self.scheduler.account("mira", limits)
         self.begun = list[float]()
         self.flying = dict[str, float]()
-        self.paused = 0.0
+        self.paused_since = self.paused = 0.0
         self.broken = list[str]()
         self.kind: JobKind[str] = JobKind(
             provider="mira",
@@ -260,7 +260,7 @@ class Provider:
         assert job.id is not None
         if job.id in self.flying:
             self.broken.append(f"{job.id} is asked about twice at once")
-        if now < self.paused:
+        if self.paused_since < now < self.paused:  # what begins in the moment of the answer had been decided before
             self.broken.append(f"a call at {now} in a pause until {self.paused}")
         if limits.polls is not None and len(self.flying) >= limits.polls:
             self.broken.append(f"{len(self.flying) + 1} calls in flight, {limits.polls} allowed")
@@ -274,7 +274,8 @@ class Provider:
         if answer < 0.05:
             wait = self.source.choice([0.0, 0.5, 3.0])
             if self.clock.monotonic() >= self.paused:  # a new burst, in which our own delay is a second at least
-                self.paused = self.clock.monotonic() + 1.0
+                self.paused_since = self.clock.monotonic()
+                self.paused = self.paused_since + 1.0
             self.paused = max(self.paused, self.clock.monotonic() + wait)
             raise RateLimitError("429", status=429, retry_after=wait)
         return DONE if answer > 0.8 else RUNNING

@@ -1250,11 +1250,13 @@ async def test_kinds_without_jobs_are_forgotten_when_there_are_many(monkeypatch:
     bench.scheduler.watch(kept, 1000)
     for number in range(20):
         job = new_job(provider.kind, id=f"j{number}", model=f"m{number}", status=JobStatus.QUEUED)
-        bench.scheduler.watch(job, 1000)
+        bench.scheduler.watch(job, 1000, at_once=True)
+        await bench.clock.advance(0.01)
         bench.scheduler.forget(job)
     models = {each.model: each.jobs_watched for each in bench.scheduler.statistics().models}
     assert models["kept"] == 1
     assert len(bench.scheduler._learning._counts) <= 3
+    assert bench.scheduler.statistics().polls_sent == len(provider.asked) >= 20
     await bench.scheduler.aclose()
 
 
